@@ -1,0 +1,26 @@
+//! The contract between `margay-agent`, `margay-dataplane` and `margayctl`.
+//!
+//! The messages are documented where they are defined, in `api/proto`. This crate is what
+//! the compiler makes of them and nothing more, so that any of the three can be replaced by
+//! something that speaks the same protobuf.
+
+pub mod unix;
+
+/// What the agent tells the dataplane, and what the dataplane shows.
+pub mod dataplane {
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("margay.dataplane.v1");
+    }
+}
+
+/// What `margayctl` says to the agent.
+pub mod control {
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("margay.control.v1");
+    }
+}
+
+/// The compiled descriptors of every service, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,262 @@
+//! `dp interfaces`: what the dataplane is attached to, and what went through.
+
+use std::io::{self, Write as _};
+
+use margay_api::dataplane::v1::{self as api, dataplane_client::DataplaneClient};
+use serde::Serialize;
+use tonic::{Status, transport::Channel};
+
+use super::{Counted, grown};
+use crate::{
+    output::{Cell, Output, Table, Tone, View},
+    readable::mac,
+};
+
+/// Every interface.
+#[derive(Debug, Serialize)]
+pub struct Interfaces {
+    interfaces: Vec<Interface>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Interface {
+    id: u32,
+    name: String,
+    kind: String,
+    endpoint: String,
+    mac: String,
+    mtu: u32,
+    up: bool,
+    reason: String,
+    mode: String,
+    rx_packets: u64,
+    rx_bytes: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    /// All of the queues' losses together.
+    drops: u64,
+    queues: Vec<Queue>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Queue {
+    queue: u32,
+    worker: u32,
+    rx_packets: u64,
+    rx_bytes: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    tx_full: u64,
+    kernel_rx_dropped: u64,
+    kernel_rx_ring_full: u64,
+    kernel_fill_ring_empty: u64,
+    kernel_invalid_descriptors: u64,
+}
+
+impl Counted for Interfaces {
+    const WHAT: &'static str = "interfaces";
+
+    async fn fetch(dataplane: &mut DataplaneClient<Channel>) -> Result<Self, Status> {
+        let answer = dataplane.list_interfaces(api::ListInterfacesRequest {}).await?.into_inner();
+        Ok(Self { interfaces: answer.interfaces.into_iter().map(Interface::from).collect() })
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        let interface = |now: &Interface| {
+            let before =
+                earlier.interfaces.iter().find(|before| before.id == now.id && before.name == now.name);
+            let queues = now.queues.iter().map(|queue| {
+                let before = before.and_then(|all| all.queues.iter().find(|old| old.queue == queue.queue));
+                before.map_or_else(|| queue.clone(), |before| queue.since(before))
+            });
+            Interface { queues: queues.collect(), ..now.clone() }.summed()
+        };
+        Self { interfaces: self.interfaces.iter().map(interface).collect() }
+    }
+}
+
+impl From<api::Interface> for Interface {
+    fn from(from: api::Interface) -> Self {
+        Self {
+            id: from.id,
+            name: from.name,
+            kind: from.kind,
+            endpoint: from.endpoint,
+            mac: mac(&from.mac),
+            mtu: from.mtu,
+            up: from.up,
+            reason: from.reason,
+            mode: from.mode,
+            rx_packets: 0,
+            rx_bytes: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            drops: 0,
+            queues: from.queues.into_iter().map(Queue::from).collect(),
+        }
+        .summed()
+    }
+}
+
+impl Interface {
+    fn summed(mut self) -> Self {
+        let sum = |count: fn(&Queue) -> u64| self.queues.iter().map(count).fold(0, u64::saturating_add);
+        (self.rx_packets, self.rx_bytes) = (sum(|queue| queue.rx_packets), sum(|queue| queue.rx_bytes));
+        (self.tx_packets, self.tx_bytes) = (sum(|queue| queue.tx_packets), sum(|queue| queue.tx_bytes));
+        self.drops = sum(Queue::drops);
+        self
+    }
+
+    fn state(&self) -> Cell {
+        match (self.up, self.reason.as_str()) {
+            (true, _) => Cell::toned("up", Tone::Good),
+            (false, "") => Cell::toned("down", Tone::Bad),
+            (false, reason) => Cell::toned(format!("down ({reason})"), Tone::Bad),
+        }
+    }
+}
+
+impl From<api::Queue> for Queue {
+    fn from(from: api::Queue) -> Self {
+        Self {
+            queue: from.queue,
+            worker: from.worker,
+            rx_packets: from.rx_packets,
+            rx_bytes: from.rx_bytes,
+            tx_packets: from.tx_packets,
+            tx_bytes: from.tx_bytes,
+            tx_full: from.tx_full,
+            kernel_rx_dropped: from.kernel_rx_dropped,
+            kernel_rx_ring_full: from.kernel_rx_ring_full,
+            kernel_fill_ring_empty: from.kernel_fill_ring_empty,
+            kernel_invalid_descriptors: from.kernel_invalid_descriptors,
+        }
+    }
+}
+
+impl Queue {
+    fn drops(&self) -> u64 {
+        [
+            self.tx_full,
+            self.kernel_rx_dropped,
+            self.kernel_rx_ring_full,
+            self.kernel_fill_ring_empty,
+            self.kernel_invalid_descriptors,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            queue: self.queue,
+            worker: self.worker,
+            rx_packets: grown(self.rx_packets, earlier.rx_packets),
+            rx_bytes: grown(self.rx_bytes, earlier.rx_bytes),
+            tx_packets: grown(self.tx_packets, earlier.tx_packets),
+            tx_bytes: grown(self.tx_bytes, earlier.tx_bytes),
+            tx_full: grown(self.tx_full, earlier.tx_full),
+            kernel_rx_dropped: grown(self.kernel_rx_dropped, earlier.kernel_rx_dropped),
+            kernel_rx_ring_full: grown(self.kernel_rx_ring_full, earlier.kernel_rx_ring_full),
+            kernel_fill_ring_empty: grown(self.kernel_fill_ring_empty, earlier.kernel_fill_ring_empty),
+            kernel_invalid_descriptors: grown(
+                self.kernel_invalid_descriptors,
+                earlier.kernel_invalid_descriptors,
+            ),
+        }
+    }
+}
+
+impl View for Interfaces {
+    const RECORDS: Option<&'static str> = Some("interfaces");
+
+    fn text(&self, out: &mut Output, wide: bool) -> io::Result<()> {
+        let titles = ["NAME", "KIND", "ENDPOINT", "MAC", ">MTU", "STATE", "MODE", ">RX", ">TX", ">DROPS"];
+        let mut table = Table::new(titles);
+        for interface in &self.interfaces {
+            table.row(vec![
+                (&interface.name).into(),
+                (&interface.kind).into(),
+                (&interface.endpoint).into(),
+                (&interface.mac).into(),
+                interface.mtu.into(),
+                interface.state(),
+                (&interface.mode).into(),
+                interface.rx_packets.into(),
+                interface.tx_packets.into(),
+                interface.drops.into(),
+            ]);
+        }
+        table.print(out)?;
+        if wide {
+            writeln!(out)?;
+            self.queues().print(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Interfaces {
+    fn queues(&self) -> Table {
+        let mut table = Table::new([
+            "INTERFACE",
+            ">QUEUE",
+            ">WORKER",
+            ">RX",
+            ">RX-BYTES",
+            ">TX",
+            ">TX-BYTES",
+            ">TX-FULL",
+            ">KERNEL-DROPPED",
+            ">RING-FULL",
+            ">FILL-EMPTY",
+            ">INVALID",
+        ]);
+        for (interface, queue) in self
+            .interfaces
+            .iter()
+            .flat_map(|interface| interface.queues.iter().map(move |queue| (interface, queue)))
+        {
+            table.row(vec![
+                (&interface.name).into(),
+                queue.queue.into(),
+                queue.worker.into(),
+                queue.rx_packets.into(),
+                queue.rx_bytes.into(),
+                queue.tx_packets.into(),
+                queue.tx_bytes.into(),
+                queue.tx_full.into(),
+                queue.kernel_rx_dropped.into(),
+                queue.kernel_rx_ring_full.into(),
+                queue.kernel_fill_ring_empty.into(),
+                queue.kernel_invalid_descriptors.into(),
+            ]);
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interfaces(name: &str, rx_packets: u64, tx_full: u64) -> Interfaces {
+        let queue = api::Queue { rx_packets, tx_full, kernel_rx_dropped: 1, ..Default::default() };
+        let interface = api::Interface { name: name.into(), queues: vec![queue; 1], ..Default::default() };
+        Interfaces { interfaces: vec![interface.into()] }
+    }
+
+    #[test]
+    fn an_interval_is_the_difference_queue_by_queue() {
+        let interval = &interfaces("eth0", 10, 5).since(&interfaces("eth0", 7, 1)).interfaces[0];
+        assert_eq!((interval.rx_packets, interval.drops), (3, 4));
+    }
+
+    #[test]
+    fn an_interface_that_took_the_place_of_another_counts_whole() {
+        let interval = &interfaces("cali2", 10, 5).since(&interfaces("cali1", 7, 1)).interfaces[0];
+        assert_eq!((interval.rx_packets, interval.drops), (10, 6));
+    }
+}

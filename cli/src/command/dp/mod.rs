@@ -1,0 +1,88 @@
+//! `dp`: what the dataplane counts. One look, or one after the other.
+
+mod drops;
+mod interfaces;
+mod runtime;
+
+use std::io::Write as _;
+
+use margay_api::dataplane::v1::dataplane_client::DataplaneClient;
+use tokio::time::{MissedTickBehavior, interval};
+use tonic::{Status, transport::Channel};
+
+pub use self::{drops::Drops, interfaces::Interfaces, runtime::Runtime};
+use crate::{
+    args::{Global, Look},
+    client,
+    exit::{Code, Outcome},
+    output::{Format, Output, View},
+};
+
+/// Clears the screen and goes to its top.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Something that the dataplane counts from its start on.
+pub trait Counted: View + Sized {
+    /// What to call it in an error.
+    const WHAT: &'static str;
+
+    /// Asks the dataplane.
+    async fn fetch(dataplane: &mut DataplaneClient<Channel>) -> Result<Self, Status>;
+
+    /// What was counted after `earlier`.
+    fn since(&self, earlier: &Self) -> Self;
+}
+
+/// Shows it once, or at every interval what the interval added.
+pub async fn show<C: Counted>(global: &Global, look: &Look, out: &mut Output) -> Outcome {
+    let attempt = format!("read the dataplane's {}", C::WHAT);
+    let mut dataplane = client::dataplane(global).await?;
+    let mut total = client::answer(global.timeout, &attempt, C::fetch(&mut dataplane)).await?;
+    let Some(period) = look.watch else {
+        out.show(&total, look.output)?;
+        return Ok(Code::Ok);
+    };
+
+    frame(&total, look.output, out)?;
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let now = client::answer(global.timeout, &attempt, C::fetch(&mut dataplane)).await?;
+        frame(&now.since(&total), look.output, out)?;
+        total = now;
+    }
+}
+
+/// One picture of several: alone on a screen, apart in a file.
+fn frame<C: Counted>(view: &C, format: Format, out: &mut Output) -> Outcome<()> {
+    let table = matches!(format, Format::Table | Format::Wide);
+    if table && out.is_terminal() {
+        write!(out, "{CLEAR}")?;
+    }
+    if format == Format::Yaml {
+        writeln!(out, "---")?;
+    }
+    out.show(view, format)?;
+    if table && !out.is_terminal() {
+        writeln!(out)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// What a counter grew by. One that shrank was started anew.
+fn grown(now: u64, earlier: u64) -> u64 {
+    now.checked_sub(earlier).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grown;
+
+    #[test]
+    fn a_counter_that_was_reset_counts_from_zero() {
+        assert_eq!((grown(7, 5), grown(5, 5), grown(3, 5)), (2, 0, 3));
+    }
+}

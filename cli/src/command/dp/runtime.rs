@@ -1,0 +1,212 @@
+//! `dp runtime`: what each node of the packet graph costs, by worker.
+
+use std::io::{self, Write as _};
+
+use margay_api::dataplane::v1::{self as api, dataplane_client::DataplaneClient};
+use serde::Serialize;
+use tonic::{Status, transport::Channel};
+
+use super::{Counted, grown};
+use crate::{
+    output::{Cell, Output, Table, View},
+    readable::{percent, ratio, rounded},
+};
+
+/// Every worker's cost.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    tsc_hz: f64,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Worker {
+    worker: u32,
+    /// The part of all cycles that nodes took, 0 to 1.
+    busy: f64,
+    polls: u64,
+    empty_polls: u64,
+    sleeps: u64,
+    cycles: u64,
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    name: String,
+    vectors: u64,
+    packets: u64,
+    cycles: u64,
+    packets_per_vector: f64,
+    cycles_per_packet: f64,
+    /// The part of the cycles of all nodes, 0 to 1.
+    share: f64,
+}
+
+impl Counted for Runtime {
+    const WHAT: &'static str = "runtime";
+
+    async fn fetch(dataplane: &mut DataplaneClient<Channel>) -> Result<Self, Status> {
+        let runtime = dataplane.get_runtime(api::GetRuntimeRequest {}).await?.into_inner();
+        Ok(Self::new(&runtime))
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        let workers = self.workers.iter().map(|worker| {
+            match earlier.workers.iter().find(|before| before.worker == worker.worker) {
+                Some(before) => worker.counts_since(before),
+                None => worker.counts(),
+            }
+        });
+        Self::new(&api::Runtime { tsc_hz: self.tsc_hz, workers: workers.collect() })
+    }
+}
+
+impl Runtime {
+    fn new(runtime: &api::Runtime) -> Self {
+        Self { tsc_hz: runtime.tsc_hz, workers: runtime.workers.iter().map(Worker::new).collect() }
+    }
+}
+
+impl Worker {
+    fn new(worker: &api::WorkerRuntime) -> Self {
+        let busy = worker.nodes.iter().map(|node| node.cycles).fold(0, u64::saturating_add);
+        let node = |node: &api::NodeRuntime| Node {
+            name: node.name.clone(),
+            vectors: node.vectors,
+            packets: node.packets,
+            cycles: node.cycles,
+            packets_per_vector: rounded(ratio(node.packets, node.vectors)),
+            cycles_per_packet: rounded(ratio(node.cycles, node.packets)),
+            share: rounded(ratio(node.cycles, busy)),
+        };
+        Self {
+            worker: worker.worker,
+            busy: rounded(ratio(busy, worker.cycles)),
+            polls: worker.polls,
+            empty_polls: worker.empty_polls,
+            sleeps: worker.sleeps,
+            cycles: worker.cycles,
+            nodes: worker.nodes.iter().map(node).collect(),
+        }
+    }
+
+    fn counts(&self) -> api::WorkerRuntime {
+        let node = |node: &Node| api::NodeRuntime {
+            name: node.name.clone(),
+            vectors: node.vectors,
+            packets: node.packets,
+            cycles: node.cycles,
+        };
+        api::WorkerRuntime {
+            worker: self.worker,
+            polls: self.polls,
+            empty_polls: self.empty_polls,
+            sleeps: self.sleeps,
+            cycles: self.cycles,
+            nodes: self.nodes.iter().map(node).collect(),
+        }
+    }
+
+    fn counts_since(&self, earlier: &Self) -> api::WorkerRuntime {
+        let mut counts = self.counts();
+        counts.polls = grown(counts.polls, earlier.polls);
+        counts.empty_polls = grown(counts.empty_polls, earlier.empty_polls);
+        counts.sleeps = grown(counts.sleeps, earlier.sleeps);
+        counts.cycles = grown(counts.cycles, earlier.cycles);
+        for node in &mut counts.nodes {
+            if let Some(before) = earlier.nodes.iter().find(|before| before.name == node.name) {
+                node.vectors = grown(node.vectors, before.vectors);
+                node.packets = grown(node.packets, before.packets);
+                node.cycles = grown(node.cycles, before.cycles);
+            }
+        }
+        counts
+    }
+}
+
+impl View for Runtime {
+    const RECORDS: Option<&'static str> = Some("workers");
+
+    fn text(&self, out: &mut Output, wide: bool) -> io::Result<()> {
+        for (index, worker) in self.workers.iter().enumerate() {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            writeln!(
+                out,
+                "Worker {}: busy {}, {} polls, {} empty ({}), {} sleeps",
+                worker.worker,
+                percent(worker.busy),
+                worker.polls,
+                worker.empty_polls,
+                percent(ratio(worker.empty_polls, worker.polls)),
+                worker.sleeps,
+            )?;
+            self.table(worker, wide).print(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Runtime {
+    fn table(&self, worker: &Worker, wide: bool) -> Table {
+        let mut titles = vec!["NODE", ">VECTORS", ">PACKETS", ">PACKETS/VECTOR", ">CYCLES/PACKET", ">SHARE"];
+        if wide {
+            titles.extend([">CYCLES", ">NS/PACKET"]);
+        }
+        let mut table = Table::new(titles);
+        for node in worker.nodes.iter().filter(|node| wide || node.vectors > 0) {
+            let mut row: Vec<Cell> = vec![
+                (&node.name).into(),
+                node.vectors.into(),
+                node.packets.into(),
+                format!("{:.1}", node.packets_per_vector).into(),
+                format!("{:.1}", node.cycles_per_packet).into(),
+                percent(node.share).into(),
+            ];
+            if wide {
+                let nanos = if self.tsc_hz > 0.0 { node.cycles_per_packet * 1e9 / self.tsc_hz } else { 0.0 };
+                row.extend([node.cycles.into(), format!("{nanos:.1}").into()]);
+            }
+            table.row(row);
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime(polls: u64, vectors: u64, packets: u64, cycles: u64) -> Runtime {
+        let node = api::NodeRuntime { name: "parse".into(), vectors, packets, cycles };
+        let worker = api::WorkerRuntime {
+            worker: 0,
+            polls,
+            empty_polls: 0,
+            sleeps: 0,
+            cycles: cycles * 4,
+            nodes: vec![node],
+        };
+        Runtime::new(&api::Runtime { tsc_hz: 1e9, workers: vec![worker] })
+    }
+
+    #[test]
+    fn an_interval_has_its_own_averages() {
+        let interval = runtime(110, 11, 400, 7_000).since(&runtime(100, 10, 100, 1_000));
+        let worker = &interval.workers[0];
+        let node = &worker.nodes[0];
+        assert_eq!((worker.polls, node.vectors, node.packets, node.cycles), (10, 1, 300, 6_000));
+        assert_eq!((node.packets_per_vector, node.cycles_per_packet, worker.busy), (300.0, 20.0, 0.25));
+    }
+
+    #[test]
+    fn a_worker_that_is_new_counts_whole() {
+        let earlier = Runtime { tsc_hz: 1e9, workers: Vec::new() };
+        assert_eq!(runtime(5, 1, 2, 3).since(&earlier).workers[0].polls, 5);
+    }
+}

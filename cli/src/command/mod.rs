@@ -1,0 +1,47 @@
+//! What each command does: one file a group.
+
+mod completion;
+mod delete;
+mod done;
+mod dp;
+mod explain;
+mod get;
+mod label;
+mod selector;
+mod status;
+mod store;
+mod validate;
+mod version;
+mod watch;
+
+use crate::{
+    args::{Cli, Command, Dp, Policy, SelectorCommand},
+    exit::Outcome,
+    output::Output,
+};
+
+/// Does what the command line asks.
+///
+/// # Errors
+/// Whatever went wrong, with the exit code that stands for it.
+pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Apply(args) => store::apply(global, args, out).await,
+        Command::Create(args) => store::create(global, args, out).await,
+        Command::Replace(args) => store::replace(global, args, out).await,
+        Command::Delete(args) => delete::run(global, args, out).await,
+        Command::Get(args) if args.watch => watch::run(global, args, out).await,
+        Command::Get(args) => get::run(global, args, out).await,
+        Command::Validate(args) => validate::run(args, out),
+        Command::Label(args) => label::run(global, args, out).await,
+        Command::Status(args) => status::run(global, args, out).await,
+        Command::Dp(Dp::Runtime(look)) => dp::show::<dp::Runtime>(global, look, out).await,
+        Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
+        Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
+        Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
+        Command::Selector(SelectorCommand::Eval { file }) => selector::eval(file, out),
+        Command::Completion { shell } => completion::run(*shell, out),
+        Command::Version(args) => version::run(args, out),
+    }
+}

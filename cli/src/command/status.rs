@@ -1,0 +1,325 @@
+//! `status`: one line a component, then what the node is made of.
+
+use std::io::{self, Write as _};
+
+use margay_api::{control::v1 as control, dataplane::v1 as dataplane};
+use serde::Serialize;
+
+use crate::{
+    args::{Global, Show},
+    client,
+    exit::{Code, Outcome},
+    output::{Cell, Output, Table, Tone, View},
+    readable::{count, percent, rounded, span, utc},
+};
+
+/// Asks the agent, which asks the dataplane.
+pub async fn run(global: &Global, args: &Show, out: &mut Output) -> Outcome {
+    let mut agent = client::agent(global).await?;
+    let call = agent.get_status(control::GetStatusRequest {});
+    let status = Status::from(client::answer(global.timeout, "read the status", call).await?.into_inner());
+    out.show(&status, args.output)?;
+    Ok(if status.healthy { Code::Ok } else { Code::Problems })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    healthy: bool,
+    node: String,
+    version: String,
+    uptime_seconds: u64,
+    components: Vec<Component>,
+    sent_generation: u64,
+    adopted_generation: u64,
+    /// Absent when the agent cannot reach it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataplane: Option<Dataplane>,
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Component {
+    name: String,
+    healthy: bool,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint {
+    namespace: String,
+    name: String,
+    interface_name: String,
+    addresses: Vec<String>,
+    state: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Dataplane {
+    version: String,
+    uptime_seconds: u64,
+    adopted_generation: u64,
+    committed_generation: u64,
+    agent_connected: bool,
+    in_sync: bool,
+    workers: Vec<Worker>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buffers: Option<Buffers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accounting: Option<Accounting>,
+    policies: u64,
+    ip_sets: u64,
+    routes: u64,
+    workload_endpoints: u64,
+    flows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_refused: Option<Refused>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Worker {
+    id: u32,
+    core: u32,
+    pinned: bool,
+    busy: f64,
+    idle_state: String,
+    seen_generation: u64,
+    flows: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Buffers {
+    frames: u64,
+    frame_size: u32,
+    hugepages: bool,
+    free: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accounting {
+    rx: u64,
+    tx: u64,
+    punt: u64,
+    drops: u64,
+    in_flight: u64,
+    originated: u64,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    generation: u64,
+    errors: Vec<ObjectError>,
+}
+
+#[derive(Serialize)]
+struct ObjectError {
+    object: String,
+    field: String,
+    message: String,
+}
+
+impl From<control::Status> for Status {
+    fn from(from: control::Status) -> Self {
+        let component = |component: control::Component| Component {
+            name: component.name,
+            healthy: component.healthy,
+            reason: component.reason,
+            since: utc(component.since_unix_seconds),
+        };
+        let endpoint = |endpoint: control::Endpoint| Endpoint {
+            namespace: endpoint.namespace,
+            name: endpoint.name,
+            interface_name: endpoint.interface_name,
+            addresses: endpoint.addresses,
+            state: endpoint.state,
+            reason: endpoint.reason,
+        };
+        let components: Vec<_> = from.components.into_iter().map(component).collect();
+        Self {
+            healthy: components.iter().all(|component| component.healthy) && from.dataplane.is_some(),
+            node: from.node,
+            version: from.version,
+            uptime_seconds: from.uptime_seconds,
+            components,
+            sent_generation: from.sent_generation,
+            adopted_generation: from.adopted_generation,
+            dataplane: from.dataplane.map(Dataplane::from),
+            endpoints: from.endpoints.into_iter().map(endpoint).collect(),
+        }
+    }
+}
+
+impl From<dataplane::Status> for Dataplane {
+    fn from(from: dataplane::Status) -> Self {
+        let worker = |worker: dataplane::Worker| Worker {
+            id: worker.id,
+            core: worker.core,
+            pinned: worker.pinned,
+            busy: rounded(worker.busy),
+            idle_state: worker.idle_state,
+            seen_generation: worker.seen_generation,
+            flows: worker.flows,
+        };
+        let error = |error: dataplane::ObjectError| ObjectError {
+            object: error.object,
+            field: error.field,
+            message: error.message,
+        };
+        Self {
+            version: from.version,
+            uptime_seconds: from.uptime_seconds,
+            adopted_generation: from.adopted_generation,
+            committed_generation: from.committed_generation,
+            agent_connected: from.agent_connected,
+            in_sync: from.in_sync,
+            workers: from.workers.into_iter().map(worker).collect(),
+            buffers: from.buffers.map(|buffers| Buffers {
+                frames: buffers.frames,
+                frame_size: buffers.frame_size,
+                hugepages: buffers.hugepages,
+                free: buffers.free,
+            }),
+            accounting: from.accounting.map(|accounting| Accounting {
+                rx: accounting.rx,
+                tx: accounting.tx,
+                punt: accounting.punt,
+                drops: accounting.drops,
+                in_flight: accounting.in_flight,
+                originated: accounting.originated,
+            }),
+            policies: from.policies,
+            ip_sets: from.ip_sets,
+            routes: from.routes,
+            workload_endpoints: from.workload_endpoints,
+            flows: from.flows,
+            last_refused: from.last_refused.map(|refused| Refused {
+                generation: refused.generation,
+                errors: refused.errors.into_iter().map(error).collect(),
+            }),
+        }
+    }
+}
+
+impl View for Status {
+    fn text(&self, out: &mut Output, wide: bool) -> io::Result<()> {
+        let mut table = Table::new(["COMPONENT", "STATE", "SINCE", "REASON"]);
+        for component in &self.components {
+            let state = match component.healthy {
+                true => Cell::toned("ok", Tone::Good),
+                false => Cell::toned("FAILING", Tone::Bad),
+            };
+            let since = component.since.as_deref().unwrap_or_default();
+            table.row(vec![(&component.name).into(), state, since.into(), (&component.reason).into()]);
+        }
+        table.print(out)?;
+
+        writeln!(out)?;
+        let uptime = span(self.uptime_seconds);
+        writeln!(out, "Node:        {}, agent {} up {uptime}", self.node, self.version)?;
+        let (sent, adopted) = (self.sent_generation, self.adopted_generation);
+        writeln!(out, "Generation:  {sent} sent, {adopted} adopted")?;
+        match &self.dataplane {
+            Some(dataplane) => dataplane.text(out)?,
+            None => writeln!(out, "Dataplane:   {}", out.paint("unreachable", Tone::Bad))?,
+        }
+        let in_state = |state| self.endpoints.iter().filter(|endpoint| endpoint.state == state).count();
+        let (up, down, error) = (in_state("up"), in_state("down"), in_state("error"));
+        writeln!(out, "Endpoints:   {up} up, {down} down, {error} in error")?;
+        if wide {
+            self.dataplane.iter().try_for_each(|dataplane| dataplane.workers_table(out))?;
+            self.endpoints_table(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    fn endpoints_table(&self, out: &mut Output) -> io::Result<()> {
+        let mut table = Table::new(["NAMESPACE", "ENDPOINT", "INTERFACE", "ADDRESSES", "STATE", "REASON"]);
+        for endpoint in &self.endpoints {
+            let tone = match endpoint.state.as_str() {
+                "up" => Tone::Good,
+                "error" => Tone::Bad,
+                _ => Tone::Warn,
+            };
+            table.row(vec![
+                (&endpoint.namespace).into(),
+                (&endpoint.name).into(),
+                (&endpoint.interface_name).into(),
+                endpoint.addresses.join(",").into(),
+                Cell::toned(&endpoint.state, tone),
+                (&endpoint.reason).into(),
+            ]);
+        }
+        writeln!(out)?;
+        table.print(out)
+    }
+}
+
+impl Dataplane {
+    fn text(&self, out: &mut Output) -> io::Result<()> {
+        let sync = match (self.agent_connected, self.in_sync) {
+            (true, true) => out.paint("in sync", Tone::Good),
+            (true, false) => out.paint("not in sync yet", Tone::Warn),
+            (false, _) => out.paint("without an agent", Tone::Warn),
+        };
+        writeln!(out, "Dataplane:   {} up {}, {sync}", self.version, span(self.uptime_seconds))?;
+        let busy: Vec<_> = self.workers.iter().map(|worker| percent(worker.busy)).collect();
+        writeln!(out, "Workers:     {}, busy {}", self.workers.len(), busy.join(" "))?;
+        if let Some(buffers) = &self.buffers {
+            let memory = if buffers.hugepages { "on hugepages" } else { "without hugepages" };
+            let (frames, size, free) = (buffers.frames, buffers.frame_size, buffers.free);
+            writeln!(out, "Buffers:     {frames} frames of {size} bytes {memory}, {free} free")?;
+        }
+        if let Some(Accounting { rx, tx, punt, drops, in_flight, originated }) = &self.accounting {
+            write!(
+                out,
+                "Packets:     rx {rx} = tx {tx} + punt {punt} + drops {drops} + in flight {in_flight}"
+            )?;
+            writeln!(out, " ({originated} of them our own)")?;
+        }
+        writeln!(
+            out,
+            "Holds:       {}, {}, {}, {}, {}",
+            count(self.policies, "policy", "policies"),
+            count(self.ip_sets, "IP set", "IP sets"),
+            count(self.routes, "route", "routes"),
+            count(self.workload_endpoints, "endpoint", "endpoints"),
+            count(self.flows, "flow", "flows"),
+        )?;
+        if let Some(refused) = &self.last_refused {
+            writeln!(out, "Refused:     generation {}", refused.generation)?;
+            for ObjectError { object, field, message } in &refused.errors {
+                let place = if field.is_empty() { object.clone() } else { format!("{object}, {field}") };
+                writeln!(out, "             {}", out.paint(&format!("{place}: {message}"), Tone::Bad))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn workers_table(&self, out: &mut Output) -> io::Result<()> {
+        let mut table = Table::new([">WORKER", ">CORE", "PINNED", ">BUSY", "IDLE", ">GENERATION", ">FLOWS"]);
+        for worker in &self.workers {
+            table.row(vec![
+                worker.id.into(),
+                worker.core.into(),
+                (if worker.pinned { "yes" } else { "no" }).into(),
+                percent(worker.busy).into(),
+                (&worker.idle_state).into(),
+                worker.seen_generation.into(),
+                worker.flows.into(),
+            ]);
+        }
+        writeln!(out)?;
+        table.print(out)
+    }
+}

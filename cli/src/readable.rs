@@ -1,0 +1,101 @@
+//! Bytes, times and shares as people read them.
+
+/// A hardware address: `02:00:00:00:00:01`. Other lengths are shown the same way.
+pub fn mac(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// A point in time, in UTC: `2026-01-31T12:00:00Z`. Nothing for 0, which stands for "never".
+pub fn utc(unix_seconds: u64) -> Option<String> {
+    if unix_seconds == 0 {
+        return None;
+    }
+    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years
+    // start in March, so that the leap day is the last of its year.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+}
+
+/// A length of time in its two largest units: `3d4h`, `2m5s`.
+pub fn span(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, second) => format!("{second}s"),
+        (0, 0, minute, second) => format!("{minute}m{second}s"),
+        (0, hour, minute, _) => format!("{hour}h{minute}m"),
+        (day, hour, _, _) => format!("{day}d{hour}h"),
+    }
+}
+
+/// A part of a whole: `12.5%`.
+pub fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+/// One count over another, 0 over nothing.
+pub fn ratio(count: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { count as f64 / of as f64 }
+}
+
+/// A ratio for JSON: four decimals say all that is known, and the rest would be noise.
+pub fn rounded(value: f64) -> f64 {
+    (value * 10_000.0).round() / 10_000.0
+}
+
+/// `1 policy`, `2 policies`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert_eq!(mac(&[2, 0, 0, 0, 0xab, 1]), "02:00:00:00:ab:01");
+        assert_eq!(mac(&[]), "");
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(utc(0), None);
+        let known = [
+            (1, "1970-01-01T00:00:01Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+        for (seconds, text) in known {
+            assert_eq!(utc(seconds).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn spans() {
+        assert_eq!(
+            [0, 59, 60, 3_600, 86_399, 90_000].map(span),
+            ["0s", "59s", "1m0s", "1h0m", "23h59m", "1d1h"]
+        );
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!(percent(ratio(1, 8)), "12.5%");
+        assert_eq!(ratio(1, 0), 0.0);
+        assert_eq!(rounded(1.0 / 3.0), 0.3333);
+        assert_eq!(
+            (count(1, "policy", "policies"), count(0, "policy", "policies")),
+            ("1 policy".into(), "0 policies".into())
+        );
+    }
+}

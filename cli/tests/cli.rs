@@ -1,0 +1,279 @@
+//! The binary as its users meet it: what it prints in each format, and how it ends.
+//!
+//! The golden files show each command with all it printed. `UPDATE=1 cargo test` writes them anew.
+
+mod fake;
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::Stdio,
+};
+
+use fake::{Fake, Ran, command, run};
+
+/// Runs the lines against one pair of servers, and compares with `tests/golden/NAME.txt`.
+fn golden(name: &str, lines: &[&str]) {
+    let fake = Fake::start();
+    let mut text = String::new();
+    for line in lines {
+        let Ran { code, stdout, stderr } = fake.run(line);
+        text.push_str(&format!("$ margayctl {line}\n{stdout}"));
+        if !stderr.is_empty() {
+            text.push_str(&format!("--- standard error\n{stderr}"));
+        }
+        text.push_str(&format!("--- exit {code}\n\n"));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+    if env::var_os("UPDATE").is_some() {
+        return fs::write(&path, text).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == expected, "{} differs (UPDATE=1 writes it anew); now it is\n{text}", path.display());
+}
+
+#[test]
+fn get() {
+    golden(
+        "get",
+        &[
+            "get tiers",
+            "get tiers -o wide",
+            "get tiers -o json",
+            "get tiers -o yaml",
+            "get tiers -o jsonl",
+            "get tiers -o name",
+            "get tier security -o yaml",
+            "get netpol",
+            "get netpol -A",
+            "get netpol,wep -n shop",
+            "get wep -n shop -l 'role == \"web\"' -o wide",
+            "get nodes",
+            "get nodes -o json",
+            "get tier security nobody",
+            "get tier nobody",
+            "get tierz",
+        ],
+    );
+}
+
+#[test]
+fn watch() {
+    golden("watch_table", &["get tiers --watch"]);
+    golden("watch_jsonl", &["get tiers --watch -o jsonl"]);
+    golden("watch_selected", &["get tiers --watch -l 'team == \"red\"'", "get tiers,nodes --watch"]);
+}
+
+#[test]
+fn store_and_delete() {
+    golden(
+        "store",
+        &[
+            "apply -f shop.yaml --dry-run=client",
+            "apply -f shop.yaml --dry-run=server",
+            "apply -f shop.yaml",
+            "apply -f shop.yaml --wait=false -o json",
+            "apply -f shop.yaml -o wide",
+            "apply -f shop.yaml -o name",
+            "create -f shop.yaml",
+            "replace -f shop.yaml -o yaml",
+            "delete -f shop.yaml",
+            "replace -f shop.yaml",
+            "delete tier platform nobody",
+            "delete tier nobody --ignore-not-found",
+            "delete tier nobody",
+            "delete netpol deny -o json",
+        ],
+    );
+}
+
+#[test]
+fn label() {
+    golden(
+        "label",
+        &[
+            "label tier platform team=blue",
+            "label tier platform team=blue",
+            "label tier platform team=red",
+            "label tier platform team=red --overwrite",
+            "label tier platform team-",
+            "get tier platform -o yaml",
+            "label tier nobody team=blue",
+        ],
+    );
+}
+
+#[test]
+fn status() {
+    golden("status", &["status", "status -o wide", "status -o json", "status -o yaml"]);
+}
+
+#[test]
+fn dp_runtime() {
+    golden(
+        "dp_runtime",
+        &[
+            "dp runtime",
+            "dp runtime -o wide",
+            "dp runtime -o json",
+            "dp runtime -o yaml",
+            "dp runtime -o jsonl",
+        ],
+    );
+}
+
+#[test]
+fn dp_interfaces() {
+    golden(
+        "dp_interfaces",
+        &["dp interfaces", "dp interfaces -o wide", "dp interfaces -o json", "dp interfaces -o yaml"],
+    );
+}
+
+#[test]
+fn dp_drops() {
+    golden("dp_drops", &["dp drops", "dp drops -o json", "dp drops -o yaml", "dp drops --color=always"]);
+}
+
+#[test]
+fn policy_explain() {
+    golden(
+        "explain",
+        &[
+            "policy explain --from shop/client --to shop/web --proto tcp --port 80",
+            "policy explain --from shop/client --to shop/web --proto tcp --port 23 --sport 4000 -o json",
+            "policy explain --from 192.0.2.1 --to shop/web --proto tcp --port 23",
+            "policy explain --from 192.0.2.1 --to shop/web --proto icmp --icmp-type 8 -o yaml",
+            "policy explain --from 192.0.2.1 --to 192.0.2.2 --proto udp --port 53",
+            "policy explain --from shop/client --to shop/nobody --proto udp --port 53",
+        ],
+    );
+}
+
+#[test]
+fn offline() {
+    golden(
+        "offline",
+        &[
+            "selector eval questions.jsonl",
+            "selector eval missing.jsonl",
+            "validate -f shop.yaml",
+            "version",
+            "version -o json",
+            "version -o yaml",
+        ],
+    );
+}
+
+#[test]
+fn objects_come_through_standard_input_too() {
+    let fake = Fake::start();
+    let mut child = fake.command("apply -f -");
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let tier = "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: piped}\nspec: {order: 3}\n";
+    child.stdin.take().unwrap().write_all(tier.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "tier/piped created\n");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn what_is_got_can_be_changed_and_replaced_once() {
+    let fake = Fake::start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tier.yaml");
+    fs::write(&file, fake.run("get tier platform -o yaml").stdout.replace("100.0", "150.0")).unwrap();
+    let line = format!("replace -f {}", file.display());
+    assert_eq!(fake.run(&line).code, 0);
+    // The file still has the version that was read.
+    assert_eq!(fake.run(&line).code, 4);
+}
+
+#[test]
+fn nobody_there_is_5() {
+    let nowhere = tempfile::tempdir().unwrap();
+    for line in [
+        "status",
+        "get tiers",
+        "get tiers -w",
+        "apply -f shop.yaml",
+        "delete tier a",
+        "dp runtime",
+        "dp interfaces",
+        "dp drops --watch",
+        "policy explain --from 10.0.0.1 --to 10.0.0.2 --proto tcp --port 80",
+    ] {
+        let ran = run(command(line, nowhere.path()));
+        assert_eq!((ran.code, ran.stdout.as_str()), (5, ""), "{line}: {}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 3, "{}", ran.stderr);
+        assert!(ran.stderr.contains("\ncause: No such file or directory"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn no_answer_in_time_is_5_and_says_that_the_change_may_be_stored() {
+    let ran = Fake::start().run("delete tier slow --timeout=50ms");
+    assert_eq!(ran.code, 5);
+    assert!(ran.stderr.contains("cause: there was no answer within 50ms\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the change may be stored all the same"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_not_valid_is_2() {
+    let nowhere = tempfile::tempdir().unwrap();
+    for (line, said) in [
+        ("status --colour", "--color"),
+        ("get tierz", "Tier"),
+        ("get tiers -l 'a =='", "a =="),
+        ("get", "KIND"),
+        ("apply -f broken.yaml", "broken.yaml"),
+        ("validate -f broken.yaml", "broken.yaml"),
+        ("validate -f wrong-fields.yaml", "spec.order"),
+        ("apply -f wrong-fields.yaml", "spec.order"),
+        ("delete -f broken.yaml", "broken.yaml"),
+        ("apply -f missing.yaml", "missing.yaml"),
+        ("apply -f shop.yaml -n lab", "the namespace lab"),
+    ] {
+        let ran = run(command(line, nowhere.path()));
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{line}: {}", ran.stderr);
+        assert!(ran.stderr.contains(said), "{line}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_interval_follows_the_total_and_a_reader_that_leaves_is_no_failure() {
+    let fake = Fake::start();
+    let mut child = fake.command("dp drops --watch=1ms -o jsonl").stdout(Stdio::piped()).spawn().unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        line
+    };
+    assert!(next().contains(r#""packets":9,"#));
+    assert!(next().contains(r#""packets":2,"#));
+    // Of the second reason nothing more was dropped in the interval.
+    for _ in 0..3 {
+        let line = next();
+        assert!(line.contains(r#""packets":9,"#) && line.contains(r#""packets":6,"#), "{line}");
+    }
+    drop(reader);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn each_shell_gets_a_script() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let ran = Fake::start().run(&format!("completion {shell}"));
+        assert_eq!(ran.code, 0);
+        assert!(ran.stdout.contains("margayctl") && ran.stdout.contains("interfaces"), "{shell}");
+    }
+}
+
+#[test]
+fn help_names_the_exit_codes() {
+    let ran = run(command("--help", Path::new("/nonexistent")));
+    assert_eq!(ran.code, 0);
+    assert!(ran.stdout.contains("7  partial"), "{}", ran.stdout);
+}

@@ -1,0 +1,276 @@
+//! The agent: a small store, one status, one explanation.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    vec::IntoIter,
+};
+
+use margay_api::{
+    control::v1::{
+        Applied, ApplyRequest, ApplyResponse, Component, DeleteRequest, DeleteResponse, Endpoint,
+        ExplainRequest, ExplainResponse, GetRequest, GetResponse, GetStatusRequest, Object,
+        Status as NodeStatus, WatchEvent, WatchRequest, apply_request::Mode, control_server::Control,
+        watch_event::Type,
+    },
+    dataplane::v1 as dataplane,
+};
+use serde_json::{Value, json};
+use tokio_stream::Iter;
+use tonic::{Request, Response, Status};
+
+type Id = (String, String, String);
+
+/// Holds a few objects. Its store's version grows with each change.
+pub struct Agent {
+    store: Mutex<(u64, BTreeMap<Id, Object>)>,
+    watches: AtomicUsize,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        let objects = [
+            json!({"kind": "Tier", "metadata": {"name": "platform"}, "spec": {"order": 100.0}}),
+            json!({"kind": "Tier", "metadata": {"name": "security", "labels": {"team": "red"}},
+                   "spec": {"order": 10.5, "defaultAction": "Pass"}}),
+            json!({"kind": "NetworkPolicy", "metadata": {"name": "web", "namespace": "shop"},
+                   "spec": {"tier": "default", "selector": "role == \"web\"", "types": ["Ingress", "Egress"]}}),
+            json!({"kind": "NetworkPolicy", "metadata": {"name": "deny", "namespace": "default"},
+                   "spec": {"tier": "security", "order": 1.0, "types": ["Ingress"]}}),
+            json!({"kind": "WorkloadEndpoint",
+                   "metadata": {"name": "web-1", "namespace": "shop", "labels": {"role": "web", "zone": "a"}},
+                   "spec": {"node": "node-a", "pod": "web", "ipNetworks": ["10.0.0.2/32", "fd00::2/128"],
+                            "interfaceName": "cali1", "profiles": ["kns.shop"]}}),
+        ];
+        let store = objects.iter().enumerate().map(|(version, object)| {
+            let object = stored(object.clone(), version as u64 + 1);
+            (id(&object), object)
+        });
+        Self { store: Mutex::new((objects.len() as u64, store.collect())), watches: AtomicUsize::new(0) }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Agent {
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let request = request.into_inner();
+        let mut store = self.store.lock().unwrap();
+        let (mut version, mut objects) = store.clone();
+        let mut applied = Vec::new();
+        for text in &request.objects {
+            let value: Value =
+                serde_json::from_str(text).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            version += 1;
+            let object = stored(value.clone(), version);
+            let before = objects.get(&id(&object));
+            match (request.mode(), before) {
+                (Mode::Create, Some(_)) => {
+                    return Err(Status::already_exists(format!(
+                        "{} {} is there already",
+                        object.kind, object.name
+                    )));
+                }
+                (Mode::Replace, None) => {
+                    return Err(Status::not_found(format!("{} {} is not there", object.kind, object.name)));
+                }
+                _ => {}
+            }
+            let read = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            if before.is_some_and(|before| !read.is_empty() && before.resource_version != read) {
+                return Err(Status::aborted(format!("{} {} has changed", object.kind, object.name)));
+            }
+            applied.push(Applied {
+                kind: object.kind.clone(),
+                namespace: object.namespace.clone(),
+                name: object.name.clone(),
+                outcome: if before.is_some() { "configured" } else { "created" }.into(),
+                resource_version: object.resource_version.clone(),
+            });
+            objects.insert(id(&object), object);
+        }
+        if !request.dry_run {
+            *store = (version, objects);
+        }
+        let adopted_generation = if request.wait { 42 } else { 0 };
+        Ok(Response::new(ApplyResponse { applied, adopted_generation }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let DeleteRequest { kind, namespace, name, wait } = request.into_inner();
+        if name == "slow" {
+            // Never answers.
+            std::future::pending::<()>().await;
+        }
+        match self.store.lock().unwrap().1.remove(&(kind.clone(), namespace, name.clone())) {
+            Some(_) => Ok(Response::new(DeleteResponse { adopted_generation: if wait { 43 } else { 0 } })),
+            None => Err(Status::not_found(format!("there is no {kind} {name}"))),
+        }
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let GetRequest { kind, namespace, name, selector } = request.into_inner();
+        let store = self.store.lock().unwrap();
+        let wanted = |object: &&Object| {
+            object.kind == kind
+                && (namespace.is_empty() || object.namespace == namespace)
+                && (name.is_empty() || object.name == name)
+                && (selector.is_empty() || object.json.contains("\"role\":\"web\""))
+        };
+        let objects: Vec<_> = store.1.values().filter(wanted).cloned().collect();
+        match objects.is_empty() && !name.is_empty() {
+            true => Err(Status::not_found(format!("there is no {kind} {name}"))),
+            false => Ok(Response::new(GetResponse { objects, resource_version: store.0.to_string() })),
+        }
+    }
+
+    type WatchStream = Iter<IntoIter<Result<WatchEvent, Status>>>;
+
+    /// The first watch falls behind, the second is cut off.
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let event = |kind: Type, name: &str, version: u64, team: &str| {
+            let tier = json!({"kind": "Tier", "metadata": {"name": name, "labels": {"team": team}},
+                              "spec": {"order": version}});
+            Ok(WatchEvent { r#type: kind.into(), object: Some(stored(tier, version)) })
+        };
+        let synced = || Ok(WatchEvent { r#type: Type::Synced.into(), object: None });
+        let events = match self.watches.fetch_add(1, Ordering::Relaxed) {
+            0 => vec![
+                event(Type::Added, "blue", 1, "blue"),
+                event(Type::Added, "red", 2, "red"),
+                event(Type::Added, "short-lived", 3, "red"),
+                synced(),
+                event(Type::Modified, "blue", 4, "red"),
+                event(Type::Modified, "red", 5, "red"),
+                Err(Status::out_of_range("list again")),
+            ],
+            _ => vec![
+                event(Type::Added, "blue", 4, "red"),
+                event(Type::Added, "red", 6, "blue"),
+                synced(),
+                event(Type::Deleted, "blue", 4, "red"),
+            ],
+        };
+        Ok(Response::new(tokio_stream::iter(events)))
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<NodeStatus>, Status> {
+        let component = |name: &str, healthy, reason: &str| Component {
+            name: name.into(),
+            healthy,
+            reason: reason.into(),
+            since_unix_seconds: 1_767_225_599,
+        };
+        let endpoint = |name: &str, state: &str, reason: &str| Endpoint {
+            namespace: "shop".into(),
+            name: name.into(),
+            interface_name: format!("cali-{name}"),
+            addresses: vec!["10.0.0.2".into(), "fd00::2".into()],
+            state: state.into(),
+            reason: reason.into(),
+        };
+        Ok(Response::new(NodeStatus {
+            version: "0.1.0".into(),
+            node: "node-a".into(),
+            uptime_seconds: 3_725,
+            components: vec![
+                component("store", true, "embedded, revision 12"),
+                component("calculation", true, ""),
+                component("endpoint shop/db", false, "the interface cali-db does not exist"),
+            ],
+            dataplane: Some(super::dataplane::status()),
+            endpoints: vec![endpoint("web", "up", ""), endpoint("db", "error", "no such interface")],
+            sent_generation: 42,
+            adopted_generation: 41,
+        }))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let request = request.into_inner();
+        if request.to == "shop/nobody" {
+            return Err(Status::not_found(
+                "there is no workload shop/nobody on this node, nor an address of it",
+            ));
+        }
+        if request.to == "192.0.2.2" {
+            let notes = vec![
+                "the source is no workload endpoint: no egress policy applies to it here".into(),
+                "the destination is no workload endpoint: no ingress policy applies to it here".into(),
+            ];
+            return Ok(Response::new(ExplainResponse {
+                from: request.from,
+                to: request.to,
+                result: None,
+                notes,
+            }));
+        }
+        let title = |name: &str, address: &str| match name.contains('/') {
+            true => format!("{name} ({address})"),
+            false => name.to_owned(),
+        };
+        let denied = request.destination_port == "23";
+        let step = |tier: &str, policy: &str, rule, action: &str| dataplane::Step {
+            tier: tier.into(),
+            policy: policy.into(),
+            rule,
+            action: action.into(),
+        };
+        let egress = dataplane::Direction {
+            endpoint: "shop/client".into(),
+            verdict: "allow".into(),
+            tier: String::new(),
+            policy: "profile kns.shop".into(),
+            rule: 0,
+            walk: vec![step("", "profile kns.shop", 0, "allow")],
+            minimal_match: String::new(),
+        };
+        let ingress = dataplane::Direction {
+            endpoint: "shop/web".into(),
+            verdict: if denied { "deny" } else { "allow" }.into(),
+            tier: "default".into(),
+            policy: if denied { "" } else { "shop/web" }.into(),
+            rule: if denied { -1 } else { 1 },
+            walk: vec![
+                step("security", "shop/deny", 3, "pass"),
+                step(
+                    "default",
+                    "shop/web",
+                    if denied { -1 } else { 1 },
+                    if denied { "deny" } else { "allow" },
+                ),
+            ],
+            minimal_match: "tcp, destination port 80-81".into(),
+        };
+        Ok(Response::new(ExplainResponse {
+            from: title(&request.from, "10.0.0.1"),
+            to: title(&request.to, "10.0.0.2"),
+            result: Some(dataplane::ExplainResponse {
+                verdict: ingress.verdict.clone(),
+                generation: 42,
+                egress: (request.from == "shop/client").then_some(egress),
+                ingress: Some(ingress),
+                route: "workload shop/web via cali-web".into(),
+                conntrack: String::new(),
+            }),
+            notes: vec!["the route is that of this node".into()],
+        }))
+    }
+}
+
+fn stored(mut value: Value, version: u64) -> Object {
+    value["apiVersion"] = "projectcalico.org/v3".into();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Object {
+        kind: text(&value["kind"]),
+        namespace: text(&value["metadata"]["namespace"]),
+        name: text(&value["metadata"]["name"]),
+        json: value.to_string(),
+        resource_version: version.to_string(),
+    }
+}
+
+fn id(object: &Object) -> Id {
+    (object.kind.clone(), object.namespace.clone(), object.name.clone())
+}

@@ -1,0 +1,239 @@
+//! A session's state, whatever its protocol, and how long each state lasts.
+
+use super::flow::Direction;
+use super::icmp::IcmpState;
+use super::tcp::{TcpFlags, TcpState};
+use super::udp::Exchange;
+use crate::net::{Icmp, Nanos, Proto};
+
+/// What a packet's transport header says to the tracker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// TCP.
+    Tcp(TcpFlags),
+    /// ICMP or ICMPv6.
+    Icmp(Icmp),
+    /// UDP and every other protocol.
+    Other,
+}
+
+/// Where a session is in its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// TCP.
+    Tcp(TcpState),
+    /// UDP and UDP-Lite.
+    Udp(Exchange),
+    /// ICMP and ICMPv6.
+    Icmp(IcmpState),
+    /// Every other protocol, known by addresses and protocol and, where it has them, ports.
+    Other(Exchange),
+}
+
+/// May a packet without a session open one?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// Yes, in this state, if policy allows.
+    New(State),
+    /// No: it cannot be the first packet of anything.
+    Invalid,
+}
+
+/// What a packet did to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// It belongs, and the session was refreshed.
+    Ok,
+    /// It is impossible in this state. The session is as before; drop the packet.
+    Invalid,
+    /// It opens a new connection between the same ends, the old one being over. Judge it as a
+    /// packet without a session; an insert will take the old session's place.
+    Reopen,
+}
+
+/// How long a session may be idle in each kind of state. All above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP until the handshake is complete.
+    pub tcp_syn_sent: Nanos,
+    /// TCP from then on, while at most one end has finished.
+    pub tcp_established: Nanos,
+    /// TCP when both ends have sent their FIN.
+    pub tcp_fins_seen: Nanos,
+    /// TCP after a reset.
+    pub tcp_reset_seen: Nanos,
+    /// UDP and UDP-Lite.
+    pub udp: Nanos,
+    /// ICMP and ICMPv6.
+    pub icmp: Nanos,
+    /// Every other protocol.
+    pub generic: Nanos,
+}
+
+impl Default for Timeouts {
+    /// Calico's (its `bpfConntrackTimeouts`); for `tcp_fins_seen`, which Calico takes from the
+    /// kernel, the kernel's own default for TIME_WAIT.
+    fn default() -> Self {
+        Self {
+            tcp_syn_sent: Nanos::from_secs(20),
+            tcp_established: Nanos::from_secs(3_600),
+            tcp_fins_seen: Nanos::from_secs(120),
+            tcp_reset_seen: Nanos::from_secs(40),
+            udp: Nanos::from_secs(60),
+            icmp: Nanos::from_secs(5),
+            generic: Nanos::from_secs(600),
+        }
+    }
+}
+
+impl Timeouts {
+    /// The idle time after which a session in `state` is gone.
+    #[inline]
+    pub const fn of(&self, state: State) -> Nanos {
+        match state {
+            State::Tcp(TcpState::Established | TcpState::FinWait(_)) => self.tcp_established,
+            State::Tcp(TcpState::Closing | TcpState::TimeWait) => self.tcp_fins_seen,
+            State::Tcp(TcpState::Closed) => self.tcp_reset_seen,
+            State::Tcp(_) => self.tcp_syn_sent,
+            State::Udp(_) => self.udp,
+            State::Icmp(_) => self.icmp,
+            State::Other(_) => self.generic,
+        }
+    }
+
+    /// Each with its name, for messages.
+    pub(super) const fn named(&self) -> [(&'static str, Nanos); 7] {
+        [
+            ("tcp_syn_sent", self.tcp_syn_sent),
+            ("tcp_established", self.tcp_established),
+            ("tcp_fins_seen", self.tcp_fins_seen),
+            ("tcp_reset_seen", self.tcp_reset_seen),
+            ("udp", self.udp),
+            ("icmp", self.icmp),
+            ("generic", self.generic),
+        ]
+    }
+}
+
+/// What a packet does to the state of its own protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<S> {
+    /// The state after it, often the same.
+    Next(S),
+    /// It is impossible here.
+    Invalid,
+    /// It begins anew what had ended.
+    Reopen,
+}
+
+impl State {
+    /// May a packet of `proto` that says `segment` open a session? `midstream`: TCP connections
+    /// whose beginning was not seen may be picked up.
+    pub fn open(proto: Proto, segment: Segment, midstream: bool) -> Admit {
+        let state = match (proto, segment) {
+            (Proto::TCP, Segment::Tcp(flags)) => TcpState::open(flags, midstream).map(Self::Tcp),
+            (Proto::ICMP | Proto::ICMP6, Segment::Icmp(icmp)) => IcmpState::open(proto, icmp).map(Self::Icmp),
+            (Proto::UDP | Proto::UDPLITE, Segment::Other) => Some(Self::Udp(Exchange::Unreplied)),
+            (Proto::TCP | Proto::ICMP | Proto::ICMP6, _) => None,
+            (_, Segment::Other) => Some(Self::Other(Exchange::Unreplied)),
+            _ => None,
+        };
+        state.map_or(Admit::Invalid, Admit::New)
+    }
+
+    /// The state after a packet of a session.
+    #[inline]
+    pub fn step(self, direction: Direction, proto: Proto, segment: Segment) -> Step<Self> {
+        match (self, segment) {
+            (Self::Tcp(tcp), Segment::Tcp(flags)) => tcp.step(direction, flags).map(Self::Tcp),
+            (Self::Udp(exchange), Segment::Other) => Step::Next(Self::Udp(exchange.step(direction))),
+            (Self::Icmp(icmp), Segment::Icmp(seen)) => icmp.step(direction, proto, seen).map(Self::Icmp),
+            (Self::Other(exchange), Segment::Other) => Step::Next(Self::Other(exchange.step(direction))),
+            _ => Step::Invalid,
+        }
+    }
+
+    /// A full table may give this session up for a new one: only one end has agreed to it, or
+    /// it is over.
+    pub const fn is_evictable(self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_half_open() || tcp.is_closed(),
+            Self::Udp(exchange) | Self::Other(exchange) | Self::Icmp(IcmpState::Echo(exchange)) => {
+                matches!(exchange, Exchange::Unreplied)
+            }
+            Self::Icmp(IcmpState::Message) => true,
+        }
+    }
+
+    /// A new session with one of its keys may take its place.
+    pub const fn is_closed(self) -> bool {
+        matches!(self, Self::Tcp(tcp) if tcp.is_closed())
+    }
+}
+
+impl<S> Step<S> {
+    #[inline]
+    fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Step<T> {
+        match self {
+            Self::Next(state) => Step::Next(wrap(state)),
+            Self::Invalid => Step::Invalid,
+            Self::Reopen => Step::Reopen,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_of_another_protocol_is_invalid() {
+        let (tcp, icmp) = (Segment::Tcp(TcpFlags::SYN), Segment::Icmp(Icmp { kind: 8, code: 0 }));
+        for (proto, segment) in [
+            (Proto::TCP, Segment::Other),
+            (Proto::TCP, icmp),
+            (Proto::UDP, tcp),
+            (Proto::ICMP, Segment::Other),
+            (Proto::ICMP6, tcp),
+            (Proto::SCTP, tcp),
+        ] {
+            assert_eq!(State::open(proto, segment, true), Admit::Invalid, "{proto} {segment:?}");
+        }
+        let established = State::Tcp(TcpState::Established);
+        assert_eq!(established.step(Direction::Original, Proto::TCP, Segment::Other), Step::Invalid);
+    }
+
+    #[test]
+    fn each_protocol_opens_its_own_state() {
+        for (proto, want) in [
+            (Proto::UDP, State::Udp(Exchange::Unreplied)),
+            (Proto::UDPLITE, State::Udp(Exchange::Unreplied)),
+            (Proto::SCTP, State::Other(Exchange::Unreplied)),
+            (Proto(47), State::Other(Exchange::Unreplied)),
+        ] {
+            assert_eq!(State::open(proto, Segment::Other, false), Admit::New(want), "{proto}");
+        }
+    }
+
+    #[test]
+    fn only_what_one_end_wants_or_nobody_does_is_evictable() {
+        use Direction::{Original, Reply};
+        for (state, evictable) in [
+            (State::Tcp(TcpState::SynSent), true),
+            (State::Tcp(TcpState::SynRecv), true),
+            (State::Tcp(TcpState::PickedUp), true),
+            (State::Tcp(TcpState::Established), false),
+            (State::Tcp(TcpState::FinWait(Original)), false),
+            (State::Tcp(TcpState::FinWait(Reply)), false),
+            (State::Tcp(TcpState::TimeWait), true),
+            (State::Tcp(TcpState::Closed), true),
+            (State::Udp(Exchange::Unreplied), true),
+            (State::Udp(Exchange::Replied), false),
+            (State::Icmp(IcmpState::Message), true),
+            (State::Icmp(IcmpState::Echo(Exchange::Replied)), false),
+            (State::Other(Exchange::Replied), false),
+        ] {
+            assert_eq!(state.is_evictable(), evictable, "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! The table as a whole: against its twin, and where it must not be merely equal but right.
+
+use super::reference::{Reference, Twin, Verdict};
+use super::*;
+use crate::net::Icmp;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use std::collections::HashSet;
+
+const SYN: Segment = Segment::Tcp(TcpFlags::SYN);
+const SYN_ACK: Segment = Segment::Tcp(TcpFlags(0x12));
+const ACK: Segment = Segment::Tcp(TcpFlags::ACK);
+const FIN_ACK: Segment = Segment::Tcp(TcpFlags(0x11));
+const RST: Segment = Segment::Tcp(TcpFlags::RST);
+
+const START: Nanos = Nanos::from_secs(1_000_000);
+
+fn at(seconds: u64) -> Nanos {
+    START.plus(Nanos::from_secs(seconds))
+}
+
+fn table(sessions: u32) -> Table<u64> {
+    let settings = Settings { sessions, ..Settings::default() };
+    Table::new(settings, FlowHasher::new([1, 2, 3, 4])).unwrap()
+}
+
+/// The n-th client of one server.
+fn key(n: u32, proto: Proto) -> FlowKey {
+    FlowKey {
+        src: Addr::v4((0x0a41_0000 | n >> 8).to_be_bytes()),
+        dst: Addr::v4([10, 65, 255, 1]),
+        sport: 1_024 + (n & 0xff) as u16,
+        dport: 80,
+        proto,
+    }
+}
+
+fn open_as(
+    t: &mut Table<u64>,
+    key: FlowKey,
+    reply_key: FlowKey,
+    state: State,
+    now: Nanos,
+) -> Result<FlowRef, InsertError> {
+    let (hash, reply_hash) = (t.hash(&key), t.hash(&reply_key));
+    t.insert(NewSession { key, hash, reply_key, reply_hash, state, bindings: [10, 20] }, now)
+}
+
+fn open(t: &mut Table<u64>, key: FlowKey, segment: Segment, now: Nanos) -> Result<FlowRef, InsertError> {
+    let Admit::New(state) = t.admit(key.proto, segment) else { panic!("{key} {segment:?} is invalid") };
+    open_as(t, key, key.reversed(), state, now)
+}
+
+fn lookup(t: &Table<u64>, key: &FlowKey, now: Nanos) -> Option<FlowRef> {
+    t.lookup(key, t.hash(key), now)
+}
+
+fn establish(t: &mut Table<u64>, key: FlowKey, now: Nanos) -> FlowRef {
+    let flow = open(t, key, SYN, now).unwrap();
+    assert_eq!(t.observe(flow.opposite(), SYN_ACK, now), Observed::Ok);
+    assert_eq!(t.observe(flow, ACK, now), Observed::Ok);
+    flow
+}
+
+#[test]
+fn both_directions_lead_to_one_session() {
+    let mut t = table(8);
+    let k = key(1, Proto::TCP);
+    let flow = open(&mut t, k, SYN, START).unwrap();
+    let reply = lookup(&t, &k.reversed(), START).unwrap();
+    assert_eq!(lookup(&t, &k, START), Some(flow));
+    assert_eq!((reply, reply.direction()), (flow.opposite(), Direction::Reply));
+    assert_eq!((t.key(flow), t.key(reply)), (k, k.reversed()));
+    assert_eq!((*t.binding(flow), *t.binding(reply)), (10, 20));
+    *t.binding_mut(reply) = 21;
+    assert_eq!((*t.binding(flow), *t.binding(reply)), (10, 21));
+    assert!(t.remove(reply) && !t.remove(flow));
+    assert!(t.is_empty() && lookup(&t, &k, START).is_none() && lookup(&t, &k.reversed(), START).is_none());
+    assert_eq!(t.observe(flow, SYN, START), Observed::Invalid, "a flow that is gone");
+}
+
+#[test]
+fn a_translated_reply_has_its_own_key() {
+    let mut t = table(8);
+    let k = key(1, Proto::UDP);
+    let translated = FlowKey { src: "10.65.9.9".parse().unwrap(), sport: 8080, ..k.reversed() };
+    let state = State::Udp(Exchange::Unreplied);
+    let flow = open_as(&mut t, k, translated, state, START).unwrap();
+    assert_eq!(lookup(&t, &translated, START), Some(flow.opposite()));
+    assert_eq!(lookup(&t, &k.reversed(), START), None);
+    let other = key(2, Proto::UDP);
+    assert_eq!(open_as(&mut t, other, translated, state, START), Err(InsertError::Taken(flow.opposite())));
+    assert_eq!(lookup(&t, &other, START), None, "nothing half made");
+    assert!(t.remove(flow) && lookup(&t, &translated, START).is_none());
+}
+
+#[test]
+fn a_packet_to_its_own_source_is_one_flow() {
+    let mut t = table(8);
+    let k = FlowKey { src: key(1, Proto::UDP).dst, sport: 80, ..key(1, Proto::UDP) };
+    assert_eq!(k, k.reversed());
+    let flow = open(&mut t, k, Segment::Other, START).unwrap();
+    assert_eq!(lookup(&t, &k, START), Some(flow));
+    assert!(t.remove(flow) && lookup(&t, &k, START).is_none());
+}
+
+#[test]
+fn settings_out_of_range_are_refused_by_name() {
+    let with = |settings| Table::<u64>::new(settings, FlowHasher::new([0; 4])).err().unwrap().to_string();
+    assert!(with(Settings { sessions: 0, ..Settings::default() }).contains("sessions: 0 is out of range"));
+    assert!(with(Settings { sessions: u32::MAX, ..Settings::default() }).contains("choose 1 to 2147483647"));
+    let timeouts = Timeouts { udp: Nanos(0), ..Timeouts::default() };
+    assert!(with(Settings { timeouts, ..Settings::default() }).contains("timeouts.udp"));
+}
+
+#[test]
+fn a_session_takes_at_most_128_bytes_all_told() {
+    let sessions = 1 << 16;
+    let bytes = table(sessions).bytes() as f64 / f64::from(sessions);
+    assert!(bytes <= 128.0, "{bytes}");
+}
+
+#[test]
+fn every_session_has_its_place_and_one_more_is_refused() {
+    for sessions in [1, 2, 3, 7, 64, 1_000, 50_000] {
+        let mut t = table(sessions);
+        for n in 0..sessions {
+            establish(&mut t, key(n, Proto::TCP), START);
+        }
+        assert_eq!(t.len(), sessions as usize);
+        assert_eq!(open(&mut t, key(sessions, Proto::TCP), SYN, at(1)), Err(InsertError::Full));
+        assert_eq!(t.counters(), Counters { refused: 1, ..Counters::default() });
+        assert!((0..sessions).all(|n| lookup(&t, &key(n, Proto::TCP), at(1)).is_some()));
+    }
+}
+
+#[test]
+fn a_flood_never_evicts_an_established_session() {
+    let mut t = table(100);
+    for n in 0..50 {
+        establish(&mut t, key(n, Proto::TCP), START);
+    }
+    for n in 50..5_000 {
+        let now = START.plus(Nanos::from_millis(u64::from(n)));
+        open(&mut t, key(n, Proto::TCP), SYN, now).unwrap();
+        assert!(t.len() <= 100);
+    }
+    assert_eq!(t.counters().evicted, 5_000 - 100);
+    assert!((0..50).all(|n| lookup(&t, &key(n, Proto::TCP), at(5)).is_some()));
+}
+
+#[test]
+fn a_full_table_finds_what_is_over_wherever_it_is() {
+    let mut t = table(1_000);
+    let flows: Vec<_> = (0..1_000).map(|n| establish(&mut t, key(n, Proto::TCP), START)).collect();
+    assert_eq!(t.observe(flows[700], RST, START), Observed::Ok);
+    assert!(open(&mut t, key(1_000, Proto::TCP), SYN, at(60)).is_ok());
+    assert_eq!(t.counters(), Counters { expired: 1, ..Counters::default() });
+    assert!(lookup(&t, &key(700, Proto::TCP), at(60)).is_none());
+}
+
+#[test]
+fn a_session_of_the_vector_under_way_is_not_evicted() {
+    let mut t = table(2);
+    let first = open(&mut t, key(1, Proto::TCP), SYN, START).unwrap();
+    open(&mut t, key(2, Proto::TCP), SYN, at(1)).unwrap();
+    assert_eq!(t.observe(first.opposite(), SYN_ACK, at(1)), Observed::Ok);
+    assert_eq!(open(&mut t, key(3, Proto::TCP), SYN, at(1)), Err(InsertError::Full));
+    assert!(open(&mut t, key(3, Proto::TCP), SYN, at(2)).is_ok());
+}
+
+#[test]
+fn idle_sessions_are_gone_on_the_nanosecond() {
+    let timeouts = Timeouts::default();
+    let mut t = table(8);
+    let tcp = establish(&mut t, key(1, Proto::TCP), START);
+    let half = open(&mut t, key(2, Proto::TCP), SYN, START).unwrap();
+    let udp = open(&mut t, key(3, Proto::UDP), Segment::Other, START).unwrap();
+    let icmp = Segment::Icmp(Icmp { kind: 8, code: 0 });
+    let ping = open(&mut t, key(4, Proto::ICMP), icmp, START).unwrap();
+    let gre = open(&mut t, key(5, Proto(47)), Segment::Other, START).unwrap();
+    for (flow, timeout) in [
+        (tcp, timeouts.tcp_established),
+        (half, timeouts.tcp_syn_sent),
+        (udp, timeouts.udp),
+        (ping, timeouts.icmp),
+        (gre, timeouts.generic),
+    ] {
+        let k = t.key(flow);
+        let last = Nanos(START.plus(timeout).0 - 1);
+        assert_eq!(lookup(&t, &k, last), Some(flow), "{k}");
+        assert_eq!(lookup(&t, &k, START.plus(timeout)), None, "{k}");
+    }
+}
+
+#[test]
+fn a_packet_refreshes_and_an_invalid_one_does_not() {
+    let mut t = table(8);
+    let k = key(1, Proto::TCP);
+    let flow = establish(&mut t, k, START);
+    assert_eq!(t.observe(flow, ACK, at(3_000)), Observed::Ok);
+    assert_eq!(t.observe(flow.opposite(), SYN, at(3_500)), Observed::Invalid);
+    assert_eq!(lookup(&t, &k, at(6_599)), Some(flow));
+    assert_eq!(lookup(&t, &k, at(6_600)), None);
+}
+
+#[test]
+fn a_closed_session_leaves_by_the_shorter_timeout() {
+    let mut t = table(8);
+    assert_eq!(t.expire(START, 1), 0);
+    let flow = establish(&mut t, key(1, Proto::TCP), START);
+    assert_eq!(t.observe(flow, RST, at(1)), Observed::Ok);
+    t.expire(at(41), usize::MAX);
+    assert_eq!(t.len(), 1, "its tick has not passed");
+    t.expire(at(44), usize::MAX);
+    assert!(t.is_empty());
+}
+
+#[test]
+fn a_syn_after_the_end_opens_anew() {
+    let mut t = table(8);
+    let k = key(1, Proto::TCP);
+    let flow = establish(&mut t, k, START);
+    for (flow, segment) in [(flow, FIN_ACK), (flow.opposite(), FIN_ACK), (flow, ACK)] {
+        assert_eq!(t.observe(flow, segment, at(1)), Observed::Ok);
+    }
+    assert_eq!(t.state(flow), Some(State::Tcp(TcpState::TimeWait)));
+    assert_eq!(t.observe(flow, SYN, at(2)), Observed::Reopen);
+    let again = open(&mut t, k, SYN, at(2)).unwrap();
+    assert_eq!(t.state(again), Some(State::Tcp(TcpState::SynSent)));
+    assert_eq!((again, t.len()), (flow, 1), "in the place of the old one");
+    assert_eq!(t.observe(again, RST, at(3)), Observed::Ok);
+    // This time from the other end.
+    assert_eq!(t.observe(again.opposite(), SYN, at(4)), Observed::Reopen);
+    let turned = open(&mut t, k.reversed(), SYN, at(4)).unwrap();
+    assert_eq!((lookup(&t, &k.reversed(), at(4)), t.len()), (Some(turned), 1));
+    assert_eq!(lookup(&t, &k, at(4)), Some(turned.opposite()));
+}
+
+#[test]
+fn a_live_session_keeps_its_key() {
+    let mut t = table(8);
+    let k = key(1, Proto::TCP);
+    let flow = establish(&mut t, k, START);
+    assert_eq!(open(&mut t, k, SYN, at(1)), Err(InsertError::Taken(flow.opposite())));
+    assert!(open(&mut t, k, SYN, at(3_600)).is_ok(), "an expired one does not");
+    assert_eq!(t.len(), 1);
+}
+
+#[test]
+fn midstream_is_a_setting() {
+    let strict = Settings { sessions: 8, tcp_midstream: false, ..Settings::default() };
+    let strict = Table::<u64>::new(strict, FlowHasher::new([1, 2, 3, 4])).unwrap();
+    assert_eq!(strict.admit(Proto::TCP, ACK), Admit::Invalid);
+    assert_eq!(strict.admit(Proto::TCP, SYN), Admit::New(State::Tcp(TcpState::SynSent)));
+    assert_eq!(table(8).admit(Proto::TCP, ACK), Admit::New(State::Tcp(TcpState::PickedUp)));
+    assert_eq!(table(8).admit(Proto::TCP, RST), Admit::Invalid);
+}
+
+#[test]
+fn expiry_keeps_its_budget_and_finishes() {
+    let mut t = table(1_000);
+    for n in 0..1_000 {
+        open(&mut t, key(n, Proto::UDP), Segment::Other, START).unwrap();
+    }
+    let survivor = key(7, Proto::UDP);
+    let flow = lookup(&t, &survivor, START).unwrap();
+    t.observe(flow, Segment::Other, at(59));
+    let mut calls = 0;
+    while t.expire(at(70), 64) == 64 {
+        calls += 1;
+        assert_eq!(t.len() as u64, 1_000 - t.counters().expired);
+        assert!(t.counters().expired <= calls * 64);
+    }
+    assert_eq!((t.len(), t.counters().expired), (1, 999));
+    assert_eq!(lookup(&t, &survivor, at(70)), Some(flow));
+    assert_eq!(t.expire(at(70), 64), 0);
+    t.expire(at(122), 64);
+    assert!(t.is_empty());
+}
+
+#[test]
+fn scans_and_removals_go_in_bounded_steps() {
+    let mut t = table(100);
+    for n in 0..60 {
+        let proto = if n % 2 == 0 { Proto::TCP } else { Proto::UDP };
+        let segment = if n % 2 == 0 { SYN } else { Segment::Other };
+        open(&mut t, key(n, proto), segment, START).unwrap();
+    }
+    let list = |t: &Table<u64>, now| {
+        let (mut keys, mut cursor, mut steps) = (Vec::new(), Some(0), 0);
+        while let Some(from) = cursor {
+            let before = keys.len();
+            cursor = t.scan(from, 16, now, |entry| keys.push(entry.key));
+            assert!(keys.len() - before <= 16);
+            steps += 1;
+        }
+        assert_eq!(steps, 7);
+        keys
+    };
+    assert_eq!(list(&t, at(1)).len(), 60);
+    assert_eq!(list(&t, at(30)).len(), 30, "half-open TCP is over");
+    let (mut removed, mut cursor) = (0, Some(0));
+    while let Some(from) = cursor {
+        let (count, next) = t.remove_where(from, 16, at(1), |entry| entry.key.proto == Proto::UDP);
+        (removed, cursor) = (removed + count, next);
+    }
+    assert_eq!((removed, t.len()), (30, 30));
+    assert!(list(&t, at(1)).iter().all(|k| k.proto == Proto::TCP));
+    t.scan(0, u32::MAX, at(4), |entry| {
+        assert_eq!((entry.idle, entry.remaining), (Nanos::from_secs(4), Nanos::from_secs(16)));
+    });
+}
+
+/// One thing that happens to a table. Keys are few, so that they meet.
+#[derive(Clone, Debug)]
+enum Op {
+    /// A packet, as the nodes treat it: look up, observe, or else admit and insert.
+    Packet {
+        client: u32,
+        proto: Proto,
+        reply: bool,
+        segment: Segment,
+    },
+    /// A session whose replies come from another address than the one its packets go to.
+    Translated {
+        client: u32,
+        backend: u32,
+    },
+    Remove {
+        client: u32,
+        proto: Proto,
+    },
+    Pass(Nanos),
+    Expire(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let tcp = prop::sample::select(vec![SYN, SYN, SYN_ACK, ACK, ACK, FIN_ACK, RST]);
+    let icmp = prop::sample::select(vec![8, 0, 3]).prop_map(|kind| Segment::Icmp(Icmp { kind, code: 0 }));
+    let payload = prop_oneof![
+        6 => tcp.prop_map(|segment| (Proto::TCP, segment)),
+        2 => prop::sample::select(vec![Proto::UDP, Proto(47)]).prop_map(|proto| (proto, Segment::Other)),
+        1 => icmp.prop_map(|segment| (Proto::ICMP, segment)),
+    ];
+    prop_oneof![
+        12 => (0..12u32, payload, any::<bool>()).prop_map(|(client, (proto, segment), reply)| {
+            Op::Packet { client, proto, reply, segment }
+        }),
+        1 => (0..12u32, 0..4u32).prop_map(|(client, backend)| Op::Translated { client, backend }),
+        1 => (0..12u32, prop::sample::select(vec![Proto::TCP, Proto::UDP])).prop_map(|(client, proto)| {
+            Op::Remove { client, proto }
+        }),
+        3 => (0..8_000u64).prop_map(|ms| Op::Pass(Nanos::from_millis(ms))),
+        1 => (0..4_000u64).prop_map(|s| Op::Pass(Nanos::from_secs(s))),
+        2 => (0..6usize).prop_map(Op::Expire),
+    ]
+}
+
+/// A table and its twin, which must agree after every step.
+struct Pair {
+    table: Table<u64>,
+    twin: Reference,
+    made: u64,
+}
+
+impl Pair {
+    fn new(capacity: u32, seed: u64) -> Self {
+        let settings = Settings { sessions: capacity, ..Settings::default() };
+        let table = Table::new(settings, FlowHasher::new([seed, 2, 3, 4])).unwrap();
+        let twin = Reference {
+            capacity: capacity as usize,
+            timeouts: settings.timeouts,
+            sessions: Vec::new(),
+            now: START,
+        };
+        Self { table, twin, made: 0 }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Packet { client, proto, reply, segment } => {
+                let key = if reply { key(client, proto).reversed() } else { key(client, proto) };
+                self.packet(key, segment);
+            }
+            Op::Translated { client, backend } => {
+                let key = key(client, Proto::UDP);
+                let src = Addr::v4([10, 66, 0, backend as u8]);
+                let reply = FlowKey { src, ..key.reversed() };
+                self.insert(key, reply, State::Udp(Exchange::Unreplied));
+            }
+            Op::Remove { client, proto } => {
+                let key = key(client, proto);
+                if let Some(flow) = lookup(&self.table, &key, self.twin.now) {
+                    assert!(self.table.remove(flow));
+                }
+                self.twin.remove(&key);
+            }
+            Op::Pass(span) => self.twin.advance(self.twin.now.plus(span)),
+            Op::Expire(budget) => assert!(self.table.expire(self.twin.now, budget) <= budget),
+        }
+    }
+
+    fn packet(&mut self, key: FlowKey, segment: Segment) {
+        let found = lookup(&self.table, &key, self.twin.now);
+        let twin = self.twin.lookup(&key);
+        assert_eq!(found.map(FlowRef::direction), twin.map(|(_, direction)| direction), "{key}");
+        if let (Some(flow), Some(at)) = (found, twin) {
+            let observed = self.table.observe(flow, segment, self.twin.now);
+            assert_eq!(observed, self.twin.observe(at, segment), "{key} {segment:?}");
+            if observed != Observed::Reopen {
+                return;
+            }
+        }
+        if let Admit::New(state) = self.table.admit(key.proto, segment) {
+            self.insert(key, key.reversed(), state);
+        }
+    }
+
+    fn insert(&mut self, key: FlowKey, reply_key: FlowKey, state: State) {
+        self.made += 1;
+        let bindings = [self.made << 1, self.made << 1 | 1];
+        let (hash, reply_hash) = (self.table.hash(&key), self.table.hash(&reply_key));
+        let new = NewSession { key, hash, reply_key, reply_hash, state, bindings };
+        let (evicted, len) = (self.table.counters().evicted, self.table.len());
+        let got = match self.table.insert(new, self.twin.now) {
+            Ok(_) => Verdict::Made,
+            Err(InsertError::Taken(_)) => Verdict::Taken,
+            Err(InsertError::Full) => Verdict::Full,
+        };
+        let twin = Twin { keys: [key, reply_key], state, used: self.twin.now, bindings };
+        let (want, candidates, must_give_up) = self.twin.insert(twin);
+        assert_eq!(got, want, "{key}");
+        let live = self.live();
+        let given_up: Vec<_> = candidates.iter().filter(|key| !live.contains(*key)).collect();
+        assert_eq!(self.table.counters().evicted, evicted + given_up.len() as u64);
+        match given_up[..] {
+            [] => assert!(!must_give_up),
+            // Not only when all are live: what is over may hold its place until `expire`.
+            [key] => {
+                assert_eq!(len, self.twin.capacity);
+                self.twin.remove(key);
+            }
+            _ => panic!("{} sessions given up for one", given_up.len()),
+        }
+    }
+
+    fn live(&self) -> HashSet<FlowKey> {
+        let mut keys = HashSet::new();
+        self.table.scan(0, u32::MAX, self.twin.now, |entry| {
+            keys.insert(entry.key);
+        });
+        keys
+    }
+
+    fn agree(&self) {
+        let want: HashSet<_> = self.twin.sessions.iter().map(|s| s.keys[0]).collect();
+        assert_eq!(self.live(), want);
+        assert!(self.table.len() >= want.len() && self.table.len() <= self.twin.capacity);
+        for session in &self.twin.sessions {
+            for direction in Direction::BOTH {
+                let key = session.keys[direction as usize];
+                let flow = lookup(&self.table, &key, self.twin.now).unwrap();
+                assert_eq!((flow.direction(), self.table.key(flow)), (direction, key));
+                assert_eq!(self.table.state(flow), Some(session.state), "{key}");
+                assert_eq!(*self.table.binding(flow), session.bindings[direction as usize], "{key}");
+            }
+        }
+    }
+
+    /// All that is over is gone two ticks later.
+    fn settle(&mut self) {
+        self.twin.advance(self.twin.now.plus(Nanos::from_secs(3)));
+        self.table.expire(self.twin.now, usize::MAX);
+        let due = self.twin.now.since(Nanos::from_secs(3));
+        let mut left = 0;
+        self.table.scan(0, u32::MAX, due, |_| left += 1);
+        assert!(self.table.len() <= left.max(self.twin.sessions.len()));
+        self.agree();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn agrees_with_the_reference(
+        capacity in 1..20u32, seed in any::<u64>(), ops in prop::collection::vec(op(), 1..250),
+    ) {
+        let mut pair = Pair::new(capacity, seed);
+        for op in &ops {
+            pair.apply(op);
+            pair.agree();
+        }
+        pair.settle();
+    }
+}

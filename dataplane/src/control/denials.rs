@@ -1,0 +1,125 @@
+//! What was dropped and why, as far as samples and counters tell.
+
+use super::state::State;
+use crate::net::{FlowKey, Icmp};
+use crate::nodes::{Deciding, Event};
+use crate::packet::DropReason;
+use crate::policy::{Action, Decider, Direction, EndpointIdx, PolicyTree};
+use margay_api::dataplane::v1 as pb;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Rules remembered at most that no tree has any more.
+const MAX_REMEMBERED: usize = 4096;
+
+/// What is known of denied packets, by rule, and the last dropped packet of each reason.
+#[derive(Default)]
+pub struct Denials {
+    /// Counts of trees that are gone.
+    past: HashMap<Decider, u64>,
+    /// The last sample of each rule.
+    last: HashMap<Decider, Sample>,
+    last_of_reason: HashMap<DropReason, String>,
+}
+
+struct Sample {
+    endpoint: String,
+    direction: Direction,
+    packet: String,
+}
+
+impl Denials {
+    /// Takes a worker's sample.
+    pub fn note(&mut self, event: &Event, state: &State) {
+        let Event::Dropped { reason, key, icmp, deciding, .. } = event else { return };
+        let packet = describe(key, *icmp);
+        if let Some((decider, sample)) = deciding.and_then(|deciding| sample(&deciding, &packet, state)) {
+            if self.last.len() < MAX_REMEMBERED || self.last.contains_key(&decider) {
+                self.last.insert(decider, sample);
+            }
+        }
+        self.last_of_reason.insert(*reason, packet);
+    }
+
+    /// Takes the last counts of trees that are going.
+    pub fn fold(&mut self, trees: Vec<Arc<PolicyTree>>) {
+        for tree in trees {
+            for (decider, count) in denied(&tree) {
+                if self.past.len() < MAX_REMEMBERED || self.past.contains_key(&decider) {
+                    *self.past.entry(decider).or_default() += count;
+                }
+            }
+        }
+    }
+
+    /// Rules that denied packets, the busiest first.
+    pub fn rules(&self, state: &State) -> Vec<pb::RuleDrops> {
+        let mut counts = self.past.clone();
+        for tree in state.policy().trees() {
+            for (decider, count) in denied(tree) {
+                *counts.entry(decider).or_default() += count;
+            }
+        }
+        let mut rows: Vec<pb::RuleDrops> = counts
+            .into_iter()
+            .map(|(decider, packets)| {
+                let last = self.last.get(&decider);
+                pb::RuleDrops {
+                    endpoint: last.map(|sample| sample.endpoint.clone()).unwrap_or_default(),
+                    direction: last.map(|sample| sample.direction.to_string()).unwrap_or_default(),
+                    tier: decider.tier().to_owned(),
+                    policy: decider.policy(),
+                    rule: decider.rule,
+                    packets,
+                    last_packet: last.map(|sample| sample.packet.clone()).unwrap_or_default(),
+                }
+            })
+            .collect();
+        rows.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| (&a.policy, a.rule).cmp(&(&b.policy, b.rule))));
+        rows
+    }
+
+    /// The last packet dropped for `reason`, where one was sampled.
+    pub fn last(&self, reason: DropReason) -> Option<&str> {
+        self.last_of_reason.get(&reason).map(String::as_str)
+    }
+}
+
+fn sample(deciding: &Deciding, packet: &str, state: &State) -> Option<(Decider, Sample)> {
+    // A sample of an older policy: its slot may mean another rule by now.
+    if deciding.generation != state.publisher().current().generation {
+        return None;
+    }
+    let direction = if deciding.ingress { Direction::Ingress } else { Direction::Egress };
+    let index = EndpointIdx(deciding.endpoint);
+    let tree = state.policy().tree(index, direction)?;
+    let decider = tree.compiled().deciders().get(deciding.slot as usize)?.clone();
+    let endpoint = state.endpoint_of(index)?.name.to_string();
+    Some((decider, Sample { endpoint, direction, packet: packet.to_owned() }))
+}
+
+/// Deciders of a tree that denied packets.
+fn denied(tree: &PolicyTree) -> impl Iterator<Item = (Decider, u64)> + '_ {
+    let totals = tree.hits().totals();
+    let deciders = tree.compiled().deciders().iter();
+    deciders.zip(totals).filter_map(|(decider, count)| {
+        let denies = match decider.action {
+            Action::Deny => true,
+            // In a profile a pass denies.
+            Action::Pass => matches!(decider.place, crate::policy::Place::Profile { .. }),
+            Action::Allow | Action::Log => false,
+        };
+        (denies && count > 0).then(|| (decider.clone(), count))
+    })
+}
+
+/// A packet in a line: `tcp 10.0.0.1:4000 > 10.0.1.2:80`.
+fn describe(key: &FlowKey, icmp: Icmp) -> String {
+    if *key == FlowKey::default() {
+        "no IP header was read".into()
+    } else if key.proto.is_icmp() {
+        format!("{key} type {} code {}", icmp.kind, icmp.code)
+    } else {
+        key.to_string()
+    }
+}

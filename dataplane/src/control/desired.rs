@@ -1,0 +1,411 @@
+//! What the agent asked for: parsed objects by their identity, changed a transaction at a time.
+
+use super::convert::{self, FieldError};
+use crate::net::{Addr, Mac, Prefix};
+use crate::policy::{Policy, PolicyId, Profile, SetId, SetMembers, TierDefault};
+use crate::snapshot::Established;
+use margay_api::dataplane::v1::{self as pb, change::Change};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// An object that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectError {
+    /// As in `policy default/web`.
+    pub object: String,
+    /// What is wrong with it.
+    pub error: FieldError,
+}
+
+impl From<ObjectError> for pb::ObjectError {
+    fn from(error: ObjectError) -> Self {
+        Self { object: error.object, field: error.error.field, message: error.error.message }
+    }
+}
+
+/// A workload's identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId {
+    /// As in `k8s`.
+    pub orchestrator: String,
+    /// As in `default/web-0`.
+    pub workload: String,
+    /// As in `eth0`.
+    pub endpoint: String,
+}
+
+impl From<pb::WorkloadEndpointId> for EndpointId {
+    fn from(id: pb::WorkloadEndpointId) -> Self {
+        Self { orchestrator: id.orchestrator, workload: id.workload, endpoint: id.endpoint }
+    }
+}
+
+impl From<EndpointId> for pb::WorkloadEndpointId {
+    fn from(id: EndpointId) -> Self {
+        Self { orchestrator: id.orchestrator, workload: id.workload, endpoint: id.endpoint }
+    }
+}
+
+/// A workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its identity.
+    pub id: EndpointId,
+    /// For people.
+    pub name: Arc<str>,
+    /// The host side of its link.
+    pub interface: Arc<str>,
+    /// Switched on.
+    pub active: bool,
+    /// Its station, where it is known beforehand.
+    pub mac: Option<Mac>,
+    /// Its addresses.
+    pub nets: Vec<Prefix>,
+    /// Addresses it may send from besides.
+    pub spoofable: Vec<Prefix>,
+    /// The tiers that apply to it, in order.
+    pub tiers: Vec<Tier>,
+    /// Its profiles, in order.
+    pub profiles: Vec<Arc<str>>,
+}
+
+/// The policies of a tier that select an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// Its name.
+    pub name: Arc<str>,
+    /// For what no policy decided.
+    pub default: TierDefault,
+    /// In order.
+    pub ingress: Vec<PolicyId>,
+    /// In order.
+    pub egress: Vec<PolicyId>,
+}
+
+/// Where a wanted route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To a workload of this node.
+    Workload(EndpointId),
+    /// To another node or a router.
+    Gateway {
+        /// Its address.
+        gateway: Addr,
+        /// Over this interface; empty: whichever is connected.
+        interface: String,
+        /// The node it leads to, for people.
+        node: String,
+    },
+    /// To this host.
+    Local,
+    /// Nowhere.
+    Blackhole,
+}
+
+/// Everything that was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// By name.
+    pub ip_sets: BTreeMap<String, Arc<SetMembers>>,
+    /// Staged ones are not here: they are never enforced.
+    pub policies: BTreeMap<PolicyId, Arc<Policy>>,
+    /// By name.
+    pub profiles: BTreeMap<Arc<str>, Arc<Profile>>,
+    /// Workloads of this node.
+    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    /// By destination.
+    pub routes: BTreeMap<Prefix, Target>,
+    /// What a policy change means for live flows.
+    pub established: Established,
+    /// Workloads may speak to their own host.
+    pub endpoint_to_host: bool,
+}
+
+/// Numbers for the names of sets: a set keeps its number as long as anything names it.
+#[derive(Clone, Debug, Default)]
+pub struct SetNames {
+    ids: HashMap<String, SetId>,
+    free: BTreeSet<SetId>,
+}
+
+impl SetNames {
+    /// The name's number, given to it if it has none.
+    pub fn id(&mut self, name: &str) -> SetId {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let next = SetId((self.ids.len() + self.free.len()) as u32);
+        let id = self.free.pop_first().unwrap_or(next);
+        self.ids.insert(name.to_owned(), id);
+        id
+    }
+
+    /// Every name with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, SetId)> {
+        self.ids.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+
+    /// One more than the largest number in use.
+    pub fn len(&self) -> usize {
+        self.ids.len() + self.free.len()
+    }
+
+    /// Takes numbers back from names that nothing in `desired` uses.
+    pub fn collect(&mut self, desired: &Desired) {
+        let rules = desired.policies.values().flat_map(|p| [&p.inbound, &p.outbound]);
+        let rules = rules.chain(desired.profiles.values().flat_map(|p| [&p.inbound, &p.outbound]));
+        let named: BTreeSet<SetId> =
+            rules.flat_map(|rules| rules.iter()).flat_map(|r| r.address_sets().chain(r.port_sets())).collect();
+        let free = &mut self.free;
+        self.ids.retain(|name, id| {
+            let used = desired.ip_sets.contains_key(name) || named.contains(id);
+            if !used {
+                free.insert(*id);
+            }
+            used
+        });
+    }
+}
+
+impl Desired {
+    /// Applies one change. Nothing is changed when it is refused.
+    pub fn apply(&mut self, change: Change, sets: &mut SetNames) -> Result<(), ObjectError> {
+        let object = describe(&change);
+        self.apply_parsed(change, sets).map_err(|error| ObjectError { object, error })
+    }
+
+    fn apply_parsed(&mut self, change: Change, sets: &mut SetNames) -> Result<(), FieldError> {
+        match change {
+            Change::IpSet(set) => {
+                let kind = set.r#type();
+                if set.id.is_empty() {
+                    return Err(FieldError::new("id", "missing"));
+                }
+                let members = convert::members(kind, &set.members.unwrap_or_default())?;
+                self.ip_sets.insert(set.id, Arc::new(members));
+            }
+            Change::IpSetDelta(delta) => self.apply_delta(delta)?,
+            Change::IpSetRemove(id) => drop(self.ip_sets.remove(&id)),
+            Change::Policy(policy) => self.apply_policy(policy, sets)?,
+            Change::PolicyRemove(id) => drop(self.policies.remove(&convert::policy_id(Some(&id))?)),
+            Change::Profile(profile) => {
+                if profile.name.is_empty() {
+                    return Err(FieldError::new("name", "missing"));
+                }
+                let mut id = |name: &str| sets.id(name);
+                let name: Arc<str> = profile.name.into();
+                let inbound = convert::rules("inbound_rules", &profile.inbound_rules, &mut id)?;
+                let outbound = convert::rules("outbound_rules", &profile.outbound_rules, &mut id)?;
+                self.profiles.insert(name.clone(), Arc::new(Profile { name, inbound, outbound }));
+            }
+            Change::ProfileRemove(name) => drop(self.profiles.remove(name.as_str())),
+            Change::WorkloadEndpoint(endpoint) => {
+                let endpoint = endpoint_of(endpoint)?;
+                self.endpoints.insert(endpoint.id.clone(), Arc::new(endpoint));
+            }
+            Change::WorkloadEndpointRemove(id) => drop(self.endpoints.remove(&id.into())),
+            Change::Route(route) => {
+                let (destination, target) = route_of(route)?;
+                self.routes.insert(destination, target);
+            }
+            Change::RouteRemove(destination) => {
+                let destination = convert::prefix(&destination).map_err(|e| e.within("destination"))?;
+                self.routes.remove(&destination);
+            }
+            Change::Config(config) => {
+                self.endpoint_to_host = match config.endpoint_to_host_action() {
+                    pb::Action::Allow => true,
+                    pb::Action::Deny | pb::Action::Unspecified => false,
+                    other => {
+                        let message = format!("{} is neither ALLOW nor DENY", other.as_str_name());
+                        return Err(FieldError::new("endpoint_to_host_action", message));
+                    }
+                };
+                self.established = match config.established() {
+                    pb::node_config::Established::Keep => Established::Keep,
+                    pb::node_config::Established::Recheck => Established::Recheck,
+                };
+            }
+            Change::IpPool(pool) => {
+                if pool.masquerade {
+                    return Err(unsupported("masquerade", "natOutgoing"));
+                }
+            }
+            // Known to the agent for its own sake; nothing here depends on them.
+            Change::IpPoolRemove(_) | Change::Host(_) | Change::HostRemove(_) => {}
+            Change::HostEndpoint(_) | Change::HostEndpointRemove(_) => return Err(unsupported("", "host endpoints")),
+            Change::TunnelEndpoint(_) | Change::TunnelEndpointRemove(_) => return Err(unsupported("", "VXLAN")),
+            Change::Service(_) | Change::ServiceRemove(_) => return Err(unsupported("", "services")),
+            Change::WireguardPeer(_) | Change::WireguardPeerRemove(_) => return Err(unsupported("", "WireGuard")),
+        }
+        Ok(())
+    }
+
+    fn apply_policy(&mut self, policy: pb::Policy, sets: &mut SetNames) -> Result<(), FieldError> {
+        let id = convert::policy_id(policy.id.as_ref())?;
+        for (field, on) in [("untracked", policy.untracked), ("pre_dnat", policy.pre_dnat)] {
+            if on {
+                return Err(unsupported(field, "host endpoint policy"));
+            }
+        }
+        let mut set = |name: &str| sets.id(name);
+        let inbound = convert::rules("inbound_rules", &policy.inbound_rules, &mut set)?;
+        let outbound = convert::rules("outbound_rules", &policy.outbound_rules, &mut set)?;
+        if policy.staged {
+            self.policies.remove(&id);
+            return Ok(());
+        }
+        let policy = Policy { id: id.clone(), tier: policy.tier.into(), inbound, outbound };
+        self.policies.insert(id, Arc::new(policy));
+        Ok(())
+    }
+
+    fn apply_delta(&mut self, delta: pb::IpSetDelta) -> Result<(), FieldError> {
+        let set = self.ip_sets.get_mut(&delta.id);
+        let set = set.ok_or_else(|| FieldError::new("id", "no such set; send it whole before its changes"))?;
+        let kind = match **set {
+            SetMembers::Ip(_) => pb::ip_set::Type::Ip,
+            SetMembers::Net(_) => pb::ip_set::Type::Net,
+            SetMembers::IpPort(_) => pb::ip_set::Type::IpAndPort,
+        };
+        let added = convert::members(kind, &delta.added.unwrap_or_default()).map_err(|e| e.within("added"))?;
+        let removed = convert::members(kind, &delta.removed.unwrap_or_default()).map_err(|e| e.within("removed"))?;
+        fn changed<T: Ord + Copy>(old: &[T], removed: &[T], added: &[T]) -> Vec<T> {
+            let mut members: BTreeSet<T> = old.iter().copied().collect();
+            members.retain(|member| !removed.contains(member));
+            members.extend(added);
+            members.into_iter().collect()
+        }
+        let next = match (&**set, &removed, &added) {
+            (SetMembers::Ip(old), SetMembers::Ip(gone), SetMembers::Ip(new)) => SetMembers::Ip(changed(old, gone, new)),
+            (SetMembers::Net(old), SetMembers::Net(gone), SetMembers::Net(new)) => {
+                SetMembers::Net(changed(old, gone, new))
+            }
+            (SetMembers::IpPort(old), SetMembers::IpPort(gone), SetMembers::IpPort(new)) => {
+                SetMembers::IpPort(changed(old, gone, new))
+            }
+            _ => unreachable!("all three were parsed as one type"),
+        };
+        *set = Arc::new(next);
+        Ok(())
+    }
+}
+
+fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {
+    let id: EndpointId = message.id.ok_or_else(|| FieldError::new("id", "missing"))?.into();
+    let name = &message.interface_name;
+    if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
+        let why = format!("{name:?} is no interface name: 1 to 15 bytes, no slash, no space");
+        return Err(FieldError::new("interface_name", why));
+    }
+    for (field, used) in [("nat", !message.nat.is_empty()), ("qos", message.qos.is_some())] {
+        if used {
+            return Err(unsupported(field, field));
+        }
+    }
+    let tier = |(at, tier): (usize, &pb::TierBinding)| {
+        let ids = |field: &str, ids: &[pb::PolicyId]| {
+            let each = ids.iter().enumerate();
+            each.map(|(k, id)| convert::policy_id(Some(id)).map_err(|e| e.within(format!("tiers[{at}].{field}[{k}]"))))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Tier {
+            name: tier.name.as_str().into(),
+            default: match tier.default_action() {
+                pb::Action::Pass => TierDefault::Pass,
+                pb::Action::Deny => TierDefault::Deny,
+                other => {
+                    let why = format!("{} is neither DENY nor PASS", other.as_str_name());
+                    return Err(FieldError::new(format!("tiers[{at}].default_action"), why));
+                }
+            },
+            ingress: ids("ingress_policies", &tier.ingress_policies)?,
+            egress: ids("egress_policies", &tier.egress_policies)?,
+        })
+    };
+    let display = if message.display_name.is_empty() { &id.workload } else { &message.display_name };
+    Ok(Endpoint {
+        name: display.as_str().into(),
+        interface: name.as_str().into(),
+        active: message.active,
+        mac: convert::mac("mac", &message.mac)?,
+        nets: convert::prefixes("nets", &message.nets)?,
+        spoofable: convert::prefixes("allow_spoofed_sources", &message.allow_spoofed_sources)?,
+        tiers: message.tiers.iter().enumerate().map(tier).collect::<Result<_, _>>()?,
+        profiles: message.profile_ids.iter().map(|name| name.as_str().into()).collect(),
+        id,
+    })
+}
+
+fn route_of(route: pb::Route) -> Result<(Prefix, Target), FieldError> {
+    if route.encapsulation() != pb::Encapsulation::None {
+        return Err(unsupported("encapsulation", "encapsulation"));
+    }
+    if route.nat_outgoing {
+        return Err(unsupported("nat_outgoing", "natOutgoing"));
+    }
+    let destination = route.destination.as_ref().ok_or_else(|| FieldError::new("destination", "missing"))?;
+    let destination = convert::prefix(destination).map_err(|e| e.within("destination"))?;
+    let target = match route.target {
+        Some(pb::route::Target::Workload(id)) => Target::Workload(id.into()),
+        Some(pb::route::Target::NextHop(hop)) => {
+            let gateway = convert::addr("next_hop.gateway", &hop.gateway)?;
+            if gateway.is_v4() != destination.is_v4() {
+                let why = format!("{gateway} is of another family than {destination}");
+                return Err(FieldError::new("next_hop.gateway", why));
+            }
+            Target::Gateway { gateway, interface: hop.interface_name, node: route.node }
+        }
+        Some(pb::route::Target::LocalHost(_)) => Target::Local,
+        Some(pb::route::Target::Blackhole(_)) => Target::Blackhole,
+        None => return Err(FieldError::new("target", "missing")),
+    };
+    Ok((destination, target))
+}
+
+fn unsupported(field: &str, what: &str) -> FieldError {
+    FieldError::new(field, format!("{what} is not supported by this version of the dataplane"))
+}
+
+/// What a change is about, for messages.
+fn describe(change: &Change) -> String {
+    let policy = |id: &pb::PolicyId| match id.namespace.as_str() {
+        "" => format!("policy {}", id.name),
+        namespace => format!("policy {namespace}/{}", id.name),
+    };
+    let cidr = |prefix: Option<&pb::Prefix>| match prefix.map(convert::prefix) {
+        Some(Ok(prefix)) => prefix.to_string(),
+        _ => "?".into(),
+    };
+    let workload = |id: &pb::WorkloadEndpointId| format!("workload endpoint {}/{}", id.workload, id.endpoint);
+    match change {
+        Change::IpSet(set) => format!("IP set {}", set.id),
+        Change::IpSetDelta(delta) => format!("IP set {}", delta.id),
+        Change::IpSetRemove(id) => format!("IP set {id}"),
+        Change::Policy(p) => p.id.as_ref().map_or_else(|| "policy".into(), policy),
+        Change::PolicyRemove(id) => policy(id),
+        Change::Profile(pb::Profile { name, .. }) | Change::ProfileRemove(name) => format!("profile {name}"),
+        Change::WorkloadEndpoint(e) => e.id.as_ref().map_or_else(|| "workload endpoint".into(), workload),
+        Change::WorkloadEndpointRemove(id) => workload(id),
+        Change::HostEndpoint(pb::HostEndpoint { id, .. }) | Change::HostEndpointRemove(id) => {
+            format!("host endpoint {id}")
+        }
+        Change::Route(route) => format!("route {}", cidr(route.destination.as_ref())),
+        Change::RouteRemove(destination) => format!("route {}", cidr(Some(destination))),
+        Change::IpPool(pool) => format!("IP pool {}", cidr(pool.cidr.as_ref())),
+        Change::IpPoolRemove(pool) => format!("IP pool {}", cidr(Some(pool))),
+        Change::TunnelEndpoint(pb::TunnelEndpoint { node, .. }) | Change::TunnelEndpointRemove(node) => {
+            format!("tunnel endpoint {node}")
+        }
+        Change::Service(service) => match &service.id {
+            Some(id) => format!("service {}/{}", id.namespace, id.name),
+            None => "service".into(),
+        },
+        Change::ServiceRemove(id) => format!("service {}/{}", id.namespace, id.name),
+        Change::Host(pb::HostMetadata { hostname, .. }) | Change::HostRemove(hostname) => format!("host {hostname}"),
+        Change::Config(_) => "config".into(),
+        Change::WireguardPeer(pb::WireguardPeer { node, .. }) | Change::WireguardPeerRemove(node) => {
+            format!("WireGuard peer {node}")
+        }
+    }
+}

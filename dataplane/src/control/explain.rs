@@ -1,0 +1,116 @@
+//! Judges a packet that nobody sent, by the very trees that forward.
+
+use super::convert::{self, FieldError};
+use super::desired::{Endpoint, Target};
+use super::state::State;
+use crate::fib::Hop;
+use crate::net::{Addr, FlowKey, Icmp, Proto};
+use crate::policy::{Decider, Direction, Query};
+use margay_api::dataplane::v1 as pb;
+
+/// The verdict of this node, with the reasons of either end that is here.
+pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, FieldError> {
+    let query = query(request)?;
+    let (src, dst) = (query.key.src, query.key.dst);
+    let judge = |addr: Addr, direction| {
+        let endpoint = state.desired().endpoints.values().find(|e| e.nets.iter().any(|net| net.contains(addr)))?;
+        Some(judge(state, endpoint, direction, &query))
+    };
+    let egress = judge(src, Direction::Egress);
+    let ingress = judge(dst, Direction::Ingress);
+    let allowed = [&egress, &ingress].into_iter().flatten().all(|direction| direction.verdict == "allow");
+    let reachable = !matches!(state.publisher().current().fib.lookup(dst), Hop::NoRoute | Hop::Blackhole);
+    Ok(pb::ExplainResponse {
+        verdict: if allowed && reachable { "allow" } else { "deny" }.into(),
+        generation: state.committed(),
+        egress,
+        ingress,
+        route: route(state, dst),
+    })
+}
+
+fn query(request: &pb::ExplainRequest) -> Result<Query, FieldError> {
+    let src = convert::addr("source", &request.source)?;
+    let dst = convert::addr("destination", &request.destination)?;
+    if src.is_v4() != dst.is_v4() {
+        return Err(FieldError::new("destination", format!("{dst} is of another family than {src}")));
+    }
+    let narrow = |field: &str, value: u32, max: u32| {
+        if value > max { Err(FieldError::new(field, format!("{value} is above {max}"))) } else { Ok(value) }
+    };
+    let proto = Proto(narrow("protocol", request.protocol, 255)? as u8);
+    let sport = narrow("source_port", request.source_port, 65535)? as u16;
+    let dport = narrow("destination_port", request.destination_port, 65535)? as u16;
+    let kind = narrow("icmp_type", request.icmp_type, 255)? as u8;
+    let code = narrow("icmp_code", request.icmp_code, 255)? as u8;
+    let ports = if proto.has_ports() { (sport, dport) } else { (0, 0) };
+    let icmp = if proto.is_icmp() { Icmp { kind, code } } else { Icmp::default() };
+    Ok(Query { key: FlowKey { src, dst, sport: ports.0, dport: ports.1, proto }, icmp })
+}
+
+fn judge(state: &State, endpoint: &Endpoint, direction: Direction, query: &Query) -> pb::Direction {
+    let name = endpoint.name.to_string();
+    let explained =
+        state.endpoint_index(&endpoint.id).and_then(|index| state.policy().explain(index, direction, query));
+    let Some(explained) = explained.filter(|_| endpoint.active) else {
+        let minimal_match = if endpoint.active { "no policy is held for it" } else { "the endpoint is switched off" };
+        return pb::Direction {
+            endpoint: name,
+            verdict: "deny".into(),
+            rule: -1,
+            minimal_match: minimal_match.into(),
+            ..pb::Direction::default()
+        };
+    };
+    pb::Direction {
+        endpoint: name,
+        verdict: if explained.verdict.allow { "allow" } else { "deny" }.into(),
+        tier: explained.decider.tier().to_owned(),
+        policy: explained.decider.policy(),
+        rule: explained.decider.rule,
+        walk: explained.walk.iter().map(step).collect(),
+        minimal_match: explained.minimal_match,
+    }
+}
+
+fn step(decider: &Decider) -> pb::Step {
+    pb::Step {
+        tier: decider.tier().to_owned(),
+        policy: decider.policy(),
+        rule: decider.rule,
+        action: decider.action.to_string(),
+    }
+}
+
+/// Where the packet would go, in words.
+fn route(state: &State, dst: Addr) -> String {
+    let snapshot = state.publisher().current();
+    let via = |interface, how: String| match snapshot.interfaces.get(interface) {
+        Some(interface) => match interface.workload() {
+            Some(workload) => format!("workload {} via {}{how}", workload.name, interface.name),
+            None => format!("{}{} on {}", node(state, dst), how.trim_start(), interface.name),
+        },
+        None => "an interface that is gone".into(),
+    };
+    match snapshot.fib.lookup(dst) {
+        Hop::Adjacency(index) => match snapshot.fib.adjacency(index) {
+            Some(adjacency) => via(adjacency.tx_if, String::new()),
+            None => "an adjacency that is gone".into(),
+        },
+        Hop::Unresolved { tx_if, next_hop } => via(tx_if, format!(" (next hop {next_hop} not resolved yet)")),
+        Hop::Local => "this host".into(),
+        Hop::Blackhole => "nowhere: the address is in a pool, and no workload has it".into(),
+        Hop::NoRoute => "nowhere: no route, or its next hop or interface is not there".into(),
+    }
+}
+
+/// The node and gateway that a remote destination lies behind.
+fn node(state: &State, dst: Addr) -> String {
+    let routes = state.desired().routes.iter();
+    let longest = routes.filter(|(prefix, _)| prefix.contains(dst)).max_by_key(|(prefix, _)| prefix.len());
+    match longest {
+        Some((_, Target::Gateway { gateway, node, .. })) if node.is_empty() => format!("via {gateway}"),
+        Some((_, Target::Gateway { gateway, node, .. })) => format!("node {node} via {gateway}"),
+        _ => "a neighbour".into(),
+    }
+}

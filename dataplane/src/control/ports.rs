@@ -1,0 +1,277 @@
+//! Opens and closes the devices of interfaces, and tells workers to serve them.
+
+use super::state::{Facts, Purpose};
+use crate::io::Device;
+use crate::io::af_xdp::{AfXdp, Attachment, Options, Program, RingSizes, Role};
+use crate::io::netlink::{Address, Link};
+use crate::io::tap::Tap;
+use crate::net::{IfId, Mac, Prefix, WorkerId};
+use crate::nodes::{Event, WorkerCounters};
+use crate::graph::NodeCounters;
+use crate::packet::{Frames, Vector};
+use crate::worker::{Command, Port, PortCounters, Returned, Rings, Wake};
+use crossbeam::queue::ArrayQueue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The control thread's end of one worker.
+pub struct WorkerEnd {
+    /// Its number.
+    pub id: WorkerId,
+    /// The core it is pinned to; `None`: to none.
+    pub core: Option<usize>,
+    /// Commands and what comes back.
+    pub rings: Rings,
+    /// Its bell.
+    pub wake: Wake,
+    /// Its news.
+    pub events: Arc<ArrayQueue<Event>>,
+    /// Its counts.
+    pub counters: Arc<WorkerCounters>,
+    /// Its nodes' counts.
+    pub nodes: Arc<NodeCounters>,
+}
+
+/// How devices are opened.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceOptions {
+    /// Of AF_XDP sockets.
+    pub af_xdp: Options,
+    /// Run XDP programs in the stack even where the driver could.
+    pub generic_only: bool,
+    /// Ring size of workloads' sockets, each of which holds as many frames.
+    pub workload_ring: u32,
+}
+
+/// An open queue of an interface.
+pub struct OpenQueue {
+    /// Its number.
+    pub queue: u32,
+    /// Who serves it.
+    pub worker: WorkerId,
+    /// What it counted.
+    pub counters: Arc<PortCounters>,
+}
+
+/// An interface that is served.
+pub struct Served {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The kernel's number, to notice when another interface takes the name.
+    pub index: u32,
+    /// Of the link, as it was opened with.
+    pub mtu: u32,
+    /// Of the link.
+    pub mac: Mac,
+    /// As granted by the kernel.
+    pub mode: String,
+    /// Its queues.
+    pub queues: Vec<OpenQueue>,
+    program: Option<Arc<Program>>,
+    /// Frames its sockets hold for receiving.
+    frames: u32,
+    /// Queues that workers have not given back yet, once it is being closed.
+    closing: usize,
+}
+
+/// All devices.
+pub struct Ports {
+    frames: Arc<Frames>,
+    options: DeviceOptions,
+    workers: Vec<WorkerEnd>,
+    served: BTreeMap<IfId, Served>,
+}
+
+impl Ports {
+    /// None yet.
+    pub fn new(frames: Arc<Frames>, options: DeviceOptions, workers: Vec<WorkerEnd>) -> Self {
+        Self { frames, options, workers, served: BTreeMap::new() }
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &[WorkerEnd] {
+        &self.workers
+    }
+
+    /// The frames all devices share.
+    pub fn frames(&self) -> &Arc<Frames> {
+        &self.frames
+    }
+
+    /// The interface, if it is served.
+    pub fn served(&self, id: IfId) -> Option<&Served> {
+        self.served.get(&id).filter(|served| served.closing == 0)
+    }
+
+    /// Interfaces that are served, and those that are being closed.
+    pub fn ids(&self) -> Vec<IfId> {
+        self.served.keys().copied().collect()
+    }
+
+    /// Opens every queue of an interface and gives them to workers, or says why not. Nothing
+    /// stays open then. May block for seconds while the kernel lets go of an earlier socket.
+    pub fn open(&mut self, id: IfId, link: &Link, purpose: &Purpose) -> Result<(), String> {
+        let mut devices: Vec<Box<dyn Device>> = vec![];
+        let (mode, program, ring) = match purpose {
+            Purpose::Host => {
+                devices.push(Box::new(Tap::open(&link.name, &self.frames).map_err(|e| e.to_string())?));
+                ("tap".to_owned(), None, 0)
+            }
+            Purpose::Uplink { .. } | Purpose::Workload(_) => {
+                let role =
+                    if matches!(purpose, Purpose::Workload(_)) { Role::Workload } else { Role::Uplink };
+                let program =
+                    Program::attach(&link.name, role, self.options.generic_only).map_err(|e| e.to_string())?;
+                let mut options = self.options.af_xdp;
+                if role == Role::Workload {
+                    let size = self.options.workload_ring;
+                    options.rings = RingSizes { rx: size, tx: size };
+                }
+                self.admit(program.queues(), options.rings.rx)?;
+                let mut mode = String::new();
+                for queue in 0..program.queues() {
+                    let device = AfXdp::open(&program, queue, &self.frames, &options)
+                        .map_err(|e| e.to_string())?;
+                    let granted = device.granted();
+                    let copy = if granted.zerocopy { "zero-copy" } else { "copy" };
+                    let place = match granted.attachment {
+                        Attachment::Native => "native",
+                        Attachment::Generic => "generic",
+                    };
+                    mode = format!("{copy} {place}");
+                    devices.push(Box::new(device));
+                }
+                (mode, Some(program), options.rings.rx)
+            }
+        };
+        let frames = ring * devices.len() as u32;
+        let mut queues = vec![];
+        for (queue, device) in (0u32..).zip(devices) {
+            // Interfaces begin with different workers, so that many of one queue spread.
+            let at = (usize::from(id.0) + queue as usize) % self.workers.len();
+            let counters = Arc::<PortCounters>::default();
+            let port = Port { interface: id, queue, device, counters: counters.clone() };
+            let command = Command::Attach { port, outbox: Box::<Vector>::default() };
+            let worker = self.workers[at].id;
+            if self.tell(at, command).is_err() {
+                return Err("the worker does not take commands; is it overloaded?".into());
+            }
+            queues.push(OpenQueue { queue, worker, counters });
+        }
+        let served = Served {
+            name: link.name.as_str().into(),
+            index: link.index,
+            mtu: link.mtu,
+            mac: link.mac,
+            mode,
+            queues,
+            program,
+            frames,
+            closing: 0,
+        };
+        self.served.insert(id, served);
+        Ok(())
+    }
+
+    /// Tells workers to give the interface's queues back. Its program stays until they have.
+    pub fn close(&mut self, id: IfId) {
+        let Some(served) = self.served.get_mut(&id).filter(|served| served.closing == 0) else { return };
+        served.closing = served.queues.len();
+        let workers: Vec<usize> = served.queues.iter().map(|queue| usize::from(queue.worker.0)).collect();
+        for (at, worker) in workers.iter().enumerate() {
+            if !workers[..at].contains(worker) {
+                if self.tell(*worker, Command::Detach(id)).is_err() {
+                    tracing::warn!(interface = %id.0, "W004 a worker's command ring is full; the interface stays attached");
+                }
+            }
+        }
+    }
+
+    /// Frees what workers gave back. Returns the interfaces that nobody serves any more.
+    pub fn collect(&mut self) -> Vec<IfId> {
+        let mut released = vec![];
+        for at in 0..self.workers.len() {
+            while let Some(returned) = self.workers[at].rings.returned.pop() {
+                let Returned::Port(port) = returned else { continue };
+                let id = port.interface;
+                // Dropping waits for the kernel: not on this thread.
+                tokio::task::spawn_blocking(move || drop(port));
+                let Some(served) = self.served.get_mut(&id) else { continue };
+                served.closing = served.closing.saturating_sub(1);
+                if served.closing == 0 {
+                    self.served.remove(&id);
+                    released.push(id);
+                }
+            }
+        }
+        released
+    }
+
+    /// Sends a frame by the interface.
+    pub fn send(&self, id: IfId, frame: Vec<u8>) {
+        if let Some(queue) = self.served(id).and_then(|served| served.queues.first()) {
+            // A question that is lost is asked again.
+            let _ = self.tell(usize::from(queue.worker.0), Command::Inject(id, frame.into()));
+        }
+    }
+
+    /// Tells every worker to forget the flows of these addresses.
+    pub fn forget_flows(&self, prefixes: &[Prefix]) {
+        for at in 0..self.workers.len() {
+            if self.tell(at, Command::Forget(prefixes.into())).is_err() {
+                tracing::warn!("W002 a worker's command ring is full; flows of removed endpoints live on until they idle out");
+            }
+        }
+    }
+
+    /// Wakes every worker, so that a new snapshot is adopted at once.
+    pub fn wake_all(&self) {
+        self.workers.iter().for_each(|worker| worker.wake.ring());
+    }
+
+    /// Leaves `ours` to us on every uplink.
+    pub fn set_ours(&self, purposes: &BTreeMap<IfId, Purpose>, ours: &[Prefix]) {
+        for (id, served) in &self.served {
+            if let (Some(Purpose::Uplink { .. }), Some(program)) = (purposes.get(id), &served.program) {
+                if let Err(error) = program.set_ours(ours) {
+                    tracing::warn!(interface = &*served.name, %error, "W003 the uplink does not leave all workload addresses to the dataplane");
+                }
+            }
+        }
+    }
+
+    /// What is to be known of the interface for the snapshot.
+    pub fn facts(&self, id: IfId, purpose: &Purpose, addresses: &[Address]) -> Option<Facts> {
+        let served = self.served(id)?;
+        let uplink = matches!(purpose, Purpose::Uplink { .. });
+        let own = addresses.iter().filter(|address| uplink && address.link == served.index);
+        let mut queues: Vec<WorkerId> = served.queues.iter().map(|queue| queue.worker).collect();
+        queues.dedup();
+        Some(Facts {
+            mac: served.mac,
+            mtu: u16::try_from(served.mtu).unwrap_or(u16::MAX),
+            addresses: own.map(|address| (address.addr, address.prefix_len)).collect(),
+            kernel_neighbours: uplink,
+            queues,
+        })
+    }
+
+    /// Checks that the sockets of one more interface leave frames for packets on their way.
+    fn admit(&self, queues: u32, ring: u32) -> Result<(), String> {
+        let held: u32 = self.served.values().map(|served| served.frames).sum();
+        let (wanted, limit) = (queues * ring, self.frames.count() / 4 * 3);
+        if held + wanted > limit {
+            return Err(format!(
+                "no room for {wanted} receive frames: {held} of {limit} are with other interfaces; raise --frames"
+            ));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, worker: usize, command: Command) -> Result<(), Command> {
+        let end = &self.workers[worker];
+        end.rings.commands.push(command)?;
+        end.wake.ring();
+        Ok(())
+    }
+}

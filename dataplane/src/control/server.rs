@@ -1,0 +1,189 @@
+//! The gRPC face of the control thread.
+
+use super::shell::{Begun, CommitError, Request, Shell};
+use margay_api::dataplane::v1::{self as pb, dataplane_server::Dataplane};
+use std::pin::Pin;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Response, Status, Streaming};
+
+/// Bytes of one transaction at most, over all its messages.
+const MAX_TRANSACTION: usize = 512 << 20;
+
+/// The service. Cheap to clone: all work is done by the [`Shell`].
+#[derive(Clone)]
+pub struct Service {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Service {
+    /// A face of the shell that takes `requests`.
+    pub fn new(requests: mpsc::Sender<Request>) -> Self {
+        Self { requests }
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), Status> {
+        self.requests.send(request).await.map_err(|_| Status::unavailable("the dataplane is shutting down"))
+    }
+
+    /// Has the control thread look at itself.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Shell) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        // The asker may be gone by then.
+        let look = move |shell: &mut Shell| drop(reply.send(look(shell)));
+        self.ask(Request::Look(Box::new(look))).await?;
+        answer.await.map_err(|_| Status::unavailable("the dataplane is shutting down"))
+    }
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<pb::SyncResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Dataplane for Service {
+    type SyncStream = Responses;
+
+    async fn sync(&self, request: tonic::Request<Streaming<pb::SyncRequest>>) -> Result<Response<Responses>, Status> {
+        let (reply, begun) = oneshot::channel();
+        self.ask(Request::Begin(reply)).await?;
+        let begun = begun.await.map_err(|_| Status::unavailable("the dataplane is shutting down"))?;
+        let (responses, stream) = mpsc::channel(64);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let session = begun.session;
+            let mut conversation = Conversation { service: service.clone(), responses, begun, said: 0 };
+            if let Err(status) = conversation.run(request.into_inner()).await {
+                let _ = conversation.responses.send(Err(status)).await;
+            }
+            let _ = service.ask(Request::End(session)).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn get_status(&self, _: tonic::Request<pb::GetStatusRequest>) -> Result<Response<pb::Status>, Status> {
+        self.look(Shell::status).await.map(Response::new)
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: tonic::Request<pb::ListInterfacesRequest>,
+    ) -> Result<Response<pb::ListInterfacesResponse>, Status> {
+        let interfaces = self.look(|shell| shell.interfaces()).await?;
+        Ok(Response::new(pb::ListInterfacesResponse { interfaces }))
+    }
+
+    async fn get_runtime(&self, _: tonic::Request<pb::GetRuntimeRequest>) -> Result<Response<pb::Runtime>, Status> {
+        self.look(|shell| shell.runtime()).await.map(Response::new)
+    }
+
+    async fn list_drops(
+        &self,
+        _: tonic::Request<pb::ListDropsRequest>,
+    ) -> Result<Response<pb::ListDropsResponse>, Status> {
+        let drops = self.look(|shell| shell.drops()).await?;
+        Ok(Response::new(pb::ListDropsResponse { drops }))
+    }
+
+    async fn explain(&self, request: tonic::Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        let request = request.into_inner();
+        let explained = self.look(move |shell| shell.explain(&request)).await?;
+        explained.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+}
+
+/// One agent's stream.
+struct Conversation {
+    service: Service,
+    responses: mpsc::Sender<Result<pb::SyncResponse, Status>>,
+    begun: Begun,
+    /// The last adopted generation that was told.
+    said: u64,
+}
+
+impl Conversation {
+    async fn run(&mut self, mut requests: Streaming<pb::SyncRequest>) -> Result<(), Status> {
+        self.say(pb::sync_response::Response::Hello(self.begun.hello.clone())).await?;
+        for status in std::mem::take(&mut self.begun.statuses.0) {
+            self.say(pb::sync_response::Response::EndpointStatus(status)).await?;
+        }
+        let (mut expected, mut changes, mut bytes, mut committed) = (1, vec![], 0, 0);
+        loop {
+            tokio::select! {
+                message = requests.next() => {
+                    let Some(message) = message.transpose()? else { return Ok(()) };
+                    if message.sequence != expected {
+                        let why = format!("sequence {} where {expected} was next; begin a new stream", message.sequence);
+                        return Err(Status::data_loss(why));
+                    }
+                    expected += 1;
+                    bytes += prost::Message::encoded_len(&message);
+                    if bytes > MAX_TRANSACTION {
+                        return Err(Status::resource_exhausted(format!(
+                            "a transaction of more than {MAX_TRANSACTION} bytes; commit in smaller parts"
+                        )));
+                    }
+                    changes.extend(message.changes);
+                    let Some(commit) = message.commit else { continue };
+                    if commit.generation <= committed {
+                        let why = format!("generation {} does not follow {committed}", commit.generation);
+                        return Err(Status::invalid_argument(why));
+                    }
+                    committed = commit.generation;
+                    bytes = 0;
+                    self.commit(std::mem::take(&mut changes), commit).await?;
+                }
+                changed = self.begun.adopted.changed() => {
+                    changed.map_err(|_| Status::unavailable("the dataplane is shutting down"))?;
+                    self.tell_adopted(committed).await?;
+                }
+                status = self.begun.statuses.1.recv() => match status {
+                    Ok(status) => self.say(pb::sync_response::Response::EndpointStatus(status)).await?,
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        return Err(Status::data_loss("endpoint statuses were missed; begin a new stream"));
+                    }
+                    Err(broadcast::error::RecvError::Closed) => {
+                        return Err(Status::unavailable("the dataplane is shutting down"));
+                    }
+                },
+                changed = self.begun.sessions.changed() => {
+                    let newest = *self.begun.sessions.borrow_and_update();
+                    if changed.is_err() || newest != self.begun.session {
+                        return Err(Status::aborted("a newer agent's stream took over"));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn commit(&mut self, changes: Vec<pb::Change>, commit: pb::Commit) -> Result<(), Status> {
+        let generation = commit.generation;
+        let (done, outcome) = oneshot::channel();
+        self.service.ask(Request::Commit { session: self.begun.session, changes, commit, done }).await?;
+        match outcome.await.map_err(|_| Status::unavailable("the dataplane is shutting down"))? {
+            // Adoption may have been told of before this stream committed anything.
+            Ok(()) => self.tell_adopted(generation).await,
+            Err(CommitError::Superseded) => Err(Status::aborted("a newer agent's stream took over")),
+            Err(CommitError::Refused(errors)) => {
+                let errors = errors.into_iter().map(Into::into).collect();
+                self.say(pb::sync_response::Response::Refused(pb::Refused { generation, errors })).await
+            }
+        }
+    }
+
+    /// Tells of adoption, once a generation, and only of this stream's own.
+    async fn tell_adopted(&mut self, committed: u64) -> Result<(), Status> {
+        let generation = *self.begun.adopted.borrow_and_update();
+        if generation == self.said || generation > committed || committed == 0 {
+            return Ok(());
+        }
+        self.said = generation;
+        self.say(pb::sync_response::Response::Adopted(pb::Adopted { generation })).await
+    }
+
+    async fn say(&self, response: pb::sync_response::Response) -> Result<(), Status> {
+        let message = pb::SyncResponse { response: Some(response) };
+        self.responses.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent is gone"))
+    }
+}

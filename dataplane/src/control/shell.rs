@@ -1,0 +1,463 @@
+//! The hands of the control thread: one task that owns the [`State`] and all devices, and does
+//! what news from the agent, the kernel, the workers and the clock asks for.
+
+use super::denials::Denials;
+use super::desired::{EndpointId, ObjectError};
+use super::ports::Ports;
+use super::state::{Action, Purpose, State};
+use super::{explain, view};
+use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
+use crate::net::{IfId, Nanos, Prefix};
+use crate::worker::ticks;
+use margay_api::dataplane::v1 as pb;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// How often workers' rings are looked at.
+const PACE: Duration = Duration::from_millis(5);
+/// How often time passes for neighbours, and failed interfaces are tried again.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Something to be done on the control thread.
+pub enum Request {
+    /// A new agent's stream. Answers with its number and what was adopted before.
+    Begin(oneshot::Sender<Begun>),
+    /// A transaction of stream `session`.
+    Commit {
+        /// Its number.
+        session: u64,
+        /// What changes.
+        changes: Vec<pb::Change>,
+        /// How it ends.
+        commit: pb::Commit,
+        /// Whether it was applied.
+        done: oneshot::Sender<Result<(), CommitError>>,
+    },
+    /// Stream `session` has ended.
+    End(u64),
+    /// Looks at the shell.
+    Look(Box<dyn FnOnce(&mut Shell) + Send>),
+}
+
+/// What a new stream is told.
+pub struct Begun {
+    /// Its number: the largest is the one in force.
+    pub session: u64,
+    /// Its first message.
+    pub hello: pb::Hello,
+    /// Every endpoint's status now, and changes from now on.
+    pub statuses: (Vec<pb::EndpointStatus>, broadcast::Receiver<pb::EndpointStatus>),
+    /// The generation adopted, as it grows.
+    pub adopted: watch::Receiver<u64>,
+    /// The number of the stream in force.
+    pub sessions: watch::Receiver<u64>,
+}
+
+/// Why a transaction was not applied.
+pub enum CommitError {
+    /// A newer stream is in force.
+    Superseded,
+    /// Objects were refused.
+    Refused(Vec<ObjectError>),
+}
+
+/// The shell.
+pub struct Shell {
+    state: State,
+    ports: Ports,
+    netlink: Netlink,
+    links: BTreeMap<u32, Link>,
+    addresses: Vec<Address>,
+    /// Why an interface is not served.
+    reasons: BTreeMap<IfId, String>,
+    denials: Denials,
+    statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
+    ours: Vec<Prefix>,
+    session: u64,
+    agent_connected: bool,
+    last_refused: Option<pb::Refused>,
+    tell_status: broadcast::Sender<pb::EndpointStatus>,
+    tell_adopted: watch::Sender<u64>,
+    tell_session: watch::Sender<u64>,
+    started: Instant,
+    started_ticks: u64,
+}
+
+impl Shell {
+    /// Asks the kernel for what is there. `state` already wants the uplinks and the host port.
+    pub async fn new(state: State, ports: Ports, netlink: Netlink) -> anyhow::Result<Self> {
+        let mut shell = Self {
+            state,
+            ports,
+            netlink,
+            links: BTreeMap::new(),
+            addresses: vec![],
+            reasons: BTreeMap::new(),
+            denials: Denials::default(),
+            statuses: BTreeMap::new(),
+            ours: vec![],
+            session: 0,
+            agent_connected: false,
+            last_refused: None,
+            tell_status: broadcast::channel(1024).0,
+            tell_adopted: watch::channel(0).0,
+            tell_session: watch::channel(0).0,
+            started: Instant::now(),
+            started_ticks: ticks(),
+        };
+        shell.survey().await?;
+        Ok(shell)
+    }
+
+    /// Works until the last sender of `requests` is gone.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>, mut events: Events) {
+        let mut pace = tokio::time::interval(PACE);
+        let mut tick = tokio::time::interval(TICK);
+        for interval in [&mut pace, &mut tick] {
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        }
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.request(request),
+                    None => break,
+                },
+                event = events.next() => match event {
+                    Some(event) => self.kernel(event).await,
+                    None => {
+                        tracing::error!("E001 the kernel's netlink socket is gone; links and neighbours are no longer followed");
+                        // The rest goes on: what is forwarded stays forwarded.
+                        std::future::pending::<()>().await;
+                    }
+                },
+                _ = pace.tick() => self.listen_to_workers().await,
+                _ = tick.tick() => self.pass_time().await,
+            }
+            self.settle().await;
+        }
+    }
+
+    /// How far the dataplane has got.
+    pub fn status(&mut self) -> pb::Status {
+        let uptime = self.started.elapsed().as_secs();
+        let status = view::status(&mut self.state, &self.ports, self.agent_connected, uptime);
+        pb::Status { last_refused: self.last_refused.clone(), ..status }
+    }
+
+    /// Every interface.
+    pub fn interfaces(&self) -> Vec<pb::Interface> {
+        view::interfaces(&self.state, &self.ports, &self.reasons)
+    }
+
+    /// The cost of nodes.
+    pub fn runtime(&self) -> pb::Runtime {
+        let cycles = ticks().wrapping_sub(self.started_ticks) as f64;
+        view::runtime(&self.ports, cycles / self.started.elapsed().as_secs_f64().max(1e-9))
+    }
+
+    /// Reasons of drops.
+    pub fn drops(&self) -> Vec<pb::Drop> {
+        view::drops(&self.state, &self.ports, &self.denials)
+    }
+
+    /// Judges a packet that nobody sent.
+    pub fn explain(&self, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, super::FieldError> {
+        explain::explain(&self.state, request)
+    }
+
+    fn now(&self) -> Nanos {
+        Nanos(self.started.elapsed().as_nanos() as u64)
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Begin(reply) => {
+                self.session += 1;
+                self.agent_connected = true;
+                self.state.begin();
+                self.tell_session.send_replace(self.session);
+                let begun = Begun {
+                    session: self.session,
+                    hello: pb::Hello {
+                        version: env!("CARGO_PKG_VERSION").into(),
+                        adopted_generation: self.state.adopted(),
+                        workers: self.ports.workers().len() as u32,
+                    },
+                    statuses: (self.statuses.values().cloned().collect(), self.tell_status.subscribe()),
+                    adopted: self.tell_adopted.subscribe(),
+                    sessions: self.tell_session.subscribe(),
+                };
+                // Gone already: its End follows.
+                let _ = reply.send(begun);
+            }
+            Request::Commit { session, changes, commit, done } => {
+                let outcome = if session == self.session {
+                    self.commit(changes, &commit)
+                } else {
+                    Err(CommitError::Superseded)
+                };
+                let _ = done.send(outcome);
+            }
+            Request::End(session) if session == self.session => self.agent_connected = false,
+            Request::End(_) => {}
+            Request::Look(look) => look(self),
+        }
+    }
+
+    fn commit(&mut self, changes: Vec<pb::Change>, commit: &pb::Commit) -> Result<(), CommitError> {
+        let now = self.now();
+        match self.state.commit(changes, commit, now) {
+            Ok(()) => {
+                tracing::info!(generation = commit.generation, in_sync = commit.in_sync, "committed");
+                Ok(())
+            }
+            Err(errors) => {
+                for error in &errors {
+                    tracing::warn!(object = error.object, error = %error.error, "W005 the transaction was refused; the last generation stays in force");
+                }
+                let refused = errors.iter().cloned().map(Into::into).collect();
+                self.last_refused = Some(pb::Refused { generation: commit.generation, errors: refused });
+                Err(CommitError::Refused(errors))
+            }
+        }
+    }
+
+    /// Brings the world in line with the state after any news.
+    async fn settle(&mut self) {
+        self.reconcile();
+        if self.state.publish() {
+            self.ports.wake_all();
+        }
+        let forgotten = self.state.take_forgotten();
+        if !forgotten.is_empty() {
+            self.ports.forget_flows(&forgotten);
+        }
+        let ours = self.state.ours();
+        if ours != self.ours {
+            self.ours = ours;
+            self.leave_ours();
+        }
+        self.tell_statuses();
+        let adopted = self.state.adopted();
+        self.tell_adopted.send_if_modified(|told| std::mem::replace(told, adopted) != adopted);
+    }
+
+    fn leave_ours(&self) {
+        let purposes = self.state.wanted().map(|(id, _, purpose, _)| (id, purpose.clone())).collect();
+        self.ports.set_ours(&purposes, &self.ours);
+    }
+
+    // ---- Interfaces.
+
+    /// Opens what is wanted and there, closes what is not wanted or gone.
+    fn reconcile(&mut self) {
+        let wanted: BTreeMap<IfId, (Arc<str>, Purpose, bool)> = self
+            .state
+            .wanted()
+            .map(|(id, name, purpose, served)| (id, (name.clone(), purpose.clone(), served)))
+            .collect();
+        self.reasons.retain(|id, _| wanted.contains_key(id));
+        for id in self.ports.ids() {
+            let Some(served) = self.ports.served(id) else { continue };
+            let there = self.links.get(&served.index).filter(|link| *link.name == *served.name);
+            let keep = wanted.get(&id).is_some_and(|(name, ..)| *name == served.name)
+                && there.is_some_and(|link| link.up && link.mtu == served.mtu && link.mac == served.mac);
+            if !keep {
+                tracing::info!(interface = &*served.name, "closing");
+                self.ports.close(id);
+                self.state.detached(id);
+            }
+        }
+        for (id, (name, purpose, served)) in wanted {
+            if served || self.ports.ids().contains(&id) {
+                continue;
+            }
+            let link = self.links.values().find(|link| *link.name == *name).cloned();
+            let outcome = match link {
+                // The host port is made by opening it.
+                None if purpose == Purpose::Host => self.open(id, &new_link(&name), &purpose),
+                None => Err("there is no such interface".into()),
+                Some(link) if !link.up && purpose != Purpose::Host => {
+                    Err("the interface is down; set it up, and its other end".into())
+                }
+                // It failed a moment ago: the clock tries again.
+                Some(_) if self.reasons.contains_key(&id) => continue,
+                Some(link) => self.open(id, &link, &purpose),
+            };
+            match outcome {
+                Ok(()) => drop(self.reasons.remove(&id)),
+                Err(reason) => {
+                    if self.reasons.insert(id, reason.clone()).as_ref() != Some(&reason) {
+                        tracing::warn!(interface = &*name, reason, "W006 the interface is not served");
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, id: IfId, link: &Link, purpose: &Purpose) -> Result<(), String> {
+        // May wait for the kernel to let go of an earlier socket.
+        tokio::task::block_in_place(|| self.ports.open(id, link, purpose))?;
+        let mode = self.ports.served(id).map(|served| served.mode.clone()).unwrap_or_default();
+        tracing::info!(interface = link.name, mode, "serving");
+        self.refresh_facts(id, purpose);
+        if matches!(purpose, Purpose::Uplink { .. }) {
+            self.leave_ours();
+        }
+        Ok(())
+    }
+
+    fn refresh_facts(&mut self, id: IfId, purpose: &Purpose) {
+        let now = self.now();
+        if let Some(facts) = self.ports.facts(id, purpose, &self.addresses) {
+            for (vlan, name) in self.state.vlans_on(id) {
+                // The kernel's own VLAN interface has the addresses, and resolves the neighbours.
+                let index = self.links.values().find(|link| *link.name == *name).map(|link| link.index);
+                let of = |address: &&Address| Some(address.link) == index;
+                let own = self.addresses.iter().filter(of).map(|a| (a.addr, a.prefix_len)).collect();
+                self.state.attached(vlan, super::state::Facts { addresses: own, ..facts.clone() }, now);
+            }
+            self.state.attached(id, facts, now);
+        }
+    }
+
+    fn refresh_uplinks(&mut self) {
+        let uplinks: Vec<(IfId, Purpose)> = self
+            .state
+            .wanted()
+            .filter(|(_, _, purpose, _)| matches!(purpose, Purpose::Uplink { .. }))
+            .map(|(id, _, purpose, _)| (id, purpose.clone()))
+            .collect();
+        for (id, purpose) in uplinks {
+            self.refresh_facts(id, &purpose);
+        }
+    }
+
+    // ---- The kernel.
+
+    /// Asks for everything: at the start, and when events were lost.
+    async fn survey(&mut self) -> Result<(), crate::io::netlink::NetlinkError> {
+        self.links = self.netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
+        self.addresses = self.netlink.addresses().await?;
+        self.refresh_uplinks();
+        for neighbour in self.netlink.neighbours().await? {
+            self.neighbour(neighbour);
+        }
+        Ok(())
+    }
+
+    async fn kernel(&mut self, event: KernelEvent) {
+        match event {
+            KernelEvent::Link(link) => {
+                // An interface that changed may open now.
+                let id = self.state.id(&link.name);
+                id.map(|id| self.reasons.remove(&id));
+                self.links.insert(link.index, link);
+            }
+            KernelEvent::LinkRemoved(index) => drop(self.links.remove(&index)),
+            KernelEvent::Address(address) => {
+                self.addresses.retain(|known| (known.link, known.addr) != (address.link, address.addr));
+                self.addresses.push(address);
+                self.refresh_uplinks();
+            }
+            KernelEvent::AddressRemoved(address) => {
+                self.addresses.retain(|known| (known.link, known.addr) != (address.link, address.addr));
+                self.refresh_uplinks();
+            }
+            KernelEvent::Neighbour(neighbour) => self.neighbour(neighbour),
+            KernelEvent::Lost => {
+                if let Err(error) = self.survey().await {
+                    tracing::warn!(%error, "W007 the kernel's links could not be listed; what is known may be old");
+                }
+            }
+        }
+    }
+
+    fn neighbour(&mut self, neighbour: Neighbour) {
+        let Some(link) = self.links.get(&neighbour.link) else { return };
+        let Some(id) = self.state.uplink(&link.name) else { return };
+        let now = self.now();
+        match neighbour.state {
+            NeighbourState::Resolved(mac) => self.state.kernel_neighbour(id, neighbour.addr, Some(mac), now),
+            NeighbourState::Failed | NeighbourState::Unknown => {
+                self.state.kernel_neighbour(id, neighbour.addr, None, now);
+            }
+            NeighbourState::Resolving => {}
+        }
+    }
+
+    // ---- Workers and the clock.
+
+    async fn listen_to_workers(&mut self) {
+        let now = self.now();
+        for at in 0..self.ports.workers().len() {
+            while let Some(event) = self.ports.workers()[at].events.pop() {
+                self.denials.note(&event, &self.state);
+                if let Some(action) = self.state.event(&event, now) {
+                    self.act(action).await;
+                }
+            }
+        }
+        for id in self.ports.collect() {
+            self.state.released(id);
+        }
+    }
+
+    async fn pass_time(&mut self) {
+        let now = self.now();
+        for action in self.state.tick(now) {
+            self.act(action).await;
+        }
+        self.denials.fold(self.state.take_retired_trees());
+        // Interfaces that could not be opened are tried again.
+        self.reasons.clear();
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Send { interface, frame } => self.ports.send(interface, frame),
+            Action::Resolve { interface, addr } => {
+                let Some(link) = self.links.values().find(|link| *link.name == *interface) else { return };
+                if let Err(error) = self.netlink.resolve(link.index, addr).await {
+                    tracing::warn!(%error, %addr, "W008 the kernel does not resolve a neighbour");
+                }
+            }
+        }
+    }
+
+    fn tell_statuses(&mut self) {
+        let mut statuses = BTreeMap::new();
+        for (id, endpoint) in &self.state.desired().endpoints {
+            let reason = self.state.id(&endpoint.interface).and_then(|id| self.reasons.get(&id));
+            let (state, reason) = match (self.state.endpoint_up(id), reason) {
+                (true, _) => (pb::endpoint_status::State::Up, ""),
+                (false, Some(reason)) => (pb::endpoint_status::State::Down, reason.as_str()),
+                // About to be tried again: as it was.
+                (false, None) => match self.statuses.get(id) {
+                    Some(known) if known.state() == pb::endpoint_status::State::Down => {
+                        (pb::endpoint_status::State::Down, known.reason.as_str())
+                    }
+                    _ => (pb::endpoint_status::State::Down, "not served yet"),
+                },
+            };
+            let status = pb::EndpointStatus {
+                id: Some(id.clone().into()),
+                state: state.into(),
+                reason: reason.to_owned(),
+            };
+            if self.statuses.get(id) != Some(&status) {
+                // Nobody listens: they will ask when they come.
+                let _ = self.tell_status.send(status.clone());
+            }
+            statuses.insert(id.clone(), status);
+        }
+        self.statuses = statuses;
+    }
+}
+
+/// A link that is made by opening it.
+fn new_link(name: &str) -> Link {
+    Link { index: 0, name: name.to_owned(), mac: Default::default(), mtu: 1500, up: true }
+}

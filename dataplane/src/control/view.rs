@@ -1,0 +1,153 @@
+//! What the control thread shows: status, interfaces, runtime, drops.
+
+use super::denials::Denials;
+use super::ports::Ports;
+use super::state::{Purpose, State};
+use crate::net::IfId;
+use crate::nodes::WorkerCounters;
+use crate::packet::DropReason;
+use margay_api::dataplane::v1 as pb;
+use std::collections::BTreeMap;
+
+/// How far the dataplane has got.
+pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_seconds: u64) -> pb::Status {
+    let seen = state.publisher().seen();
+    let workers = ports.workers().iter().zip(seen).map(|(end, seen)| {
+        let counters = &end.counters;
+        pb::Worker {
+            id: u32::from(end.id.0),
+            core: end.core.unwrap_or_default() as u32,
+            pinned: end.core.is_some(),
+            busy: counters.busy_ticks.get() as f64 / counters.ticks.get().max(1) as f64,
+            seen_generation: u64::from(seen.0),
+            flows: counters.flows.get(),
+            idle_state: if end.wake.is_sleeping() { "sleeping" } else { "polling" }.into(),
+        }
+    });
+    let workers: Vec<_> = workers.collect();
+    let sum = |of: fn(&WorkerCounters) -> u64| ports.workers().iter().map(|end| of(&end.counters)).sum::<u64>();
+    let frames = ports.frames();
+    pb::Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        adopted_generation: state.adopted(),
+        committed_generation: state.committed(),
+        agent_connected,
+        in_sync: state.in_sync(),
+        uptime_seconds,
+        buffers: Some(pb::Buffers {
+            frames: u64::from(frames.count()),
+            frame_size: frames.frame_size(),
+            hugepages: frames.hugepages(),
+            free: frames.in_depot() as u64,
+        }),
+        accounting: Some(pb::Accounting {
+            rx: sum(|c| c.rx.get()),
+            tx: sum(|c| c.tx.get()),
+            punt: sum(|c| c.punt.get()),
+            drops: sum(WorkerCounters::drops),
+            in_flight: sum(|c| c.held.get())
+                + sum(|c| c.handed_out.get()).saturating_sub(sum(|c| c.taken_in.get())),
+            originated: sum(|c| c.originated.get()),
+        }),
+        policies: state.desired().policies.len() as u64,
+        ip_sets: state.desired().ip_sets.len() as u64,
+        routes: state.publisher().current().fib.len() as u64,
+        workload_endpoints: state.desired().endpoints.len() as u64,
+        flows: sum(|c| c.flows.get()),
+        last_refused: None,
+        workers,
+    }
+}
+
+/// Every interface that is wanted, with the queues of those that are served.
+pub fn interfaces(state: &State, ports: &Ports, reasons: &BTreeMap<IfId, String>) -> Vec<pb::Interface> {
+    let current = state.publisher().current();
+    let row = |(id, name, purpose, _): (IfId, &std::sync::Arc<str>, &Purpose, bool)| {
+        let served = ports.served(id);
+        let known = current.interfaces.get(id);
+        let queues = served.map(|served| served.queues.as_slice()).unwrap_or_default();
+        pb::Interface {
+            id: u32::from(id.0),
+            name: name.to_string(),
+            kind: match purpose {
+                Purpose::Uplink { .. } => "uplink",
+                Purpose::Workload(_) => "workload",
+                Purpose::Host => "host",
+            }
+            .into(),
+            mac: known.map(|known| known.mac.0.to_vec()).unwrap_or_default(),
+            mtu: known.map(|known| u32::from(known.mtu)).unwrap_or_default(),
+            up: known.is_some_and(|known| known.up),
+            reason: reasons.get(&id).cloned().unwrap_or_default(),
+            endpoint: match purpose {
+                Purpose::Workload(of) => {
+                    state.desired().endpoints.get(of).map(|e| e.name.to_string()).unwrap_or_default()
+                }
+                _ => String::new(),
+            },
+            mode: served.map(|served| served.mode.clone()).unwrap_or_default(),
+            queues: queues
+                .iter()
+                .map(|queue| {
+                    let counted = queue.counters.load();
+                    pb::Queue {
+                        queue: queue.queue,
+                        worker: u32::from(queue.worker.0),
+                        rx_packets: counted.rx_packets,
+                        rx_bytes: counted.rx_bytes,
+                        tx_packets: counted.tx_packets,
+                        tx_bytes: counted.tx_bytes,
+                        tx_full: counted.tx_full,
+                        kernel_rx_dropped: counted.kernel.rx_dropped,
+                        kernel_rx_ring_full: counted.kernel.rx_ring_full,
+                        kernel_fill_ring_empty: counted.kernel.fill_ring_empty,
+                        kernel_invalid_descriptors: counted.kernel.invalid_descriptors,
+                    }
+                })
+                .collect(),
+        }
+    };
+    state.wanted().map(row).collect()
+}
+
+/// The cost of each node on each worker.
+pub fn runtime(ports: &Ports, tsc_hz: f64) -> pb::Runtime {
+    let worker = |end: &super::ports::WorkerEnd| pb::WorkerRuntime {
+        worker: u32::from(end.id.0),
+        polls: end.counters.polls.get(),
+        empty_polls: end.counters.empty_polls.get(),
+        sleeps: end.counters.sleeps.get(),
+        cycles: end.counters.ticks.get(),
+        nodes: end
+            .nodes
+            .read()
+            .into_iter()
+            .map(|node| pb::NodeRuntime {
+                name: node.name.into(),
+                vectors: node.vectors,
+                packets: node.packets,
+                cycles: node.cycles,
+            })
+            .collect(),
+    };
+    pb::Runtime { workers: ports.workers().iter().map(worker).collect(), tsc_hz }
+}
+
+/// Reasons for which packets were dropped, most packets first.
+pub fn drops(state: &State, ports: &Ports, denials: &Denials) -> Vec<pb::Drop> {
+    let mut rows: Vec<pb::Drop> = DropReason::ALL
+        .iter()
+        .filter_map(|reason| {
+            let packets = ports.workers().iter().map(|end| end.counters.dropped(*reason).get()).sum();
+            (packets > 0).then(|| pb::Drop {
+                reason: reason.name().into(),
+                sentence: reason.sentence().into(),
+                packets,
+                rules: if *reason == DropReason::PolicyDenied { denials.rules(state) } else { vec![] },
+                last_packet: denials.last(*reason).unwrap_or_default().into(),
+            })
+        })
+        .collect();
+    rows.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| a.reason.cmp(&b.reason)));
+    rows
+}

@@ -1,0 +1,274 @@
+//! `margay-dataplane`: arguments, assembly, signals.
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, ValueEnum};
+use core_affinity::CoreId;
+use margay_api::dataplane::v1::dataplane_server::DataplaneServer;
+use margay_api::unix;
+use margay_dataplane::conntrack::{FlowHasher, Settings};
+use margay_dataplane::control::{DeviceOptions, Ports, Purpose, Service, Shell, State, WorkerEnd};
+use margay_dataplane::io::af_xdp::{BusyPoll, Options};
+use margay_dataplane::io::netlink::Netlink;
+use margay_dataplane::net::WorkerId;
+use margay_dataplane::nodes::{Inbox, Limits, World};
+use margay_dataplane::packet::{Frames, Pool};
+use margay_dataplane::snapshot::{Publisher, Snapshot};
+use margay_dataplane::worker::{Idle, Parts, Rings, Thread, Wake, Worker, ticks};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnixListenerStream;
+
+/// Forwards workloads' packets by compiled policy, on pinned cores, over AF_XDP.
+///
+/// It does what an agent tells it on its socket, and goes on doing so when the agent is gone.
+/// Run it in the node's network namespace, with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and
+/// CAP_IPC_LOCK.
+#[derive(Parser)]
+#[command(version, after_help = "Example:\n  margay-dataplane --uplink eth0 --cores 2,3 --hugepages on")]
+struct Args {
+    /// UNIX socket to serve gRPC on, mode 0660
+    #[arg(long, env = "MARGAY_DATAPLANE", default_value = "/run/margay/dataplane.sock")]
+    listen: PathBuf,
+    /// Interface to the other nodes, shared with the kernel: IFACE, or IFACE.VLAN for a VLAN on it
+    #[arg(long = "uplink", value_name = "IFACE[.VLAN]")]
+    uplinks: Vec<String>,
+    /// Tap to make, over which this host reaches its workloads
+    #[arg(long, value_name = "NAME")]
+    host_tap: Option<String>,
+    /// Cores to pin a worker to each, as in 2,3 or 4-7 [default: the last one online]
+    #[arg(long, value_name = "LIST")]
+    cores: Option<String>,
+    /// Packet buffers, shared by all interfaces
+    #[arg(long, default_value_t = 65_536, value_name = "N")]
+    frames: u32,
+    /// Bytes of each: 2048, or 4096 for an MTU up to 3,822
+    #[arg(long, default_value_t = 2048, value_name = "BYTES")]
+    frame_size: u32,
+    /// Put packet buffers on hugepages; auto: where enough are free
+    #[arg(long, default_value = "auto")]
+    hugepages: Hugepages,
+    /// Flows that each worker can track
+    #[arg(long, default_value_t = 1 << 20, value_name = "N")]
+    flows: u32,
+    /// Interfaces at most
+    #[arg(long, default_value_t = 4096, value_name = "N")]
+    interfaces: u16,
+    /// Receive frames that a workload's interface holds, a power of two
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    workload_ring: u32,
+    /// Refuse interfaces that the driver would copy packets to and from
+    #[arg(long)]
+    require_zerocopy: bool,
+    /// Where XDP programs run: auto, in the driver where it can, else in the stack; generic, in the stack
+    #[arg(long, default_value = "auto")]
+    xdp_mode: XdpMode,
+    /// When there is nothing to do: adaptive spins, then yields, then sleeps; spin only spins
+    #[arg(long, default_value = "adaptive")]
+    idle: IdleMode,
+    /// Poll drivers by our own system calls, for this many microseconds each
+    #[arg(long, value_name = "USECS")]
+    busy_poll: Option<u32>,
+    /// What to log: error, warn, info, debug, or a filter as tracing-subscriber takes it
+    #[arg(long, env = "MARGAY_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Hugepages {
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum XdpMode {
+    Auto,
+    Generic,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum IdleMode {
+    Adaptive,
+    Spin,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    log_to(&args.log)?;
+
+    let frames = frames(&args)?;
+    let cores = cores(args.cores.as_deref())?;
+    let mut publisher = Publisher::new(Snapshot::empty(cores.len()));
+    let (ends, threads) = workers(&args, &cores, &frames, &mut publisher)?;
+
+    let mut state = State::new(publisher, args.interfaces);
+    want(&args, &mut state)?;
+    let options = DeviceOptions {
+        af_xdp: Options {
+            require_zerocopy: args.require_zerocopy,
+            busy_poll: args.busy_poll.map(|usecs| BusyPoll { usecs, budget: 64 }),
+            ..Options::default()
+        },
+        generic_only: args.xdp_mode == XdpMode::Generic,
+        workload_ring: args.workload_ring,
+    };
+    let (netlink, events) = Netlink::connect().context("connecting to the kernel by netlink")?;
+    let ports = Ports::new(frames, options, ends);
+    let shell = Shell::new(state, ports, netlink).await?;
+    let (requests, inbox) = mpsc::channel(64);
+    let control = tokio::spawn(shell.run(inbox, events));
+
+    serve(&args.listen, Service::new(requests)).await?;
+    // The last sender is gone with the server, so the control task ends and its devices with it.
+    control.await.context("the control task")?;
+    threads.into_iter().for_each(Thread::stop);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn log_to(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().init();
+    }
+    Ok(())
+}
+
+fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {
+    let bytes = u64::from(args.frames) * u64::from(args.frame_size);
+    if args.hugepages != Hugepages::Off {
+        match Frames::new(args.frames, args.frame_size, true) {
+            Ok(frames) => {
+                tracing::info!(frames = args.frames, "packet buffers are on hugepages");
+                return Ok(frames);
+            }
+            Err(error) if args.hugepages == Hugepages::On => {
+                let pages = bytes.div_ceil(2 << 20);
+                return Err(error).context(format!("free hugepages are needed: sysctl vm.nr_hugepages={pages}"));
+            }
+            Err(error) => tracing::info!(%error, "packet buffers are on ordinary pages"),
+        }
+    }
+    Frames::new(args.frames, args.frame_size, false).context("--frames")
+}
+
+/// The cores of a list as `2,3` or `4-7`, or the last one online.
+fn cores(list: Option<&str>) -> anyhow::Result<Vec<CoreId>> {
+    let online = core_affinity::get_core_ids().context("asking for the cores that are online")?;
+    let Some(list) = list else {
+        return online.last().copied().map(|core| vec![core]).context("no core is online");
+    };
+    let number = |text: &str| text.trim().parse::<usize>().with_context(|| format!("--cores {list}: {text:?}"));
+    let mut chosen = vec![];
+    for part in list.split(',') {
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(part)?, number(part)?),
+        };
+        for id in first..=last.min(first + 255) {
+            let Some(core) = online.iter().find(|core| core.id == id) else {
+                let ids: Vec<_> = online.iter().map(|core| core.id).collect();
+                bail!("--cores {list}: core {id} is not online; there are {ids:?}");
+            };
+            chosen.push(*core);
+        }
+    }
+    let distinct: BTreeSet<usize> = chosen.iter().map(|core| core.id).collect();
+    if distinct.len() < chosen.len() {
+        bail!("--cores {list}: a core is named twice; give each worker its own");
+    }
+    if chosen.is_empty() || chosen.len() > 255 {
+        bail!("--cores {list}: name 1 to 255 cores");
+    }
+    Ok(chosen)
+}
+
+/// Starts a worker on each core.
+fn workers(
+    args: &Args,
+    cores: &[CoreId],
+    frames: &Arc<Frames>,
+    publisher: &mut Publisher,
+) -> anyhow::Result<(Vec<WorkerEnd>, Vec<Thread>)> {
+    let inboxes: Arc<[Inbox]> = cores.iter().map(|_| Inbox::new(4096)).collect();
+    let wakes = cores.iter().map(|_| Wake::new()).collect::<nix::Result<Vec<_>>>().context("eventfd")?;
+    // One secret for all: workers must agree on who owns a flow.
+    let chance = RandomState::new();
+    let seeds = [0u64, 1, 2, 3].map(|n| chance.hash_one(n));
+    let idle = match args.idle {
+        IdleMode::Adaptive => Idle::Adaptive,
+        IdleMode::Spin => Idle::Spin,
+    };
+    let limits = Limits {
+        flows: Settings { sessions: args.flows, ..Settings::default() },
+        interfaces: args.interfaces,
+    };
+    let (mut ends, mut threads) = (vec![], vec![]);
+    for ((core, wake), number) in cores.iter().zip(&wakes).zip(0u8..) {
+        let mut reader = publisher.reader();
+        let first = reader.first();
+        let id = WorkerId(number);
+        let world = World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()).context("--flows")?;
+        let rings = Rings::default();
+        let (events, counters) = (world.events.clone(), world.counters.clone());
+        let pool = Pool::new(frames.clone(), 4096);
+        let worker = Worker::new(world, pool, reader, rings.clone(), ticks);
+        let nodes = worker.graph().counters().clone();
+        ends.push(WorkerEnd { id, core: Some(core.id), rings, wake: wake.clone(), events, counters, nodes });
+        let parts = Parts { worker, core: Some(*core), idle, wakes: wakes.clone() };
+        threads.push(Thread::start(parts).context("starting a worker")?);
+    }
+    Ok((ends, threads))
+}
+
+/// Tells the state which interfaces to serve from the start.
+fn want(args: &Args, state: &mut State) -> anyhow::Result<()> {
+    let taken = |name: &str| format!("{name} is named twice, or --interfaces is too small");
+    for uplink in &args.uplinks {
+        let vlan = match uplink.rsplit_once('.') {
+            Some((carrier, tag)) => {
+                let tag = tag.parse::<u16>().ok().filter(|tag| (1..4095).contains(tag));
+                let tag = tag.with_context(|| format!("--uplink {uplink}: the VLAN is not from 1 to 4094"))?;
+                let carrier: Arc<str> = carrier.into();
+                state.want(&carrier, Purpose::Uplink { vlan: None }).with_context(|| taken(&carrier))?;
+                Some((carrier, tag))
+            }
+            None => None,
+        };
+        state.want(uplink, Purpose::Uplink { vlan }).with_context(|| taken(uplink))?;
+    }
+    if let Some(tap) = &args.host_tap {
+        state.want(tap, Purpose::Host).with_context(|| taken(tap))?;
+    }
+    Ok(())
+}
+
+/// Serves until a signal asks to end.
+async fn serve(path: &Path, service: Service) -> anyhow::Result<()> {
+    let (_socket, listener) = unix::Socket::bind(path).await.context("--listen")?;
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    let dataplane = DataplaneServer::new(service).max_decoding_message_size(16 << 20);
+    health_reporter.set_serving::<DataplaneServer<Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(margay_api::DESCRIPTORS)
+        .build_v1()
+        .context("reflection")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let server = tonic::transport::Server::builder().add_service(health).add_service(reflection).add_service(dataplane);
+    tracing::info!(socket = %path.display(), "ready");
+    tokio::select! {
+        served = server.serve_with_incoming(UnixListenerStream::new(listener)) => served.context("serving")?,
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(())
+}

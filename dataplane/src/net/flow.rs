@@ -1,0 +1,149 @@
+//! What makes two packets belong together.
+
+use super::Addr;
+use std::fmt;
+
+/// An IP protocol number.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Proto(pub u8);
+
+impl Proto {
+    /// ICMP for IPv4.
+    pub const ICMP: Self = Self(1);
+    /// IPv4 in IP.
+    pub const IPIP: Self = Self(4);
+    /// Transmission Control Protocol.
+    pub const TCP: Self = Self(6);
+    /// User Datagram Protocol.
+    pub const UDP: Self = Self(17);
+    /// ICMP for IPv6.
+    pub const ICMP6: Self = Self(58);
+    /// Stream Control Transmission Protocol.
+    pub const SCTP: Self = Self(132);
+    /// UDP-Lite.
+    pub const UDPLITE: Self = Self(136);
+
+    /// The first four bytes after the IP header are source and destination port.
+    #[inline]
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self::UDPLITE)
+    }
+
+    /// ICMP of either family.
+    #[inline]
+    pub const fn is_icmp(self) -> bool {
+        matches!(self, Self::ICMP | Self::ICMP6)
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Self::ICMP => "icmp",
+            Self::IPIP => "ipip",
+            Self::TCP => "tcp",
+            Self::UDP => "udp",
+            Self::ICMP6 => "icmpv6",
+            Self::SCTP => "sctp",
+            Self::UDPLITE => "udplite",
+            Self(n) => return write!(f, "{n}"),
+        })
+    }
+}
+
+impl fmt::Debug for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Proto {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        Ok(match s.to_ascii_lowercase().as_str() {
+            "icmp" => Self::ICMP,
+            "ipip" => Self::IPIP,
+            "tcp" => Self::TCP,
+            "udp" => Self::UDP,
+            "icmpv6" | "icmp6" => Self::ICMP6,
+            "sctp" => Self::SCTP,
+            "udplite" => Self::UDPLITE,
+            n => Self(n.parse().map_err(|_| {
+                format!(
+                    "{s:?} is not a protocol; use tcp, udp, sctp, icmp, icmpv6, udplite or a number 1 to 255"
+                )
+            })?),
+        })
+    }
+}
+
+/// First to last, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// Lowest port.
+    pub first: u16,
+    /// Highest port, not below `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// One port.
+    pub const fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// `port` is within.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+/// An ICMP type and code, of the family of the packet that carries it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Icmp {
+    /// RFC 792, RFC 4443.
+    pub kind: u8,
+    /// Meaning depends on the type.
+    pub code: u8,
+}
+
+/// What a packet's flow is known by: the 5-tuple, in the packet's own direction.
+///
+/// ICMP has no ports. An echo carries its identifier in both port fields, so that a reply's
+/// key is the request's reversed; other ICMP carries `type << 8 | code` in `dport`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port; 0 for protocols without ports.
+    pub sport: u16,
+    /// Destination port; 0 for protocols without ports.
+    pub dport: u16,
+    /// The last header of the IPv6 chain, or IPv4's protocol field.
+    pub proto: Proto,
+}
+
+impl FlowKey {
+    /// The key of a packet that answers this one.
+    #[inline]
+    pub const fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, proto: self.proto }
+    }
+}
+
+impl fmt::Display for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |f: &mut fmt::Formatter<'_>, a: Addr, p: u16| match (self.proto.has_ports(), a.is_v4()) {
+            (true, true) => write!(f, "{a}:{p}"),
+            (true, false) => write!(f, "[{a}]:{p}"),
+            (false, _) => write!(f, "{a}"),
+        };
+        write!(f, "{} ", self.proto)?;
+        side(f, self.src, self.sport)?;
+        f.write_str(" > ")?;
+        side(f, self.dst, self.dport)
+    }
+}

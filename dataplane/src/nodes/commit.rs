@@ -1,0 +1,62 @@
+//! Remembers what was decided: a new flow's entry, or an old one's new way.
+
+use super::world::{flow_key, segment};
+use super::{Binding, World};
+use crate::arcs;
+use crate::conntrack::{Admit, FlowRef, InsertError, NewSession};
+use crate::graph::Node;
+use crate::packet::{DropReason, Packet, PacketFlags};
+
+arcs! {
+    /// The ways out of [`Commit`].
+    pub enum CommitNext {
+        /// Remembered.
+        Rewrite = "rewrite",
+        /// No room.
+        Drop = "drop",
+    }
+}
+
+/// The node.
+pub struct Commit;
+
+impl Node<World> for Commit {
+    type Next = CommitNext;
+    const NAME: &'static str = "commit";
+
+    #[inline]
+    fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> CommitNext {
+        let here = Binding { generation: world.snapshot.generation, adjacency: packet.meta.adjacency };
+        if packet.meta.flags.has(PacketFlags::HIT) {
+            *world.flows.binding_mut(FlowRef(packet.meta.flow)) = here;
+            return CommitNext::Rewrite;
+        }
+        let Admit::New(state) = world.flows.admit(packet.meta.proto, segment(packet.meta)) else {
+            packet.meta.drop = DropReason::ConntrackInvalid;
+            return CommitNext::Drop;
+        };
+        let key = flow_key(&packet);
+        let reply_key = key.reversed();
+        let session = NewSession {
+            key,
+            hash: packet.meta.hash,
+            reply_key,
+            reply_hash: world.flows.hash(&reply_key),
+            state,
+            // The reply's way is found when there is a reply.
+            bindings: [here, Binding::default()],
+        };
+        match world.flows.insert(session, world.now) {
+            Ok(_) => CommitNext::Rewrite,
+            // An earlier packet of this vector began the flow.
+            Err(InsertError::Taken(flow)) => {
+                *world.flows.binding_mut(flow) = here;
+                CommitNext::Rewrite
+            }
+            Err(InsertError::Full) => {
+                packet.meta.drop = DropReason::FlowTableFull;
+                CommitNext::Drop
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Which flow a packet belongs to: known, new, another worker's, or none that could be.
+
+use super::World;
+use super::world::{flow_key, segment};
+use crate::arcs;
+use crate::conntrack::{Admit, FlowRef, Observed};
+use crate::graph::Node;
+use crate::net::{FlowKey, Proto};
+use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::wire::{icmp, ip4, ip6, l4};
+
+arcs! {
+    /// The ways out of [`Conntrack`].
+    pub enum ConntrackNext {
+        /// A live flow, judged under this snapshot: straight on.
+        Rewrite = "hit",
+        /// A new flow, or one to be judged again.
+        Route = "miss",
+        /// Another worker owns the flow.
+        Handoff = "foreign",
+        /// No flow, and cannot begin one.
+        Drop = "invalid",
+    }
+}
+
+/// The node.
+pub struct Conntrack;
+
+impl Node<World> for Conntrack {
+    type Next = ConntrackNext;
+    const NAME: &'static str = "conntrack";
+
+    #[inline]
+    fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
+        packet.meta.hash = world.flows.hash(&flow_key(&packet));
+    }
+
+    #[inline]
+    fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+        let key = flow_key(&packet);
+        if packet.meta.proto.is_icmp() && icmp::is_error(packet.meta.proto, packet.meta.icmp) {
+            return related(world, packet);
+        }
+        if !packet.meta.flags.has(PacketFlags::HANDED) && world.owner(&key) != world.me {
+            return ConntrackNext::Handoff;
+        }
+        match world.flows.lookup(&key, packet.meta.hash, world.now) {
+            Some(flow) => hit(world, packet, flow),
+            None => match world.flows.admit(key.proto, segment(packet.meta)) {
+                Admit::New(_) => ConntrackNext::Route,
+                Admit::Invalid => invalid(packet),
+            },
+        }
+    }
+}
+
+#[inline]
+fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef) -> ConntrackNext {
+    match world.flows.observe(flow, segment(packet.meta), world.now) {
+        Observed::Ok => {}
+        Observed::Invalid => return invalid(packet),
+        // The same ends begin anew: a new flow, to be judged as one.
+        Observed::Reopen => return ConntrackNext::Route,
+    }
+    packet.meta.flow = flow.0;
+    packet.meta.flags.set(PacketFlags::HIT);
+    let binding = *world.flows.binding(flow);
+    if binding.generation != world.snapshot.generation {
+        return ConntrackNext::Route;
+    }
+    packet.meta.adjacency = binding.adjacency;
+    ConntrackNext::Rewrite
+}
+
+/// An ICMP error passes when it quotes a packet of a live flow (RFC 5508 §4), and belongs to
+/// whoever owns that flow.
+#[cold]
+fn related(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    let v6 = packet.meta.flags.has(PacketFlags::V6);
+    let Some(quoted) = packet.l4().get(8..).and_then(|bytes| quoted_key(bytes, v6)) else {
+        return invalid(packet);
+    };
+    if !packet.meta.flags.has(PacketFlags::HANDED) && world.owner(&quoted) != world.me {
+        return ConntrackNext::Handoff;
+    }
+    let hash = world.flows.hash(&quoted);
+    if world.flows.lookup(&quoted, hash, world.now).is_none() {
+        return invalid(packet);
+    }
+    packet.meta.flags.set(PacketFlags::RELATED);
+    ConntrackNext::Route
+}
+
+/// The key of the packet that an error quotes. The quote may be cut short behind the ports.
+pub(super) fn quoted_key(quote: &[u8], v6: bool) -> Option<FlowKey> {
+    let (proto, len) = if v6 {
+        let header = ip6::Header::parse(quote).ok()?;
+        (header.proto, header.len)
+    } else {
+        let header = ip4::Header::parse(quote).ok()?;
+        (header.proto, header.len)
+    };
+    let transport = quote.get(len..).filter(|rest| rest.len() >= 8 || !needs_header(proto))?;
+    let icmp = match (proto.is_icmp(), transport) {
+        (true, [kind, code, ..]) => crate::net::Icmp { kind: *kind, code: *code },
+        _ => crate::net::Icmp::default(),
+    };
+    Some(l4::flow_key(quote, transport, v6, proto, icmp))
+}
+
+fn needs_header(proto: Proto) -> bool {
+    proto.has_ports() || proto.is_icmp()
+}
+
+#[cold]
+fn invalid(packet: Packet<'_>) -> ConntrackNext {
+    packet.meta.drop = DropReason::ConntrackInvalid;
+    ConntrackNext::Drop
+}

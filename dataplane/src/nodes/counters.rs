@@ -1,0 +1,85 @@
+//! What a worker counts. One writer; read by anyone.
+
+use crate::packet::DropReason;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A count with one writer: a load and a store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counted(AtomicU64);
+
+impl Counted {
+    /// Called by the one writer.
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    /// Called by the one writer, for what rises and falls.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Called by anyone.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counts of one worker. Over all workers, and at a moment when none is inside a poll,
+/// `rx == tx + punt + drops + in flight`, where in flight is what is held and what was handed
+/// out and not yet taken in.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Packets received, those made here included.
+    pub rx: Counted,
+    /// Packets a device took for sending.
+    pub tx: Counted,
+    /// Packets whose news went to the control thread, and that ended with it.
+    pub punt: Counted,
+    /// Packets made here: answers to ARP and neighbour discovery, ICMP errors, questions.
+    pub originated: Counted,
+    /// Packets that wait for a neighbour now.
+    pub held: Counted,
+    /// Packets put into other workers' inboxes.
+    pub handed_out: Counted,
+    /// Packets taken from this worker's inbox.
+    pub taken_in: Counted,
+    /// News that the control thread had no room for.
+    pub lost_events: Counted,
+    /// Flows in the table now.
+    pub flows: Counted,
+    /// Times the worker looked for packets.
+    pub polls: Counted,
+    /// Times it found none.
+    pub empty_polls: Counted,
+    /// Times it went to sleep.
+    pub sleeps: Counted,
+    /// Ticks spent in polls that found packets.
+    pub busy_ticks: Counted,
+    /// Ticks since its start.
+    pub ticks: Counted,
+    drops: Drops,
+}
+
+/// One for each reason.
+#[derive(Debug)]
+struct Drops([Counted; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counted::default()))
+    }
+}
+
+impl WorkerCounters {
+    /// Dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> &Counted {
+        &self.drops.0[reason as usize]
+    }
+
+    /// Dropped for any reason.
+    pub fn drops(&self) -> u64 {
+        self.drops.0.iter().map(Counted::get).sum()
+    }
+}

@@ -1,0 +1,51 @@
+//! What a worker tells the control thread.
+
+use crate::net::{Addr, FlowKey, Generation, Icmp, IfId, Mac};
+use crate::packet::DropReason;
+
+/// A piece of news. Small and plain: it is copied into a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// ARP or neighbour discovery said so.
+    NeighbourSeen {
+        /// On this interface.
+        interface: IfId,
+        /// This address
+        addr: Addr,
+        /// is here.
+        mac: Mac,
+    },
+    /// A packet waits for this neighbour.
+    NeighbourWanted {
+        /// On this interface.
+        interface: IfId,
+        /// Its address.
+        addr: Addr,
+    },
+    /// One of the dropped packets.
+    Dropped {
+        /// Why.
+        reason: DropReason,
+        /// Interface it came in by.
+        interface: IfId,
+        /// Its flow; default for what was dropped before it had one.
+        key: FlowKey,
+        /// For ICMP.
+        icmp: Icmp,
+        /// What decided, for what policy denied.
+        deciding: Option<Deciding>,
+    },
+}
+
+/// What denied a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deciding {
+    /// The snapshot whose policy it was.
+    pub generation: Generation,
+    /// The endpoint whose policy it was, as the policy table numbers it.
+    pub endpoint: u32,
+    /// Ingress of the destination, else egress of the source.
+    pub ingress: bool,
+    /// The decider within the tree.
+    pub slot: u32,
+}

@@ -1,0 +1,65 @@
+//! Packets for another worker: it owns the flow, or a queue of the interface they leave by.
+
+use super::{World, world::flow_key};
+use crate::graph::Sink;
+use crate::net::WorkerId;
+use crate::packet::{DropReason, PacketFlags, PktIdx, Pool, Vector};
+use crate::wire::icmp;
+use crossbeam::queue::ArrayQueue;
+
+/// Packets that other workers left for one. Any may put, one takes.
+pub struct Inbox(ArrayQueue<PktIdx>);
+
+impl Inbox {
+    /// With room for `packets`.
+    pub fn new(packets: usize) -> Self {
+        Self(ArrayQueue::new(packets))
+    }
+
+    /// Takes the oldest.
+    pub fn take(&self) -> Option<PktIdx> {
+        self.0.pop()
+    }
+
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The sink.
+pub struct Handoff;
+
+impl Sink<World> for Handoff {
+    const NAME: &'static str = "handoff";
+
+    fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
+        for mut idx in packets.drain() {
+            let packet = pool.get(&mut idx);
+            let proto = packet.meta.proto;
+            let key = if proto.is_icmp() && icmp::is_error(proto, packet.meta.icmp) {
+                let v6 = packet.meta.flags.has(PacketFlags::V6);
+                packet.l4().get(8..).and_then(|quote| super::conntrack::quoted_key(quote, v6))
+            } else {
+                Some(flow_key(&packet))
+            };
+            packet.meta.flags.set(PacketFlags::HANDED);
+            let owner = key.map_or(world.me, |key| world.owner(&key));
+            send(world, pool, idx, owner);
+        }
+    }
+}
+
+/// Leaves a packet in `to`'s inbox.
+pub(super) fn send(world: &mut World, pool: &mut Pool, idx: PktIdx, to: WorkerId) {
+    // Counted first: the other side may take it at once.
+    world.counters.handed_out.add(1);
+    match world.inboxes.get(usize::from(to.0)).map(|inbox| inbox.0.push(idx)) {
+        Some(Ok(())) => {}
+        Some(Err(idx)) => {
+            world.counters.taken_in.add(1);
+            world.drop(pool, idx, DropReason::HandoffFull);
+        }
+        None => unreachable!("interfaces name only workers that exist"),
+    }
+}

@@ -1,0 +1,95 @@
+//! Packets that wait for their next hop to answer.
+
+use super::{Event, World, route::destination};
+use crate::fib::Hop;
+use crate::graph::Sink;
+use crate::net::{Addr, IfId, Nanos};
+use crate::packet::{DropReason, PktIdx, Pool, Vector};
+use std::collections::VecDeque;
+
+/// Packets held at most by a worker: a few for each of many neighbours.
+const CAPACITY: usize = 256;
+/// Packets held for one neighbour at most.
+const PER_NEIGHBOUR: usize = 16;
+/// How long a packet waits: three questions, one second apart.
+const PATIENCE: Nanos = Nanos::from_secs(3);
+
+/// The packets, oldest first.
+pub struct Held(VecDeque<Waiting>);
+
+struct Waiting {
+    idx: PktIdx,
+    since: Nanos,
+    tx_if: IfId,
+    next_hop: Addr,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self(VecDeque::with_capacity(CAPACITY))
+    }
+}
+
+impl Held {
+    /// Packets held.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// None held.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The sink.
+pub struct Hold;
+
+impl Sink<World> for Hold {
+    const NAME: &'static str = "hold";
+
+    fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
+        for mut idx in packets.drain() {
+            let dst = destination(&pool.get(&mut idx));
+            let Hop::Unresolved { tx_if, next_hop } = world.snapshot.fib.lookup(dst) else {
+                world.drop(pool, idx, DropReason::NoRoute);
+                continue;
+            };
+            let same = world.held.0.iter().filter(|w| (w.tx_if, w.next_hop) == (tx_if, next_hop)).count();
+            if same == 0 {
+                world.tell(Event::NeighbourWanted { interface: tx_if, addr: next_hop });
+            }
+            if same >= PER_NEIGHBOUR || world.held.len() >= CAPACITY {
+                world.drop(pool, idx, DropReason::NeighbourQueueFull);
+            } else {
+                world.held.0.push_back(Waiting { idx, since: world.now, tx_if, next_hop });
+            }
+        }
+        world.counters.held.set(world.held.len() as u64);
+    }
+}
+
+impl World {
+    /// Takes up to `into`'s room of held packets whose neighbour has answered, and those that
+    /// waited too long, the latter marked with their drop reason. Called once per poll.
+    pub fn release_held(&mut self, pool: &mut Pool, into: &mut Vector, given_up: &mut Vector) {
+        for _ in 0..self.held.len() {
+            let Some(mut waiting) = self.held.0.pop_front() else { break };
+            let answered = self.snapshot.fib.neighbour(waiting.tx_if, waiting.next_hop).is_some();
+            let rerouted = !answered && {
+                let dst = destination(&pool.get(&mut waiting.idx));
+                let (tx_if, next_hop) = (waiting.tx_if, waiting.next_hop);
+                self.snapshot.fib.lookup(dst) != Hop::Unresolved { tx_if, next_hop }
+            };
+            if (answered || rerouted) && into.room() > 0 {
+                into.push(waiting.idx);
+            } else if self.now.since(waiting.since) >= PATIENCE && given_up.room() > 0 {
+                pool.get(&mut waiting.idx).meta.drop = DropReason::NeighbourUnresolved;
+                given_up.push(waiting.idx);
+            } else {
+                self.held.0.push_back(waiting);
+            }
+        }
+        self.counters.held.set(self.held.len() as u64);
+    }
+}

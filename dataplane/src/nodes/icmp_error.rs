@@ -1,0 +1,100 @@
+//! Turns a packet that cannot go on into the ICMP error that says so.
+//!
+//! The offending packet counts as dropped, the error as made here. Where the rules forbid an
+//! error (RFC 1122 §3.2.2, RFC 4443 §2.4), or too many were sent, only the drop remains.
+
+use super::arp::own_mac;
+use super::{World, drop, world::flow_key};
+use crate::arcs;
+use crate::fib::Interfaces;
+use crate::graph::Node;
+use crate::net::{IfId, Proto};
+use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::wire::{ethernet, icmp};
+
+arcs! {
+    /// The ways out of [`IcmpError`].
+    pub enum IcmpErrorNext {
+        /// The packet is the error now.
+        Tx = "tx",
+        /// No error is sent.
+        Drop = "drop",
+    }
+}
+
+/// The node, with room to build an error in while the offending packet is still needed.
+pub struct IcmpError {
+    scratch: Box<[u8; icmp::MAX_ERROR_V6]>,
+}
+
+impl Default for IcmpError {
+    fn default() -> Self {
+        Self { scratch: Box::new([0; icmp::MAX_ERROR_V6]) }
+    }
+}
+
+impl Node<World> for IcmpError {
+    type Next = IcmpErrorNext;
+    const NAME: &'static str = "icmp-error";
+
+    fn packet(&mut self, world: &mut World, mut packet: Packet<'_>) -> IcmpErrorNext {
+        self.answer(world, &mut packet).unwrap_or(IcmpErrorNext::Drop)
+    }
+}
+
+impl IcmpError {
+    fn answer(&mut self, world: &mut World, packet: &mut Packet<'_>) -> Option<IcmpErrorNext> {
+        let error = self.error(world, packet)?;
+        let proto = packet.meta.proto;
+        if proto.is_icmp() && (icmp::is_error(proto, packet.meta.icmp) || !icmp::is_echo(proto, packet.meta.icmp)) {
+            return None;
+        }
+        let snapshot = world.snapshot.clone();
+        let back = snapshot.interfaces.get(packet.meta.rx_if)?;
+        let v6 = packet.meta.flags.has(PacketFlags::V6);
+        let gateway = if v6 { Interfaces::GATEWAY_V6 } else { Interfaces::GATEWAY_V4 };
+        let near = snapshot.interfaces.source(back.id, !v6);
+        let from = near.or_else(|| back.workload().map(|_| gateway))?;
+        if !world.errors.take(world.now) {
+            return None;
+        }
+        let link = ethernet::Header::parse(packet.bytes()).ok()?;
+        let to = flow_key(packet).src;
+        let len = icmp::emit_error(error, from, to, packet.l3(), &mut self.scratch[..])?;
+
+        drop::account(world, packet.reborrow());
+        // Fits: an error is never longer than 1,280 bytes, and a frame takes more.
+        packet.fill(&self.scratch[..len]);
+        packet.meta.l3 = packet.meta.data;
+        let kind = if v6 { ethernet::IPV6 } else { ethernet::IPV4 };
+        let header = ethernet::Prebuilt::new(link.src, own_mac(back), back.vlan, kind);
+        packet.set_link_header(header.as_slice());
+        packet.meta.tx_if = back.id;
+        packet.meta.drop = DropReason::Unspecified;
+        packet.meta.proto = if v6 { Proto::ICMP6 } else { Proto::ICMP };
+        packet.meta.flags.set(PacketFlags::ORIGINATED);
+        world.counters.rx.add(1);
+        world.counters.originated.add(1);
+        Some(IcmpErrorNext::Tx)
+    }
+
+    /// Which error says what stopped the packet.
+    fn error(&self, world: &World, packet: &Packet<'_>) -> Option<icmp::Error> {
+        match packet.meta.drop {
+            DropReason::TtlExceeded => Some(icmp::Error::TimeExceeded),
+            DropReason::NeighbourUnresolved => Some(icmp::Error::HostUnreachable),
+            DropReason::NoRoute => Some(icmp::Error::NoRoute),
+            DropReason::TooBig => {
+                let v6 = packet.meta.flags.has(PacketFlags::V6);
+                let dont_fragment = packet.l3().get(6).is_some_and(|flags| flags & 0x40 != 0);
+                let mtu = mtu_of(world, packet.meta.tx_if)?;
+                (v6 || dont_fragment).then_some(icmp::Error::TooBig(mtu))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn mtu_of(world: &World, interface: IfId) -> Option<u16> {
+    world.snapshot.interfaces.get(interface).map(|interface| interface.mtu)
+}

@@ -1,0 +1,40 @@
+#![doc = include_str!("README.md")]
+
+mod arp;
+mod commit;
+mod conntrack;
+mod counters;
+mod drop;
+mod event;
+mod handoff;
+mod hold;
+mod icmp_error;
+mod nd;
+mod parse;
+mod policy;
+mod punt;
+mod rewrite;
+mod route;
+mod tx;
+mod world;
+
+pub use arp::{Arp, ArpNext};
+pub use commit::{Commit, CommitNext};
+pub use conntrack::{Conntrack, ConntrackNext};
+pub use counters::{Counted, WorkerCounters};
+pub use drop::Drop;
+pub use event::{Deciding, Event};
+pub use handoff::{Handoff, Inbox};
+pub use hold::{Held, Hold};
+pub use icmp_error::{IcmpError, IcmpErrorNext};
+pub use nd::{Nd, NdNext};
+pub use parse::{Parse, ParseNext};
+pub use policy::{Policy, PolicyNext};
+pub use punt::Punt;
+pub use rewrite::{Rewrite, RewriteNext};
+pub use route::{Route, RouteNext};
+pub use tx::Tx;
+pub use world::{Binding, Limits, World};
+
+/// `Meta::adjacency` of a packet whose next hop is not resolved.
+pub(crate) const UNRESOLVED: u32 = u32::MAX;

@@ -1,0 +1,61 @@
+//! The last touch: time to live, MTU, and the header of the way out.
+
+use super::{UNRESOLVED, World};
+use crate::arcs;
+use crate::graph::Node;
+use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::wire::{ip4, ip6};
+
+arcs! {
+    /// The ways out of [`Rewrite`].
+    pub enum RewriteNext {
+        /// Ready to send.
+        Tx = "tx",
+        /// Its next hop is not resolved.
+        Hold = "hold",
+        /// Cannot go on, and the sender is told.
+        IcmpError = "icmp-error",
+        /// Cannot go on.
+        Drop = "drop",
+    }
+}
+
+/// The node.
+pub struct Rewrite;
+
+impl Node<World> for Rewrite {
+    type Next = RewriteNext;
+    const NAME: &'static str = "rewrite";
+
+    #[inline]
+    fn packet(&mut self, world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
+        if packet.meta.adjacency == UNRESOLVED {
+            return RewriteNext::Hold;
+        }
+        let Some(adjacency) = world.snapshot.fib.adjacency(packet.meta.adjacency) else {
+            packet.meta.drop = DropReason::DeviceGone;
+            return RewriteNext::Drop;
+        };
+        packet.meta.tx_if = adjacency.tx_if;
+        let v6 = packet.meta.flags.has(PacketFlags::V6);
+        let hops_left = packet.l3().get(if v6 { 7 } else { 8 }).copied().unwrap_or(0);
+        if hops_left <= 1 {
+            packet.meta.drop = DropReason::TtlExceeded;
+            return RewriteNext::IcmpError;
+        }
+        if packet.l3_len() > usize::from(adjacency.mtu) {
+            packet.meta.drop = DropReason::TooBig;
+            return RewriteNext::IcmpError;
+        }
+        if v6 {
+            ip6::decrement_hop_limit(packet.l3_mut());
+        } else {
+            ip4::decrement_ttl(packet.l3_mut());
+        }
+        if !packet.set_link_header(adjacency.header.as_slice()) {
+            packet.meta.drop = DropReason::TxOversized;
+            return RewriteNext::Drop;
+        }
+        RewriteNext::Tx
+    }
+}

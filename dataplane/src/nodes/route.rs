@@ -1,0 +1,107 @@
+//! Where a packet goes: the FIB's answer, and whether that way may be used at all.
+
+use super::{UNRESOLVED, World};
+use crate::arcs;
+use crate::fib::{Hop, Interface, Role};
+use crate::graph::Node;
+use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::snapshot::{Established, Snapshot};
+use crate::wire::read;
+use crate::net::{Addr, IfId};
+
+arcs! {
+    /// The ways out of [`Route`].
+    pub enum RouteNext {
+        /// To be judged.
+        Policy = "policy",
+        /// Judged before: only its way is new.
+        Commit = "commit",
+        /// About a flow that was judged.
+        Rewrite = "rewrite",
+        /// Cannot go on, and the sender is told.
+        IcmpError = "icmp-error",
+        /// Cannot go on.
+        Drop = "drop",
+    }
+}
+
+/// The node.
+pub struct Route;
+
+impl Node<World> for Route {
+    type Next = RouteNext;
+    const NAME: &'static str = "route";
+
+    #[inline]
+    fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> RouteNext {
+        let snapshot = &*world.snapshot;
+        let hop = snapshot.fib.lookup(destination(&packet));
+        let meta = packet.meta;
+        (meta.adjacency, meta.tx_if) = match hop {
+            Hop::Adjacency(index) => {
+                (index, snapshot.fib.adjacency(index).map_or(IfId::NONE, |adjacency| adjacency.tx_if))
+            }
+            Hop::Unresolved { tx_if, .. } => (UNRESOLVED, tx_if),
+            Hop::Local => {
+                meta.drop = if from_workload(snapshot, meta.rx_if) && !snapshot.endpoint_to_host {
+                    DropReason::EndpointToHost
+                } else {
+                    DropReason::NoHostPort
+                };
+                return RouteNext::Drop;
+            }
+            Hop::Blackhole => {
+                meta.drop = DropReason::Blackhole;
+                return RouteNext::Drop;
+            }
+            Hop::NoRoute => {
+                meta.drop = DropReason::NoRoute;
+                return RouteNext::IcmpError;
+            }
+        };
+        if let Some(reason) = closed(snapshot, meta.rx_if, snapshot.interfaces.get(meta.tx_if)) {
+            meta.drop = reason;
+            return RouteNext::Drop;
+        }
+        if meta.flags.has(PacketFlags::RELATED) {
+            RouteNext::Rewrite
+        } else if meta.flags.has(PacketFlags::HIT) && snapshot.established == Established::Keep {
+            RouteNext::Commit
+        } else {
+            RouteNext::Policy
+        }
+    }
+}
+
+/// The destination, straight from the header that `parse` checked.
+#[inline]
+pub(super) fn destination(packet: &Packet<'_>) -> Addr {
+    let l3 = packet.l3();
+    if packet.meta.flags.has(PacketFlags::V6) {
+        Addr::v6(read(l3, 24).unwrap_or_default())
+    } else {
+        Addr::v4(read(l3, 16).unwrap_or_default())
+    }
+}
+
+fn from_workload(snapshot: &Snapshot, rx_if: IfId) -> bool {
+    snapshot.interfaces.get(rx_if).is_some_and(|interface| interface.workload().is_some())
+}
+
+/// Why the way out may not be used, if it may not.
+#[inline]
+fn closed(snapshot: &Snapshot, rx_if: IfId, out: Option<&Interface>) -> Option<DropReason> {
+    match out {
+        None => Some(DropReason::DeviceGone),
+        Some(interface) if !interface.up => Some(DropReason::InterfaceDown),
+        Some(Interface { role: Role::Workload(workload), .. }) if !workload.active => {
+            Some(DropReason::EndpointInactive)
+        }
+        Some(Interface { role: Role::Host, .. })
+            if from_workload(snapshot, rx_if) && !snapshot.endpoint_to_host =>
+        {
+            Some(DropReason::EndpointToHost)
+        }
+        Some(_) => None,
+    }
+}

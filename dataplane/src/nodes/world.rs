@@ -1,0 +1,179 @@
+//! All that a node may touch.
+
+use super::{Event, Held, Inbox, WorkerCounters};
+use crate::conntrack::{self, FlowHasher, Segment, TcpFlags};
+use crate::net::{FlowKey, Generation, IfId, Nanos, Proto, WorkerId};
+use crate::packet::{DropReason, Meta, Packet, PacketFlags, PktIdx, Pool, Vector};
+use crate::snapshot::Snapshot;
+use crate::wire::l4;
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
+
+/// What a flow entry knows of its way, for each direction: under which snapshot it was found,
+/// and which adjacency of that snapshot it leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Binding {
+    /// Of the snapshot; 0: never judged.
+    pub generation: Generation,
+    /// Index into that snapshot's adjacencies.
+    pub adjacency: u32,
+}
+
+/// Sizes of what a worker allocates once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The flow table.
+    pub flows: conntrack::Settings,
+    /// Interfaces, VLANs included.
+    pub interfaces: u16,
+}
+
+/// One worker's world.
+pub struct World {
+    /// The time of this poll.
+    pub now: Nanos,
+    /// What packets are judged by in this poll.
+    pub snapshot: Arc<Snapshot>,
+    /// This worker.
+    pub me: WorkerId,
+    /// Its flows.
+    pub flows: conntrack::Table<Binding>,
+    /// Its counts.
+    pub counters: Arc<WorkerCounters>,
+    /// Packets that wait for a neighbour.
+    pub held: Held,
+    /// What the control thread should know. Full: the news is dropped, and comes again.
+    pub events: Arc<ArrayQueue<Event>>,
+    /// Every worker's inbox, its own too.
+    pub inboxes: Arc<[Inbox]>,
+    /// Packets to send, by the interface that carries them; `None`: no queue of it is ours.
+    pub outboxes: Vec<Option<Box<Vector>>>,
+    /// When the next ICMP error may be sent, in credit.
+    pub errors: Credit,
+    /// When the next dropped packet is shown to the control thread.
+    pub samples: Credit,
+}
+
+impl World {
+    /// A worker's world at its start.
+    pub fn new(
+        me: WorkerId,
+        limits: Limits,
+        hasher: FlowHasher,
+        snapshot: Arc<Snapshot>,
+        inboxes: Arc<[Inbox]>,
+    ) -> Result<Self, conntrack::SettingsError> {
+        Ok(Self {
+            now: Nanos(0),
+            snapshot,
+            me,
+            flows: conntrack::Table::new(limits.flows, hasher)?,
+            counters: Arc::default(),
+            held: Held::default(),
+            events: Arc::new(ArrayQueue::new(1024)),
+            inboxes,
+            outboxes: (0..limits.interfaces).map(|_| None).collect(),
+            // RFC 4443 §2.4 (f) asks for a limit; a thousand a second and worker, a hundred at once.
+            errors: Credit::new(Nanos::from_millis(1), 100),
+            samples: Credit::new(Nanos::from_millis(10), 10),
+        })
+    }
+
+    /// Ends a packet that does not reach the drop node any more.
+    pub fn drop(&mut self, pool: &mut Pool, mut idx: PktIdx, reason: DropReason) {
+        let packet = pool.get(&mut idx);
+        packet.meta.drop = reason;
+        super::drop::account(self, packet);
+        pool.free(idx);
+    }
+
+    /// Tells the control thread, if it has an ear.
+    #[inline]
+    pub fn tell(&mut self, event: Event) {
+        if self.events.push(event).is_err() {
+            self.counters.lost_events.add(1);
+        }
+    }
+
+    /// The worker that owns a flow: the same for both directions.
+    #[inline]
+    pub fn owner(&self, key: &FlowKey) -> WorkerId {
+        let workers = self.inboxes.len() as u64;
+        if workers == 1 {
+            return self.me;
+        }
+        let reversed = key.reversed();
+        let low = (key.src, key.sport) <= (key.dst, key.dport);
+        let hash = self.flows.hash(if low { key } else { &reversed });
+        // Multiply and shift: the high bits pick, without a division.
+        WorkerId(((u128::from(hash) * u128::from(workers)) >> 64) as u8)
+    }
+}
+
+/// The flow key of a parsed packet.
+#[inline]
+pub(super) fn flow_key(packet: &Packet<'_>) -> FlowKey {
+    let meta = &packet.meta;
+    l4::flow_key(packet.l3(), packet.l4(), meta.flags.has(PacketFlags::V6), meta.proto, meta.icmp)
+}
+
+/// What conntrack looks at in a parsed packet.
+#[inline]
+pub(super) fn segment(meta: &Meta) -> Segment {
+    match meta.proto {
+        Proto::TCP => Segment::Tcp(TcpFlags(meta.tcp_flags)),
+        proto if proto.is_icmp() => Segment::Icmp(meta.icmp),
+        _ => Segment::Other,
+    }
+}
+
+/// A token bucket on the virtual clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Credit {
+    interval: Nanos,
+    burst: u64,
+    /// When the bucket was, or will be, empty.
+    empty_at: Nanos,
+}
+
+impl Credit {
+    /// One every `interval`, and `burst` at once.
+    pub const fn new(interval: Nanos, burst: u64) -> Self {
+        Self { interval, burst, empty_at: Nanos(0) }
+    }
+
+    /// Takes one, if there is one.
+    #[inline]
+    pub fn take(&mut self, now: Nanos) -> bool {
+        let full = self.interval.0 * self.burst;
+        // Never more credit than the burst, however long nothing was taken.
+        let start = self.empty_at.max(Nanos(now.0.saturating_sub(full)));
+        let next = start.plus(self.interval);
+        if next > now {
+            return false;
+        }
+        self.empty_at = next;
+        true
+    }
+}
+
+/// The interface whose device carries `id`'s packets.
+#[inline]
+pub(super) fn carrier(snapshot: &Snapshot, id: IfId) -> Option<IfId> {
+    snapshot.interfaces.get(id).map(|interface| interface.carrier)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credit_is_a_rate_with_a_burst() {
+        let mut credit = Credit::new(Nanos::from_millis(1), 10);
+        let start = Nanos::from_secs(5);
+        assert_eq!((0..100).filter(|_| credit.take(start)).count(), 10);
+        let taken = (0..1000u64).filter(|us| credit.take(start.plus(Nanos(us * 10_000)))).count();
+        assert!((9..=10).contains(&taken), "{taken}");
+        assert_eq!((0..100).filter(|_| credit.take(start.plus(Nanos::from_secs(60)))).count(), 10);
+    }
+}

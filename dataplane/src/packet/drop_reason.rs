@@ -1,0 +1,87 @@
+//! Why a packet was dropped: every reason, its name and its sentence.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal: $sentence:literal,)+) => {
+        /// Why a packet was dropped. A packet is never dropped without one.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            #[default]
+            $(#[doc = $sentence] $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Short and stable: `policy-denied`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What happened, and where it helps what to do, for people.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$variant => $sentence,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    Unspecified = "unspecified": "A node sent the packet to drop and gave no reason: a bug, please report it.",
+    Truncated = "truncated": "The frame ends before the headers that it announces.",
+    NotForUs = "not-for-us": "The frame's destination address is another station's.",
+    UnknownEtherType = "unknown-ether-type": "Neither IPv4, IPv6 nor ARP.",
+    UnknownVlan = "unknown-vlan": "The frame carries a VLAN tag that no interface is configured for.",
+    BadIpVersion = "bad-ip-version": "The IP version field disagrees with the frame's type.",
+    BadIpHeader = "bad-ip-header": "The IP header's length fields contradict each other or the frame.",
+    BadIpChecksum = "bad-ip-checksum": "The IPv4 header checksum is wrong.",
+    SourceRoute = "source-route": "The packet asks for source routing, which is never honoured (RFC 7126, RFC 5095).",
+    Martian = "martian": "The source or destination is an address that must not appear on a wire.",
+    Multicast = "multicast": "Multicast and broadcast are not forwarded.",
+    Fragment = "fragment": "A fragment: it cannot be judged without the ports, which only the first one carries.",
+    ExtensionHeaders = "extension-headers": "The IPv6 extension headers are too many, too long, or in a forbidden order.",
+    BadL4Header = "bad-l4-header": "The TCP, UDP, SCTP or ICMP header is cut short or contradicts itself.",
+    SpoofedSource = "spoofed-source": "A workload sent from an address that is not its own.",
+    EncapFromWorkload = "encap-from-workload": "A workload sent VXLAN or IPIP, which only nodes may.",
+    BadArp = "bad-arp": "An ARP packet that is malformed, or that claims an address it must not.",
+    BadNd = "bad-nd": "A neighbour discovery packet that fails the checks of RFC 4861.",
+    RouterAdvertFromWorkload = "router-advert-from-workload": "A workload sent a router advertisement.",
+    NotAnswered = "not-answered": "An ARP or neighbour request for an address that is not ours to answer for.",
+    ConntrackInvalid = "conntrack-invalid": "The packet belongs to no flow and cannot begin one, or contradicts its flow's state.",
+    FlowTableFull = "flow-table-full": "No room for a new flow: all are established. Raise --flows or find who opens so many.",
+    NoRoute = "no-route": "No route to the destination.",
+    Blackhole = "blackhole": "The destination is in a pool of ours, but no workload has the address.",
+    EndpointToHost = "endpoint-to-host": "A workload spoke to its own host, and DefaultEndpointToHostAction is Drop.",
+    NoHostPort = "no-host-port": "The packet is for this host, and the dataplane was given no tap to hand it over (--host-tap).",
+    InterfaceDown = "interface-down": "The interface the packet should leave by is down or not attached.",
+    EndpointInactive = "endpoint-inactive": "The workload is switched off: nothing passes in or out.",
+    PolicyDenied = "policy-denied": "Policy denies it: see the rule that decided.",
+    TtlExceeded = "ttl-exceeded": "The time to live, or hop limit, ran out here.",
+    TooBig = "too-big": "The packet is larger than the way out takes, and must not or cannot be fragmented.",
+    NeighbourUnresolved = "neighbour-unresolved": "The next hop did not answer ARP or neighbour discovery in time.",
+    NeighbourQueueFull = "neighbour-queue-full": "Too many packets already wait for an answer to ARP or neighbour discovery.",
+    HandoffFull = "handoff-full": "The ring to the worker that owns the flow is full: that worker is overloaded.",
+    TxFull = "tx-full": "The interface's transmit ring is full: its receiver is slower than we are.",
+    TxOversized = "tx-oversized": "The packet does not fit what the device can send.",
+    NoFrames = "no-frames": "No free frame was left for a packet of our own. Raise --frames.",
+    DeviceGone = "device-gone": "The packet was on its way to an interface that was removed.",
+    InjectedFault = "injected-fault": "Dropped on purpose, by the fault-injecting device of a test.",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_numbers_dense() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert!(reason.sentence().ends_with('.'), "{reason:?}");
+        }
+    }
+}

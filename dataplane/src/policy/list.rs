@@ -1,0 +1,88 @@
+//! What applies to one direction of one endpoint, in order.
+
+use super::{PolicyId, Rule};
+use std::sync::Arc;
+
+/// A policy, both directions. The tiers of an endpoint refer to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What it is known by.
+    pub id: PolicyId,
+    /// The tier it stands in.
+    pub tier: Arc<str>,
+    /// Judges packets to the endpoint.
+    pub inbound: Arc<[Rule]>,
+    /// Judges packets from the endpoint.
+    pub outbound: Arc<[Rule]>,
+}
+
+/// A profile: rules that judge what no tier decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// As in `kns.default`.
+    pub name: Arc<str>,
+    /// Judges packets to the endpoint.
+    pub inbound: Arc<[Rule]>,
+    /// Judges packets from the endpoint.
+    pub outbound: Arc<[Rule]>,
+}
+
+/// What happens to a packet that no policy of a tier decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TierDefault {
+    /// Drop.
+    Deny,
+    /// On to the next tier, or to the profiles.
+    Pass,
+}
+
+/// One direction of a policy that selects the endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListedPolicy {
+    /// Whose rules these are.
+    pub id: PolicyId,
+    /// In order; the first that matches decides.
+    pub rules: Arc<[Rule]>,
+}
+
+/// One direction of a profile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListedProfile {
+    /// Whose rules these are.
+    pub name: Arc<str>,
+    /// In order; the first that matches decides.
+    pub rules: Arc<[Rule]>,
+}
+
+/// A tier with at least one policy that selects the endpoint in this direction. Others are
+/// left out by whoever builds the list: their default does not apply.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TierList {
+    /// The tier's name.
+    pub name: Arc<str>,
+    /// For packets no policy decided.
+    pub default: TierDefault,
+    /// In order.
+    pub policies: Vec<ListedPolicy>,
+}
+
+/// All that judges one direction of one endpoint.
+///
+/// Tiers in order; where the last one passed, or where there is none, the profiles in order;
+/// where no profile matches, deny. A profile or policy that is not known is given as rules that
+/// deny all. The empty list denies all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RuleList {
+    /// In order.
+    pub tiers: Vec<TierList>,
+    /// In order.
+    pub profiles: Vec<ListedProfile>,
+}
+
+impl RuleList {
+    /// Every rule, in order.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let tiers = self.tiers.iter().flat_map(|t| &t.policies).flat_map(|p| p.rules.iter());
+        tiers.chain(self.profiles.iter().flat_map(|p| p.rules.iter()))
+    }
+}

@@ -1,0 +1,27 @@
+#![doc = include_str!("README.md")]
+
+mod check;
+mod compiled;
+mod counters;
+mod explain;
+mod grow;
+mod list;
+mod lower;
+pub mod reference;
+mod rule;
+mod sets;
+mod table;
+mod tree;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::CheckError;
+pub use compiled::{CompileError, CompiledPolicy, compile};
+pub use counters::HitCounters;
+pub use list::{ListedPolicy, ListedProfile, Policy, Profile, RuleList, TierDefault, TierList};
+pub use rule::{Action, IcmpMatch, IpVersion, PolicyId, Rule, SetId};
+pub use sets::{IpSet, PortMember, SetError, SetKind, SetMembers, SetTable};
+pub use table::{Direction, EndpointIdx, PolicyTable, PolicyTableBuilder, PolicyTree, TableError};
+pub use verdict::{Decider, Explanation, Place, Query, Verdict};

@@ -1,0 +1,242 @@
+//! What a snapshot holds of policy: for each endpoint and direction a tree, shared by all that
+//! have equal rules, and the sets the trees ask.
+
+use super::{
+    CompileError, CompiledPolicy, Explanation, HitCounters, Query, RuleList, SetId, SetKind, SetTable,
+    Verdict, compile,
+};
+use crate::net::WorkerId;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Endpoints one table holds at most.
+const MAX_ENDPOINTS: u32 = 1 << 20;
+
+/// An endpoint that policy applies to, dense from 0. Kept for an endpoint as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointIdx(pub u32);
+
+/// As the endpoint sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// To the endpoint.
+    Ingress,
+    /// From the endpoint.
+    Egress,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Ingress { "ingress" } else { "egress" })
+    }
+}
+
+/// Why an endpoint cannot be bound to its rules. Nothing of it is bound then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// An index too large.
+    #[error("endpoint index {index} is not below {limit}; number endpoints from 0")]
+    Index {
+        /// As given.
+        index: u32,
+        /// The first that is too large.
+        limit: u32,
+    },
+    /// A rule names a set the table does not hold.
+    #[error("a rule names IP set #{}, which does not exist; send the set before the rule", .set.0)]
+    MissingSet {
+        /// The set.
+        set: SetId,
+    },
+    /// A rule asks a set what it cannot answer.
+    #[error(
+        "a rule matches {expected:?} against IP set {name}, which holds {found:?}; use a set of the other type"
+    )]
+    WrongKind {
+        /// The set's name.
+        name: String,
+        /// What the rule asks.
+        expected: SetKind,
+        /// What the set answers.
+        found: SetKind,
+    },
+    /// The rules have no tree.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// A compiled list with its counters, shared by everything that has equal rules.
+#[derive(Debug)]
+pub struct PolicyTree {
+    compiled: CompiledPolicy,
+    hits: HitCounters,
+}
+
+impl PolicyTree {
+    /// The trees.
+    pub fn compiled(&self) -> &CompiledPolicy {
+        &self.compiled
+    }
+
+    /// By worker and slot of [`CompiledPolicy::deciders`].
+    pub fn hits(&self) -> &HitCounters {
+        &self.hits
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Bound {
+    ingress: Arc<PolicyTree>,
+    egress: Arc<PolicyTree>,
+}
+
+type Trees = HashMap<Arc<RuleList>, Arc<PolicyTree>, ahash::RandomState>;
+
+/// Every endpoint's policy. Immutable; the next table is built from the one before.
+#[derive(Debug)]
+pub struct PolicyTable {
+    sets: Arc<SetTable>,
+    endpoints: Vec<Option<Bound>>,
+    trees: Trees,
+    workers: usize,
+}
+
+impl PolicyTable {
+    /// No endpoint, hence nothing allowed. `workers` is how many will count hits.
+    pub fn empty(workers: usize) -> Self {
+        Self { sets: Arc::default(), endpoints: Vec::new(), trees: no_trees(), workers }
+    }
+
+    /// Begins the table that follows this one: over `sets`, with no endpoint bound yet. Trees
+    /// whose rules occur again are taken over with their counters.
+    pub fn next(&self, sets: Arc<SetTable>) -> PolicyTableBuilder {
+        let next = Self { sets, endpoints: Vec::new(), trees: no_trees(), workers: self.workers };
+        PolicyTableBuilder { previous: self.trees.clone(), next }
+    }
+
+    /// Judges a packet to the endpoint. An endpoint that is not bound is denied all.
+    #[inline]
+    pub fn judge_ingress(&self, endpoint: EndpointIdx, q: &Query) -> Verdict {
+        self.judge(endpoint, Direction::Ingress, q)
+    }
+
+    /// Judges a packet from the endpoint. An endpoint that is not bound is denied all.
+    #[inline]
+    pub fn judge_egress(&self, endpoint: EndpointIdx, q: &Query) -> Verdict {
+        self.judge(endpoint, Direction::Egress, q)
+    }
+
+    /// Judges a packet. Takes no lock, allocates nothing, does not fail, counts nothing.
+    #[inline]
+    pub fn judge(&self, endpoint: EndpointIdx, direction: Direction, q: &Query) -> Verdict {
+        match self.tree(endpoint, direction) {
+            Some(tree) => tree.compiled.judge(&self.sets, q),
+            None => Verdict { allow: false, slot: Verdict::NO_ENDPOINT },
+        }
+    }
+
+    /// Counts a verdict this table gave for the endpoint. Only `worker` itself may say so.
+    #[inline]
+    pub fn count(&self, worker: WorkerId, endpoint: EndpointIdx, direction: Direction, verdict: Verdict) {
+        if let Some(tree) = self.tree(endpoint, direction) {
+            tree.hits.hit(worker, verdict.slot);
+        }
+    }
+
+    /// The verdict with its reasons; `None` where the endpoint is not bound.
+    pub fn explain(&self, endpoint: EndpointIdx, direction: Direction, q: &Query) -> Option<Explanation> {
+        Some(self.tree(endpoint, direction)?.compiled.explain(&self.sets, q))
+    }
+
+    /// The endpoint's tree.
+    #[inline]
+    pub fn tree(&self, endpoint: EndpointIdx, direction: Direction) -> Option<&PolicyTree> {
+        let bound = self.endpoints.get(endpoint.0 as usize)?.as_ref()?;
+        Some(match direction {
+            Direction::Ingress => &bound.ingress,
+            Direction::Egress => &bound.egress,
+        })
+    }
+
+    /// Every tree once, in no particular order.
+    pub fn trees(&self) -> impl ExactSizeIterator<Item = &Arc<PolicyTree>> {
+        self.trees.values()
+    }
+
+    /// The sets.
+    pub fn sets(&self) -> &Arc<SetTable> {
+        &self.sets
+    }
+}
+
+/// A table in the making. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct PolicyTableBuilder {
+    previous: Trees,
+    next: PolicyTable,
+}
+
+impl PolicyTableBuilder {
+    /// Binds an endpoint to the rules of both directions.
+    pub fn bind(
+        &mut self,
+        endpoint: EndpointIdx,
+        ingress: impl Into<Arc<RuleList>>,
+        egress: impl Into<Arc<RuleList>>,
+    ) -> Result<(), TableError> {
+        if endpoint.0 >= MAX_ENDPOINTS {
+            return Err(TableError::Index { index: endpoint.0, limit: MAX_ENDPOINTS });
+        }
+        let bound = Bound { ingress: self.tree(ingress.into())?, egress: self.tree(egress.into())? };
+        let index = endpoint.0 as usize;
+        if self.next.endpoints.len() <= index {
+            self.next.endpoints.resize(index + 1, None);
+        }
+        self.next.endpoints[index] = Some(bound);
+        Ok(())
+    }
+
+    /// The table.
+    pub fn finish(self) -> PolicyTable {
+        self.next
+    }
+
+    fn tree(&mut self, list: Arc<RuleList>) -> Result<Arc<PolicyTree>, TableError> {
+        if let Some(tree) = self.next.trees.get(&list) {
+            return Ok(tree.clone());
+        }
+        // Asked of trees taken over as well: their sets may be gone.
+        self.sets_exist(&list)?;
+        let tree = match self.previous.get(&list) {
+            Some(tree) => tree.clone(),
+            None => {
+                let compiled = compile(list.clone())?;
+                let hits = HitCounters::new(self.next.workers, compiled.deciders().len());
+                Arc::new(PolicyTree { compiled, hits })
+            }
+        };
+        self.next.trees.insert(tree.compiled.list().clone(), tree.clone());
+        Ok(tree)
+    }
+
+    fn sets_exist(&self, list: &RuleList) -> Result<(), TableError> {
+        for rule in list.rules() {
+            let addresses = rule.address_sets().map(|set| (set, SetKind::Address));
+            for (set, expected) in addresses.chain(rule.port_sets().map(|set| (set, SetKind::AddressAndPort)))
+            {
+                let found = self.next.sets.get(set).ok_or(TableError::MissingSet { set })?;
+                if found.kind() != expected {
+                    let name = found.name.to_string();
+                    return Err(TableError::WrongKind { name, expected, found: found.kind() });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fixed seeds: a table must not depend on chance.
+fn no_trees() -> Trees {
+    HashMap::with_hasher(ahash::RandomState::with_seeds(5, 6, 7, 8))
+}

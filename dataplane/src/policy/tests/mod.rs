@@ -1,0 +1,8 @@
+//! The room against its twin, against other people's verdicts, and against itself broken.
+
+mod cases;
+mod conformance;
+mod faults;
+pub(super) mod generate;
+mod shared;
+mod twin;

@@ -1,0 +1,51 @@
+//! Views over bytes: what a header says, and how to write one. One protocol a file.
+//!
+//! Parsing never panics and never trusts a length: it returns what was read, or [`Malformed`].
+//! Offsets are relative to the slice given. Nothing here knows of packets, pools or policy.
+
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
+pub mod ip4;
+pub mod ip6;
+pub mod l4;
+pub mod nd;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// They end too early.
+    #[error("truncated")]
+    Truncated,
+    /// The version field says something else.
+    #[error("wrong version")]
+    Version,
+    /// Length fields contradict each other or the bytes that are there.
+    #[error("contradictory length")]
+    Length,
+    /// The checksum is wrong.
+    #[error("wrong checksum")]
+    Checksum,
+    /// A source route or type 0 routing header.
+    #[error("source route")]
+    SourceRoute,
+    /// Too many IPv6 extension headers, or in a forbidden order.
+    #[error("extension headers")]
+    Extensions,
+    /// A value that the protocol forbids.
+    #[error("forbidden value")]
+    Value,
+}
+
+/// The `N` bytes at `offset`.
+#[inline]
+pub(crate) fn read<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Malformed> {
+    bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().ok_or(Malformed::Truncated)
+}
+
+/// The big-endian number at `offset`.
+#[inline]
+pub(crate) fn read_u16(bytes: &[u8], offset: usize) -> Result<u16, Malformed> {
+    read(bytes, offset).map(u16::from_be_bytes)
+}

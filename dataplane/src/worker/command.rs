@@ -1,0 +1,98 @@
+//! What the control thread tells a worker, and what comes back to be freed there.
+
+use crate::io::{Device, DeviceCounters};
+use crate::net::{IfId, Prefix};
+use crate::packet::Vector;
+use crossbeam::atomic::AtomicCell;
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
+
+/// A queue of an interface, served by one worker.
+pub struct Port {
+    /// The interface that carries it.
+    pub interface: IfId,
+    /// The queue's number there.
+    pub queue: u32,
+    /// The queue.
+    pub device: Box<dyn Device>,
+    /// Where the control thread reads what the device counted.
+    pub counters: Arc<PortCounters>,
+}
+
+impl Port {
+    pub(super) fn publish_counters(&self) {
+        self.counters.0.store(self.device.counters());
+    }
+}
+
+/// A device's counters, readable from other threads, as of a moment ago.
+#[derive(Debug, Default)]
+pub struct PortCounters(AtomicCell<DeviceCounters>);
+
+impl PortCounters {
+    /// As the worker last showed them.
+    pub fn load(&self) -> DeviceCounters {
+        self.0.load()
+    }
+}
+
+/// What a worker is told.
+pub enum Command {
+    /// Serve this port, and hold packets for its interface in `outbox`.
+    Attach {
+        /// The port.
+        port: Port,
+        /// Made where memory may be allocated.
+        outbox: Box<Vector>,
+    },
+    /// Give up every port of the interface.
+    Detach(IfId),
+    /// Send this frame by the interface.
+    Inject(IfId, Box<[u8]>),
+    /// Forget every flow from or to these addresses, a part each poll.
+    Forget(Box<[Prefix]>),
+}
+
+/// What a worker gives back, to be freed where that may take time.
+pub enum Returned {
+    /// Closed; dropping it releases the kernel's side.
+    Port(Port),
+    /// Empty.
+    Outbox(Box<Vector>),
+    /// Sent.
+    Frame(Box<[u8]>),
+    /// No flow of theirs is left.
+    Forgotten(Box<[Prefix]>),
+}
+
+/// The two rings between the control thread and one worker.
+#[derive(Clone)]
+pub struct Rings {
+    /// To the worker.
+    pub commands: Arc<ArrayQueue<Command>>,
+    /// From the worker.
+    pub returned: Arc<ArrayQueue<Returned>>,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self { commands: Arc::new(ArrayQueue::new(256)), returned: Arc::new(ArrayQueue::new(1024)) }
+    }
+}
+
+impl Rings {
+    /// The next command, while there is room for what carrying it out may give back.
+    pub(super) fn next(&self) -> Option<Command> {
+        /// An interface has at most this many queues on one worker, and one outbox.
+        const MOST_RETURNED: usize = 65;
+        if self.returned.capacity() - self.returned.len() < MOST_RETURNED {
+            return None;
+        }
+        self.commands.pop()
+    }
+
+    pub(super) fn give_back(&self, what: Returned) {
+        // There is room: `next` saw to it.
+        drop(self.returned.push(what));
+    }
+}

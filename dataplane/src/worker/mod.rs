@@ -1,0 +1,268 @@
+#![doc = include_str!("README.md")]
+
+mod command;
+mod pipeline;
+mod thread;
+
+pub use command::{Command, Port, PortCounters, Returned, Rings};
+pub use pipeline::{Entries, pipeline};
+pub use thread::{Idle, Parts, Thread, Wake, ticks};
+
+use crate::graph::Graph;
+use crate::net::{IfId, Nanos, Prefix};
+use crate::nodes::World;
+use crate::packet::{DropReason, PacketFlags, Pool, VECTOR, Vector};
+use crate::snapshot::Reader;
+
+/// Flows examined for expiry in one poll: few enough not to hold a vector up.
+const EXPIRE_BUDGET: usize = 64;
+
+/// Places of the flow table looked at in one poll when flows are to be forgotten.
+const FORGET_BUDGET: u32 = 4096;
+
+/// How often devices' counters are shown: the kernel's have to be asked for.
+const COUNT_EVERY: Nanos = Nanos::from_millis(250);
+
+/// One worker.
+pub struct Worker {
+    world: World,
+    graph: Graph<World>,
+    entries: Entries,
+    pool: Pool,
+    reader: Reader,
+    ports: Vec<Port>,
+    rings: Rings,
+    input: Vector,
+    spare: Vector,
+    /// When the devices' counters were last shown.
+    counted: Nanos,
+    forgetting: Option<Forgetting>,
+}
+
+/// Addresses whose flows are being forgotten. Later commands wait for it.
+struct Forgetting {
+    prefixes: Box<[Prefix]>,
+    cursor: u32,
+}
+
+impl Worker {
+    /// A worker without ports. `ticks` reads a counter, for the cost of nodes.
+    pub fn new(world: World, pool: Pool, reader: Reader, rings: Rings, ticks: fn() -> u64) -> Self {
+        let (graph, entries) = pipeline(ticks);
+        let ports = Vec::with_capacity(world.outboxes.len());
+        let (input, spare) = (Vector::default(), Vector::default());
+        Self { world, graph, entries, pool, reader, ports, rings, input, spare, counted: Nanos(0), forgetting: None }
+    }
+
+    /// Does all there is to do at `now`. Returns how many packets there were.
+    pub fn poll(&mut self, now: Nanos) -> usize {
+        self.world.now = now;
+        self.reader.refresh(&mut self.world.snapshot);
+        self.forget();
+        self.obey();
+        let packets = self.take_inbox() + self.release_held() + self.receive();
+        for port in &mut self.ports {
+            port.device.settle(&mut self.pool);
+        }
+        self.world.flows.expire(now, EXPIRE_BUDGET);
+        if now.since(self.counted) >= COUNT_EVERY {
+            self.counted = now;
+            self.ports.iter().for_each(Port::publish_counters);
+        }
+        let counters = &self.world.counters;
+        counters.polls.add(1);
+        if packets == 0 {
+            counters.empty_polls.add(1);
+        }
+        counters.flows.set(self.world.flows.len() as u64);
+        packets
+    }
+
+    /// The world, for tests and the control side before the worker starts.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph<World> {
+        &self.graph
+    }
+
+    /// Free frames the worker holds, and frames its devices hold.
+    pub fn frames(&self) -> (usize, usize) {
+        (self.pool.held(), self.ports.iter().map(|port| port.device.lent()).sum())
+    }
+
+    /// Nothing is waiting that no device would announce.
+    pub fn may_sleep(&self) -> bool {
+        self.forgetting.is_none() && self.rings.commands.is_empty() && self.world.inboxes[usize::from(self.world.me.0)].is_empty()
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    fn obey(&mut self) {
+        while self.forgetting.is_none() {
+            let Some(command) = self.rings.next() else { break };
+            match command {
+                Command::Attach { port, outbox } => {
+                    match self.world.outboxes.get_mut(usize::from(port.interface.0)) {
+                        Some(slot @ None) => *slot = Some(outbox),
+                        // A second queue of the same interface.
+                        _ => self.rings.give_back(Returned::Outbox(outbox)),
+                    }
+                    self.ports.push(port);
+                }
+                Command::Detach(interface) => self.detach(interface),
+                Command::Forget(prefixes) => self.forgetting = Some(Forgetting { prefixes, cursor: 0 }),
+                Command::Inject(interface, frame) => {
+                    self.inject(interface, &frame);
+                    self.rings.give_back(Returned::Frame(frame));
+                }
+            }
+        }
+    }
+
+    /// Forgets some of the flows that are to be forgotten.
+    fn forget(&mut self) {
+        let Some(forgetting) = &mut self.forgetting else { return };
+        let of = |addr| forgetting.prefixes.iter().any(|prefix| prefix.contains(addr));
+        let (_, next) = self.world.flows.remove_where(forgetting.cursor, FORGET_BUDGET, self.world.now, |flow| {
+            of(flow.key.src) || of(flow.key.dst)
+        });
+        match next {
+            Some(cursor) => forgetting.cursor = cursor,
+            None => {
+                if let Some(done) = self.forgetting.take() {
+                    self.rings.give_back(Returned::Forgotten(done.prefixes));
+                }
+            }
+        }
+    }
+
+    fn detach(&mut self, interface: IfId) {
+        while let Some(at) = self.ports.iter().position(|port| port.interface == interface) {
+            let mut port = self.ports.swap_remove(at);
+            port.device.close(&mut self.pool);
+            self.rings.give_back(Returned::Port(port));
+        }
+        if let Some(outbox) = self.world.outboxes.get_mut(usize::from(interface.0)).and_then(Option::take) {
+            self.rings.give_back(Returned::Outbox(outbox));
+        }
+    }
+
+    /// Sends a frame the control thread made: a question to a neighbour.
+    fn inject(&mut self, interface: IfId, frame: &[u8]) {
+        let Some(mut idx) = self.pool.alloc() else {
+            // Counted as a packet that was made and at once lost.
+            self.world.counters.rx.add(1);
+            self.world.counters.originated.add(1);
+            self.world.counters.dropped(DropReason::NoFrames).add(1);
+            return;
+        };
+        self.world.counters.rx.add(1);
+        self.world.counters.originated.add(1);
+        let packet = self.pool.get(&mut idx);
+        packet.meta.tx_if = interface;
+        packet.meta.flags.set(PacketFlags::ORIGINATED);
+        let mut packet = packet;
+        if !packet.fill(frame) {
+            return self.world.drop(&mut self.pool, idx, DropReason::TxOversized);
+        }
+        self.spare.push(idx);
+        self.graph.inject(self.entries.tx, &mut self.spare);
+        self.run();
+    }
+
+    /// Packets that other workers left for us: flows we own, packets to send by our queues.
+    fn take_inbox(&mut self) -> usize {
+        let mut ready = 0;
+        for _ in 0..VECTOR {
+            let Some(mut idx) = self.world.inboxes[usize::from(self.world.me.0)].take() else { break };
+            if self.pool.get(&mut idx).meta.flags.has(PacketFlags::READY) {
+                ready += 1;
+                self.spare.push(idx);
+            } else {
+                self.input.push(idx);
+            }
+        }
+        let taken = ready + self.input.len();
+        if taken > 0 {
+            self.world.counters.taken_in.add(taken as u64);
+            self.graph.inject(self.entries.tx, &mut self.spare);
+            self.graph.inject(self.entries.conntrack, &mut self.input);
+            self.run();
+        }
+        taken
+    }
+
+    fn release_held(&mut self) -> usize {
+        if self.world.held.is_empty() {
+            return 0;
+        }
+        self.world.release_held(&mut self.pool, &mut self.input, &mut self.spare);
+        let released = self.input.len() + self.spare.len();
+        // As if they had come over: this worker owns their flows.
+        for position in 0..self.input.len() {
+            self.pool.nth(&mut self.input, position).meta.flags.set(PacketFlags::HANDED);
+        }
+        self.graph.inject(self.entries.conntrack, &mut self.input);
+        self.run();
+        self.graph.inject(self.entries.icmp_error, &mut self.spare);
+        self.run();
+        released
+    }
+
+    fn receive(&mut self) -> usize {
+        /// Below this much room a device's share is not worth asking for: run first.
+        const LOW: usize = 32;
+        let mut received = 0;
+        for at in 0..self.ports.len() {
+            if self.input.room() < LOW {
+                self.run_input();
+            }
+            let (before, room) = (self.input.len(), self.input.room());
+            let port = &mut self.ports[at];
+            let count = port.device.receive(&mut self.pool, &mut self.input, room, self.world.now);
+            for position in before..self.input.len() {
+                self.pool.nth(&mut self.input, position).meta.rx_if = port.interface;
+            }
+            self.world.counters.rx.add(count as u64);
+            received += count;
+        }
+        self.run_input();
+        received
+    }
+
+    fn run_input(&mut self) {
+        self.graph.inject(self.entries.parse, &mut self.input);
+        self.run();
+    }
+
+    /// Runs the graph and gives what came out to the devices.
+    fn run(&mut self) {
+        self.graph.run(&mut self.world, &mut self.pool);
+        for port in &mut self.ports {
+            let Some(Some(outbox)) = self.world.outboxes.get_mut(usize::from(port.interface.0)) else { continue };
+            if outbox.is_empty() {
+                continue;
+            }
+            let before = outbox.len();
+            port.device.transmit(&mut self.pool, outbox, self.world.now);
+            self.world.counters.tx.add((before - outbox.len()) as u64);
+            // A second queue of the interface may have room.
+        }
+        self.drop_unsent();
+    }
+
+    fn drop_unsent(&mut self) {
+        for at in 0..self.ports.len() {
+            let id = usize::from(self.ports[at].interface.0);
+            while let Some(idx) = self.world.outboxes[id].as_mut().and_then(|outbox| outbox.pop()) {
+                self.world.drop(&mut self.pool, idx, DropReason::TxFull);
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The wiring of the packet graph: all of it, and nothing else.
+
+use crate::graph::{At, Builder, Graph};
+use crate::nodes::{
+    Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Handoff, Hold, IcmpError, IcmpErrorNext, Nd,
+    NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite, RewriteNext, Route, RouteNext, Tx, World,
+};
+
+/// Where packets enter the graph.
+#[derive(Clone, Copy)]
+pub struct Entries {
+    /// From a device.
+    pub parse: At<Parse>,
+    /// Parsed, and this worker's own.
+    pub conntrack: At<Conntrack>,
+    /// To be answered with an error.
+    pub icmp_error: At<IcmpError>,
+    /// Ready to send.
+    pub tx: At<Tx>,
+}
+
+/// Builds the graph.
+pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
+    let mut g = Builder::default();
+
+    let parse = g.node(Parse);
+    let arp = g.node(Arp);
+    let nd = g.node(Nd);
+    let conntrack = g.node(Conntrack);
+    let route = g.node(Route);
+    let policy = g.node(Policy);
+    let commit = g.node(Commit);
+    let rewrite = g.node(Rewrite);
+    let icmp_error = g.node(IcmpError::default());
+    let handoff = g.sink(Handoff);
+    let hold = g.sink(Hold);
+    let punt = g.sink(Punt);
+    let drop = g.sink(Drop);
+    let tx = g.sink(Tx);
+
+    g.connect(parse, ParseNext::Conntrack, conntrack)
+        .connect(parse, ParseNext::Arp, arp)
+        .connect(parse, ParseNext::Nd, nd)
+        .connect(parse, ParseNext::Drop, drop);
+    g.connect(arp, ArpNext::Tx, tx).connect(arp, ArpNext::Punt, punt).connect(arp, ArpNext::Drop, drop);
+    g.connect(nd, NdNext::Tx, tx).connect(nd, NdNext::Punt, punt).connect(nd, NdNext::Drop, drop);
+    g.connect(conntrack, ConntrackNext::Rewrite, rewrite)
+        .connect(conntrack, ConntrackNext::Route, route)
+        .connect(conntrack, ConntrackNext::Handoff, handoff)
+        .connect(conntrack, ConntrackNext::Drop, drop);
+    g.connect(route, RouteNext::Policy, policy)
+        .connect(route, RouteNext::Commit, commit)
+        .connect(route, RouteNext::Rewrite, rewrite)
+        .connect(route, RouteNext::IcmpError, icmp_error)
+        .connect(route, RouteNext::Drop, drop);
+    g.connect(policy, PolicyNext::Commit, commit).connect(policy, PolicyNext::Drop, drop);
+    g.connect(commit, CommitNext::Rewrite, rewrite).connect(commit, CommitNext::Drop, drop);
+    g.connect(rewrite, RewriteNext::Tx, tx)
+        .connect(rewrite, RewriteNext::Hold, hold)
+        .connect(rewrite, RewriteNext::IcmpError, icmp_error)
+        .connect(rewrite, RewriteNext::Drop, drop);
+    g.connect(icmp_error, IcmpErrorNext::Tx, tx).connect(icmp_error, IcmpErrorNext::Drop, drop);
+
+    let graph = g.build(ticks).expect("every arc is connected above");
+    (graph, Entries { parse, conntrack, icmp_error, tx })
+}
