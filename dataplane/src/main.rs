@@ -44,7 +44,7 @@ struct Args {
     #[arg(long, value_name = "LIST")]
     cores: Option<String>,
     /// Packet buffers, shared by all interfaces
-    #[arg(long, default_value_t = 65_536, value_name = "N")]
+    #[arg(long, default_value_t = 32_768, value_name = "N")]
     frames: u32,
     /// Bytes of each: 2048, or 4096 for an MTU up to 3,822
     #[arg(long, default_value_t = 2048, value_name = "BYTES")]
@@ -59,7 +59,7 @@ struct Args {
     #[arg(long, default_value_t = 4096, value_name = "N")]
     interfaces: u16,
     /// Receive frames that a workload's interface holds, a power of two
-    #[arg(long, default_value_t = 1024, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N")]
     workload_ring: u32,
     /// Refuse interfaces that the driver would copy packets to and from
     #[arg(long)]
@@ -153,7 +153,8 @@ fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {
             }
             Err(error) if args.hugepages == Hugepages::On => {
                 let pages = bytes.div_ceil(2 << 20);
-                return Err(error).context(format!("free hugepages are needed: sysctl vm.nr_hugepages={pages}"));
+                return Err(error)
+                    .context(format!("free hugepages are needed: sysctl vm.nr_hugepages={pages}"));
             }
             Err(error) => tracing::info!(%error, "packet buffers are on ordinary pages"),
         }
@@ -167,7 +168,8 @@ fn cores(list: Option<&str>) -> anyhow::Result<Vec<CoreId>> {
     let Some(list) = list else {
         return online.last().copied().map(|core| vec![core]).context("no core is online");
     };
-    let number = |text: &str| text.trim().parse::<usize>().with_context(|| format!("--cores {list}: {text:?}"));
+    let number =
+        |text: &str| text.trim().parse::<usize>().with_context(|| format!("--cores {list}: {text:?}"));
     let mut chosen = vec![];
     for part in list.split(',') {
         let (first, last) = match part.split_once('-') {
@@ -217,7 +219,8 @@ fn workers(
         let mut reader = publisher.reader();
         let first = reader.first();
         let id = WorkerId(number);
-        let world = World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()).context("--flows")?;
+        let world =
+            World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()).context("--flows")?;
         let rings = Rings::default();
         let (events, counters) = (world.events.clone(), world.counters.clone());
         let pool = Pool::new(frames.clone(), 4096);
@@ -237,7 +240,8 @@ fn want(args: &Args, state: &mut State) -> anyhow::Result<()> {
         let vlan = match uplink.rsplit_once('.') {
             Some((carrier, tag)) => {
                 let tag = tag.parse::<u16>().ok().filter(|tag| (1..4095).contains(tag));
-                let tag = tag.with_context(|| format!("--uplink {uplink}: the VLAN is not from 1 to 4094"))?;
+                let tag =
+                    tag.with_context(|| format!("--uplink {uplink}: the VLAN is not from 1 to 4094"))?;
                 let carrier: Arc<str> = carrier.into();
                 state.want(&carrier, Purpose::Uplink { vlan: None }).with_context(|| taken(&carrier))?;
                 Some((carrier, tag))
@@ -263,7 +267,10 @@ async fn serve(path: &Path, service: Service) -> anyhow::Result<()> {
         .build_v1()
         .context("reflection")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let server = tonic::transport::Server::builder().add_service(health).add_service(reflection).add_service(dataplane);
+    let server = tonic::transport::Server::builder()
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(dataplane);
     tracing::info!(socket = %path.display(), "ready");
     tokio::select! {
         served = server.serve_with_incoming(UnixListenerStream::new(listener)) => served.context("serving")?,

@@ -29,7 +29,8 @@ impl FieldError {
 
     /// The same error, one level further out.
     pub fn within(mut self, outer: impl Display) -> Self {
-        self.field = if self.field.is_empty() { outer.to_string() } else { format!("{outer}.{}", self.field) };
+        self.field =
+            if self.field.is_empty() { outer.to_string() } else { format!("{outer}.{}", self.field) };
         self
     }
 }
@@ -57,9 +58,13 @@ pub fn addr(field: &str, bytes: &[u8]) -> Parsed<Addr> {
 pub fn mac(field: &str, bytes: &[u8]) -> Parsed<Option<Mac>> {
     match <[u8; 6]>::try_from(bytes) {
         Ok(bytes) if !Mac(bytes).is_group() => Ok(Some(Mac(bytes))),
-        Ok(bytes) => Err(FieldError::new(field, format!("{} is a group address, not a station's", Mac(bytes)))),
+        Ok(bytes) => {
+            Err(FieldError::new(field, format!("{} is a group address, not a station's", Mac(bytes))))
+        }
         Err(_) if bytes.is_empty() => Ok(None),
-        Err(_) => Err(FieldError::new(field, format!("an Ethernet address has 6 bytes, not {}", bytes.len()))),
+        Err(_) => {
+            Err(FieldError::new(field, format!("an Ethernet address has 6 bytes, not {}", bytes.len())))
+        }
     }
 }
 
@@ -139,7 +144,8 @@ pub fn rules(field: &str, messages: &[pb::Rule], set: &mut dyn FnMut(&str) -> Se
 
 fn rule(message: &pb::Rule, set: &mut dyn FnMut(&str) -> SetId) -> Parsed<Rule> {
     if message.http.is_some() {
-        let why = "HTTP matches cannot be enforced by this version; a rule that ignored one would allow too much";
+        let why =
+            "HTTP matches cannot be enforced by this version; a rule that ignored one would allow too much";
         return Err(FieldError::new("http", why));
     }
     let mut sets = |names: &[String]| names.iter().map(|name| set(name)).collect::<Vec<_>>();
@@ -201,7 +207,10 @@ fn ports(field: &str, messages: &[pb::PortRange]) -> Parsed<Vec<PortRange>> {
     each.map(|(at, range)| match (u16::try_from(range.first), u16::try_from(range.last)) {
         (Ok(first), Ok(last)) if first <= last => Ok(PortRange { first, last }),
         _ => {
-            let message = format!("{}:{} is no port range; ports go from 0 to 65535, the lower first", range.first, range.last);
+            let message = format!(
+                "{}:{} is no port range; ports go from 0 to 65535, the lower first",
+                range.first, range.last
+            );
             Err(FieldError::new(format!("{field}[{at}]"), message))
         }
     })
@@ -210,7 +219,8 @@ fn ports(field: &str, messages: &[pb::PortRange]) -> Parsed<Vec<PortRange>> {
 
 fn icmp(field: &str, message: &pb::IcmpMatch) -> Parsed<IcmpMatch> {
     let byte = |name: &str, value: u32| {
-        u8::try_from(value).map_err(|_| FieldError::new(format!("{field}.{name}"), format!("{value} is above 255")))
+        u8::try_from(value)
+            .map_err(|_| FieldError::new(format!("{field}.{name}"), format!("{value} is above 255")))
     };
     Ok(IcmpMatch {
         kind: byte("type", message.r#type)?,

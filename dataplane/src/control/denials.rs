@@ -75,7 +75,9 @@ impl Denials {
                 }
             })
             .collect();
-        rows.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| (&a.policy, a.rule).cmp(&(&b.policy, b.rule))));
+        rows.sort_by(|a, b| {
+            b.packets.cmp(&a.packets).then_with(|| (&a.policy, a.rule).cmp(&(&b.policy, b.rule)))
+        });
         rows
     }
 

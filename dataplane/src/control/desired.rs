@@ -154,8 +154,10 @@ impl SetNames {
     pub fn collect(&mut self, desired: &Desired) {
         let rules = desired.policies.values().flat_map(|p| [&p.inbound, &p.outbound]);
         let rules = rules.chain(desired.profiles.values().flat_map(|p| [&p.inbound, &p.outbound]));
-        let named: BTreeSet<SetId> =
-            rules.flat_map(|rules| rules.iter()).flat_map(|r| r.address_sets().chain(r.port_sets())).collect();
+        let named: BTreeSet<SetId> = rules
+            .flat_map(|rules| rules.iter())
+            .flat_map(|r| r.address_sets().chain(r.port_sets()))
+            .collect();
         let free = &mut self.free;
         self.ids.retain(|name, id| {
             let used = desired.ip_sets.contains_key(name) || named.contains(id);
@@ -233,10 +235,16 @@ impl Desired {
             }
             // Known to the agent for its own sake; nothing here depends on them.
             Change::IpPoolRemove(_) | Change::Host(_) | Change::HostRemove(_) => {}
-            Change::HostEndpoint(_) | Change::HostEndpointRemove(_) => return Err(unsupported("", "host endpoints")),
-            Change::TunnelEndpoint(_) | Change::TunnelEndpointRemove(_) => return Err(unsupported("", "VXLAN")),
+            Change::HostEndpoint(_) | Change::HostEndpointRemove(_) => {
+                return Err(unsupported("", "host endpoints"));
+            }
+            Change::TunnelEndpoint(_) | Change::TunnelEndpointRemove(_) => {
+                return Err(unsupported("", "VXLAN"));
+            }
             Change::Service(_) | Change::ServiceRemove(_) => return Err(unsupported("", "services")),
-            Change::WireguardPeer(_) | Change::WireguardPeerRemove(_) => return Err(unsupported("", "WireGuard")),
+            Change::WireguardPeer(_) | Change::WireguardPeerRemove(_) => {
+                return Err(unsupported("", "WireGuard"));
+            }
         }
         Ok(())
     }
@@ -262,14 +270,17 @@ impl Desired {
 
     fn apply_delta(&mut self, delta: pb::IpSetDelta) -> Result<(), FieldError> {
         let set = self.ip_sets.get_mut(&delta.id);
-        let set = set.ok_or_else(|| FieldError::new("id", "no such set; send it whole before its changes"))?;
+        let set =
+            set.ok_or_else(|| FieldError::new("id", "no such set; send it whole before its changes"))?;
         let kind = match **set {
             SetMembers::Ip(_) => pb::ip_set::Type::Ip,
             SetMembers::Net(_) => pb::ip_set::Type::Net,
             SetMembers::IpPort(_) => pb::ip_set::Type::IpAndPort,
         };
-        let added = convert::members(kind, &delta.added.unwrap_or_default()).map_err(|e| e.within("added"))?;
-        let removed = convert::members(kind, &delta.removed.unwrap_or_default()).map_err(|e| e.within("removed"))?;
+        let added =
+            convert::members(kind, &delta.added.unwrap_or_default()).map_err(|e| e.within("added"))?;
+        let removed =
+            convert::members(kind, &delta.removed.unwrap_or_default()).map_err(|e| e.within("removed"))?;
         fn changed<T: Ord + Copy>(old: &[T], removed: &[T], added: &[T]) -> Vec<T> {
             let mut members: BTreeSet<T> = old.iter().copied().collect();
             members.retain(|member| !removed.contains(member));
@@ -277,7 +288,9 @@ impl Desired {
             members.into_iter().collect()
         }
         let next = match (&**set, &removed, &added) {
-            (SetMembers::Ip(old), SetMembers::Ip(gone), SetMembers::Ip(new)) => SetMembers::Ip(changed(old, gone, new)),
+            (SetMembers::Ip(old), SetMembers::Ip(gone), SetMembers::Ip(new)) => {
+                SetMembers::Ip(changed(old, gone, new))
+            }
             (SetMembers::Net(old), SetMembers::Net(gone), SetMembers::Net(new)) => {
                 SetMembers::Net(changed(old, gone, new))
             }
@@ -306,8 +319,10 @@ fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {
     let tier = |(at, tier): (usize, &pb::TierBinding)| {
         let ids = |field: &str, ids: &[pb::PolicyId]| {
             let each = ids.iter().enumerate();
-            each.map(|(k, id)| convert::policy_id(Some(id)).map_err(|e| e.within(format!("tiers[{at}].{field}[{k}]"))))
-                .collect::<Result<Vec<_>, _>>()
+            each.map(|(k, id)| {
+                convert::policy_id(Some(id)).map_err(|e| e.within(format!("tiers[{at}].{field}[{k}]")))
+            })
+            .collect::<Result<Vec<_>, _>>()
         };
         Ok(Tier {
             name: tier.name.as_str().into(),
@@ -402,7 +417,9 @@ fn describe(change: &Change) -> String {
             None => "service".into(),
         },
         Change::ServiceRemove(id) => format!("service {}/{}", id.namespace, id.name),
-        Change::Host(pb::HostMetadata { hostname, .. }) | Change::HostRemove(hostname) => format!("host {hostname}"),
+        Change::Host(pb::HostMetadata { hostname, .. }) | Change::HostRemove(hostname) => {
+            format!("host {hostname}")
+        }
         Change::Config(_) => "config".into(),
         Change::WireguardPeer(pb::WireguardPeer { node, .. }) | Change::WireguardPeerRemove(node) => {
             format!("WireGuard peer {node}")

@@ -13,7 +13,8 @@ pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::Explai
     let query = query(request)?;
     let (src, dst) = (query.key.src, query.key.dst);
     let judge = |addr: Addr, direction| {
-        let endpoint = state.desired().endpoints.values().find(|e| e.nets.iter().any(|net| net.contains(addr)))?;
+        let endpoint =
+            state.desired().endpoints.values().find(|e| e.nets.iter().any(|net| net.contains(addr)))?;
         Some(judge(state, endpoint, direction, &query))
     };
     let egress = judge(src, Direction::Egress);
@@ -53,7 +54,8 @@ fn judge(state: &State, endpoint: &Endpoint, direction: Direction, query: &Query
     let explained =
         state.endpoint_index(&endpoint.id).and_then(|index| state.policy().explain(index, direction, query));
     let Some(explained) = explained.filter(|_| endpoint.active) else {
-        let minimal_match = if endpoint.active { "no policy is held for it" } else { "the endpoint is switched off" };
+        let minimal_match =
+            if endpoint.active { "no policy is held for it" } else { "the endpoint is switched off" };
         return pb::Direction {
             endpoint: name,
             verdict: "deny".into(),

@@ -1,13 +1,13 @@
 //! Opens and closes the devices of interfaces, and tells workers to serve them.
 
 use super::state::{Facts, Purpose};
+use crate::graph::NodeCounters;
 use crate::io::Device;
 use crate::io::af_xdp::{AfXdp, Attachment, Options, Program, RingSizes, Role};
 use crate::io::netlink::{Address, Link};
 use crate::io::tap::Tap;
 use crate::net::{IfId, Mac, Prefix, WorkerId};
 use crate::nodes::{Event, WorkerCounters};
-use crate::graph::NodeCounters;
 use crate::packet::{Frames, Vector};
 use crate::worker::{Command, Port, PortCounters, Returned, Rings, Wake};
 use crossbeam::queue::ArrayQueue;
@@ -120,8 +120,8 @@ impl Ports {
             Purpose::Uplink { .. } | Purpose::Workload(_) => {
                 let role =
                     if matches!(purpose, Purpose::Workload(_)) { Role::Workload } else { Role::Uplink };
-                let program =
-                    Program::attach(&link.name, role, self.options.generic_only).map_err(|e| e.to_string())?;
+                let program = Program::attach(&link.name, role, self.options.generic_only)
+                    .map_err(|e| e.to_string())?;
                 let mut options = self.options.af_xdp;
                 if role == Role::Workload {
                     let size = self.options.workload_ring;
@@ -130,8 +130,8 @@ impl Ports {
                 self.admit(program.queues(), options.rings.rx)?;
                 let mut mode = String::new();
                 for queue in 0..program.queues() {
-                    let device = AfXdp::open(&program, queue, &self.frames, &options)
-                        .map_err(|e| e.to_string())?;
+                    let device =
+                        AfXdp::open(&program, queue, &self.frames, &options).map_err(|e| e.to_string())?;
                     let granted = device.granted();
                     let copy = if granted.zerocopy { "zero-copy" } else { "copy" };
                     let place = match granted.attachment {
@@ -219,7 +219,9 @@ impl Ports {
     pub fn forget_flows(&self, prefixes: &[Prefix]) {
         for at in 0..self.workers.len() {
             if self.tell(at, Command::Forget(prefixes.into())).is_err() {
-                tracing::warn!("W002 a worker's command ring is full; flows of removed endpoints live on until they idle out");
+                tracing::warn!(
+                    "W002 a worker's command ring is full; flows of removed endpoints live on until they idle out"
+                );
             }
         }
     }

@@ -45,7 +45,10 @@ type Responses = Pin<Box<dyn Stream<Item = Result<pb::SyncResponse, Status>> + S
 impl Dataplane for Service {
     type SyncStream = Responses;
 
-    async fn sync(&self, request: tonic::Request<Streaming<pb::SyncRequest>>) -> Result<Response<Responses>, Status> {
+    async fn sync(
+        &self,
+        request: tonic::Request<Streaming<pb::SyncRequest>>,
+    ) -> Result<Response<Responses>, Status> {
         let (reply, begun) = oneshot::channel();
         self.ask(Request::Begin(reply)).await?;
         let begun = begun.await.map_err(|_| Status::unavailable("the dataplane is shutting down"))?;
@@ -62,7 +65,10 @@ impl Dataplane for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
-    async fn get_status(&self, _: tonic::Request<pb::GetStatusRequest>) -> Result<Response<pb::Status>, Status> {
+    async fn get_status(
+        &self,
+        _: tonic::Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::Status>, Status> {
         self.look(Shell::status).await.map(Response::new)
     }
 
@@ -74,7 +80,10 @@ impl Dataplane for Service {
         Ok(Response::new(pb::ListInterfacesResponse { interfaces }))
     }
 
-    async fn get_runtime(&self, _: tonic::Request<pb::GetRuntimeRequest>) -> Result<Response<pb::Runtime>, Status> {
+    async fn get_runtime(
+        &self,
+        _: tonic::Request<pb::GetRuntimeRequest>,
+    ) -> Result<Response<pb::Runtime>, Status> {
         self.look(|shell| shell.runtime()).await.map(Response::new)
     }
 
@@ -86,7 +95,10 @@ impl Dataplane for Service {
         Ok(Response::new(pb::ListDropsResponse { drops }))
     }
 
-    async fn explain(&self, request: tonic::Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+    async fn explain(
+        &self,
+        request: tonic::Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
         let request = request.into_inner();
         let explained = self.look(move |shell| shell.explain(&request)).await?;
         explained.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))

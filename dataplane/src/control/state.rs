@@ -3,12 +3,14 @@
 
 use super::convert::FieldError;
 use super::desired::{Desired, Endpoint, EndpointId, ObjectError, SetNames, Target};
-use crate::fib::{Fib, Interface, Interfaces, Neighbours, Probe, Role, RouteEntry, RouteTarget, Source, Workload};
+use crate::fib::{
+    Fib, Interface, Interfaces, Neighbours, Probe, Role, RouteEntry, RouteTarget, Source, Workload,
+};
 use crate::net::{Addr, Generation, IfId, Mac, Nanos, Prefix, WorkerId};
 use crate::nodes::Event;
 use crate::policy::{
-    Action as RuleAction, Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, PolicyTree, Rule,
-    RuleList, SetId, SetTable, TableError, TierList,
+    Action as RuleAction, Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable,
+    PolicyTree, Rule, RuleList, SetId, SetTable, TableError, TierList,
 };
 use crate::snapshot::{Publisher, Snapshot};
 use crate::wire::{arp, ethernet, nd};
@@ -127,7 +129,12 @@ impl State {
     }
 
     /// Applies a transaction whole, or refuses it whole and leaves everything as it was.
-    pub fn commit(&mut self, changes: Vec<pb::Change>, commit: &pb::Commit, now: Nanos) -> Result<(), Vec<ObjectError>> {
+    pub fn commit(
+        &mut self,
+        changes: Vec<pb::Change>,
+        commit: &pb::Commit,
+        now: Nanos,
+    ) -> Result<(), Vec<ObjectError>> {
         let (mut next, mut fresh, mut sets) = (self.desired.clone(), self.fresh.clone(), self.sets.clone());
         let mut errors = vec![];
         for change in changes {
@@ -211,8 +218,9 @@ impl State {
 
     /// Trees that no worker judges by any more, for their last counts.
     pub fn take_retired_trees(&mut self) -> Vec<Arc<PolicyTree>> {
-        let (free, held) =
-            std::mem::take(&mut self.retired_trees).into_iter().partition(|tree| Arc::strong_count(tree) == 1);
+        let (free, held) = std::mem::take(&mut self.retired_trees)
+            .into_iter()
+            .partition(|tree| Arc::strong_count(tree) == 1);
         self.retired_trees = held;
         free
     }
@@ -237,9 +245,10 @@ impl State {
     /// there. VLANs are not among them: their carrier is.
     pub fn wanted(&self) -> impl Iterator<Item = (IfId, &Arc<str>, &Purpose, bool)> {
         let carries = |slot: &&Slot| !matches!(slot.purpose, Purpose::Uplink { vlan: Some(_) });
-        self.slots.iter().filter(move |(_, slot)| carries(slot)).map(|(id, slot)| {
-            (*id, &slot.name, &slot.purpose, slot.facts.is_some())
-        })
+        self.slots
+            .iter()
+            .filter(move |(_, slot)| carries(slot))
+            .map(|(id, slot)| (*id, &slot.name, &slot.purpose, slot.facts.is_some()))
     }
 
     /// An interface is there and served, or what is known of it has changed.
@@ -278,13 +287,15 @@ impl State {
     /// The VLANs that are wanted on a carrier.
     pub fn vlans_on(&self, carrier: IfId) -> Vec<(IfId, Arc<str>)> {
         let Some(name) = self.slots.get(&carrier).map(|slot| slot.name.clone()) else { return vec![] };
-        let on = |slot: &Slot| matches!(&slot.purpose, Purpose::Uplink { vlan: Some((of, _)) } if *of == name);
+        let on =
+            |slot: &Slot| matches!(&slot.purpose, Purpose::Uplink { vlan: Some((of, _)) } if *of == name);
         self.slots.iter().filter(|(_, slot)| on(slot)).map(|(id, slot)| (*id, slot.name.clone())).collect()
     }
 
     /// Destinations that an uplink should leave to us: the workloads' addresses.
     pub fn ours(&self) -> Vec<Prefix> {
-        let nets: BTreeSet<Prefix> = self.desired.endpoints.values().flat_map(|e| e.nets.iter().copied()).collect();
+        let nets: BTreeSet<Prefix> =
+            self.desired.endpoints.values().flat_map(|e| e.nets.iter().copied()).collect();
         nets.into_iter().collect()
     }
 
@@ -373,7 +384,8 @@ impl State {
 
     /// The endpoint's interface is there and served.
     pub fn endpoint_up(&self, id: &EndpointId) -> bool {
-        let slot = self.slots.values().find(|slot| matches!(&slot.purpose, Purpose::Workload(of) if of == id));
+        let slot =
+            self.slots.values().find(|slot| matches!(&slot.purpose, Purpose::Workload(of) if of == id));
         slot.is_some_and(|slot| slot.up)
     }
 
@@ -395,7 +407,9 @@ impl State {
         });
         self.endpoints.retain(|id, _| desired.contains_key(id));
         for (id, endpoint) in &desired {
-            let Some(interface) = self.slot(&endpoint.interface, Purpose::Workload(id.clone())) else { continue };
+            let Some(interface) = self.slot(&endpoint.interface, Purpose::Workload(id.clone())) else {
+                continue;
+            };
             if let Some(mac) = endpoint.mac {
                 for net in &endpoint.nets {
                     self.neighbours.learn(interface, net.addr(), mac, Source::Static, now);
@@ -520,8 +534,10 @@ impl State {
                 table[id.0 as usize] = Some(Arc::new(set));
             }
         }
-        let refuse =
-            |object: String, why: &dyn std::fmt::Display| ObjectError { object, error: FieldError::new("", why) };
+        let refuse = |object: String, why: &dyn std::fmt::Display| ObjectError {
+            object,
+            error: FieldError::new("", why),
+        };
         let known: BTreeSet<SetId> =
             sets.iter().filter(|(name, _)| desired.ip_sets.contains_key(*name)).map(|(_, id)| id).collect();
         let table = SetTable::new(table).map_err(|e| refuse("IP sets".into(), &e))?;
@@ -533,7 +549,9 @@ impl State {
                 rule_list(desired, &known, endpoint, Direction::Ingress),
                 rule_list(desired, &known, endpoint, Direction::Egress),
             );
-            bound.map_err(|e: TableError| refuse(format!("policy of workload endpoint {}", endpoint.name), &e))?;
+            bound.map_err(|e: TableError| {
+                refuse(format!("policy of workload endpoint {}", endpoint.name), &e)
+            })?;
         }
         Ok(builder.finish())
     }
@@ -569,7 +587,12 @@ impl State {
 }
 
 /// All that judges one direction of an endpoint. What is missing denies.
-fn rule_list(desired: &Desired, known: &BTreeSet<SetId>, endpoint: &Endpoint, direction: Direction) -> RuleList {
+fn rule_list(
+    desired: &Desired,
+    known: &BTreeSet<SetId>,
+    endpoint: &Endpoint,
+    direction: Direction,
+) -> RuleList {
     let deny: Arc<[Rule]> = Arc::new([Rule::any(RuleAction::Deny)]);
     let or_deny = |rules: Option<&Arc<[Rule]>>| match rules {
         Some(rules) => {
@@ -582,7 +605,8 @@ fn rule_list(desired: &Desired, known: &BTreeSet<SetId>, endpoint: &Endpoint, di
         let ids = if direction == Direction::Ingress { &tier.ingress } else { &tier.egress };
         let policies = ids.iter().map(|id| {
             let policy = desired.policies.get(id);
-            let rules = policy.map(|p| if direction == Direction::Ingress { &p.inbound } else { &p.outbound });
+            let rules =
+                policy.map(|p| if direction == Direction::Ingress { &p.inbound } else { &p.outbound });
             ListedPolicy { id: id.clone(), rules: or_deny(rules) }
         });
         TierList { name: tier.name.clone(), default: tier.default, policies: policies.collect() }

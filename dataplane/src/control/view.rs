@@ -25,7 +25,8 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
         }
     });
     let workers: Vec<_> = workers.collect();
-    let sum = |of: fn(&WorkerCounters) -> u64| ports.workers().iter().map(|end| of(&end.counters)).sum::<u64>();
+    let sum =
+        |of: fn(&WorkerCounters) -> u64| ports.workers().iter().map(|end| of(&end.counters)).sum::<u64>();
     let frames = ports.frames();
     pb::Status {
         version: env!("CARGO_PKG_VERSION").into(),

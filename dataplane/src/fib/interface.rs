@@ -91,8 +91,7 @@ impl Interfaces {
     /// The address that workloads have as their IPv4 gateway, on every link.
     pub const GATEWAY_V4: Addr = Addr::v4([169, 254, 1, 1]);
     /// The same for IPv6: made of the address ee:ee:ee:ee:ee:ee that Calico gives host-side links.
-    pub const GATEWAY_V6: Addr =
-        Addr::from_bits(0xfe80 << 112 | 0xecee_eeff_feee_eeee);
+    pub const GATEWAY_V6: Addr = Addr::from_bits(0xfe80 << 112 | 0xecee_eeff_feee_eeee);
     /// Our end of the host port.
     pub const HOST_PORT_MAC: Mac = Mac([0x02, b'm', b'a', b'r', b'g', b'y']);
 

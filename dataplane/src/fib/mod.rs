@@ -118,9 +118,7 @@ impl Fib {
         for interface in interfaces.iter() {
             for (addr, len) in &interface.addresses {
                 if interface.role == Role::Uplink && !addr.is_link_local() {
-                    table
-                        .entry(Prefix::truncate(*addr, *len))
-                        .or_insert(Target::Connected(interface.id));
+                    table.entry(Prefix::truncate(*addr, *len)).or_insert(Target::Connected(interface.id));
                 }
                 table.insert(Prefix::host(*addr), Target::Hop(local(*addr)));
             }

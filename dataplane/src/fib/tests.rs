@@ -87,16 +87,10 @@ fn every_kind_of_route() {
 
 #[test]
 fn the_host_port_takes_what_is_local() {
-    let interfaces = Interfaces::new([
-        interface(0, Role::Uplink, &[("192.168.0.1", 24)]),
-        interface(1, Role::Host, &[]),
-    ]);
-    let fib = Fib::build(
-        &[route("10.0.0.1/32", RouteTarget::Local)],
-        &interfaces,
-        &Neighbours::default(),
-    )
-    .unwrap();
+    let interfaces =
+        Interfaces::new([interface(0, Role::Uplink, &[("192.168.0.1", 24)]), interface(1, Role::Host, &[])]);
+    let fib =
+        Fib::build(&[route("10.0.0.1/32", RouteTarget::Local)], &interfaces, &Neighbours::default()).unwrap();
     for dst in ["192.168.0.1", "10.0.0.1"] {
         let Hop::Adjacency(index) = fib.lookup(addr(dst)) else { panic!("{dst}") };
         assert_eq!(fib.adjacency(index).unwrap().tx_if, IfId(1));

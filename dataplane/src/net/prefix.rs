@@ -92,6 +92,7 @@ impl Prefix {
 
     /// 0 to 32 for IPv4, 0 to 128 for IPv6.
     #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "the length of a prefix, not of a collection")]
     pub const fn len(self) -> u8 {
         self.len
     }

@@ -46,7 +46,9 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<ArpNext, DropReas
     match &interface.role {
         Role::Workload(workload) if !probe && !workload.owns(asked.sender) => return Err(DropReason::BadArp),
         // Somebody uses an address of ours: not to be believed.
-        _ if interface.addresses.iter().any(|(own, _)| *own == asked.sender) => return Err(DropReason::BadArp),
+        _ if interface.addresses.iter().any(|(own, _)| *own == asked.sender) => {
+            return Err(DropReason::BadArp);
+        }
         _ => {}
     }
     if !probe {

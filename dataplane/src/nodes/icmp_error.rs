@@ -46,7 +46,9 @@ impl IcmpError {
     fn answer(&mut self, world: &mut World, packet: &mut Packet<'_>) -> Option<IcmpErrorNext> {
         let error = self.error(world, packet)?;
         let proto = packet.meta.proto;
-        if proto.is_icmp() && (icmp::is_error(proto, packet.meta.icmp) || !icmp::is_echo(proto, packet.meta.icmp)) {
+        if proto.is_icmp()
+            && (icmp::is_error(proto, packet.meta.icmp) || !icmp::is_echo(proto, packet.meta.icmp))
+        {
             return None;
         }
         let snapshot = world.snapshot.clone();

@@ -48,7 +48,8 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<NdNext, DropReaso
         return Err(DropReason::NotAnswered);
     }
     let ip = ip6::Header::parse(packet.l3()).map_err(|_| DropReason::BadNd)?;
-    let message = nd::Neighbour::parse(ip.src, ip.dst, ip.hop_limit, packet.l4()).map_err(|_| DropReason::BadNd)?;
+    let message =
+        nd::Neighbour::parse(ip.src, ip.dst, ip.hop_limit, packet.l4()).map_err(|_| DropReason::BadNd)?;
 
     // Whose link address the message tells.
     let told = if message.kind == nd::SOLICITATION { ip.src } else { message.target };

@@ -4,10 +4,10 @@ use super::{UNRESOLVED, World};
 use crate::arcs;
 use crate::fib::{Hop, Interface, Role};
 use crate::graph::Node;
+use crate::net::{Addr, IfId};
 use crate::packet::{DropReason, Packet, PacketFlags};
 use crate::snapshot::{Established, Snapshot};
 use crate::wire::read;
-use crate::net::{Addr, IfId};
 
 arcs! {
     /// The ways out of [`Route`].
@@ -59,7 +59,8 @@ impl Node<World> for Route {
                 return RouteNext::IcmpError;
             }
         };
-        if let Some(reason) = closed(snapshot, meta.rx_if, snapshot.interfaces.get(meta.tx_if)) {
+        let live = meta.flags.has(PacketFlags::HIT) || meta.flags.has(PacketFlags::RELATED);
+        if let Some(reason) = closed(snapshot, meta.rx_if, snapshot.interfaces.get(meta.tx_if), live) {
             meta.drop = reason;
             return RouteNext::Drop;
         }
@@ -88,9 +89,9 @@ fn from_workload(snapshot: &Snapshot, rx_if: IfId) -> bool {
     snapshot.interfaces.get(rx_if).is_some_and(|interface| interface.workload().is_some())
 }
 
-/// Why the way out may not be used, if it may not.
+/// Why the way out may not be used, if it may not. `live`: for a flow that has begun.
 #[inline]
-fn closed(snapshot: &Snapshot, rx_if: IfId, out: Option<&Interface>) -> Option<DropReason> {
+fn closed(snapshot: &Snapshot, rx_if: IfId, out: Option<&Interface>, live: bool) -> Option<DropReason> {
     match out {
         None => Some(DropReason::DeviceGone),
         Some(interface) if !interface.up => Some(DropReason::InterfaceDown),
@@ -98,7 +99,7 @@ fn closed(snapshot: &Snapshot, rx_if: IfId, out: Option<&Interface>) -> Option<D
             Some(DropReason::EndpointInactive)
         }
         Some(Interface { role: Role::Host, .. })
-            if from_workload(snapshot, rx_if) && !snapshot.endpoint_to_host =>
+            if !live && !snapshot.endpoint_to_host && from_workload(snapshot, rx_if) =>
         {
             Some(DropReason::EndpointToHost)
         }

@@ -63,7 +63,7 @@ reasons! {
     NeighbourQueueFull = "neighbour-queue-full": "Too many packets already wait for an answer to ARP or neighbour discovery.",
     HandoffFull = "handoff-full": "The ring to the worker that owns the flow is full: that worker is overloaded.",
     TxFull = "tx-full": "The interface's transmit ring is full: its receiver is slower than we are.",
-    TxOversized = "tx-oversized": "The packet does not fit what the device can send.",
+    TxOversized = "tx-oversized": "The packet is longer, or shorter, than what the device can send.",
     NoFrames = "no-frames": "No free frame was left for a packet of our own. Raise --frames.",
     DeviceGone = "device-gone": "The packet was on its way to an interface that was removed.",
     InjectedFault = "injected-fault": "Dropped on purpose, by the fault-injecting device of a test.",

@@ -51,7 +51,19 @@ impl Worker {
         let (graph, entries) = pipeline(ticks);
         let ports = Vec::with_capacity(world.outboxes.len());
         let (input, spare) = (Vector::default(), Vector::default());
-        Self { world, graph, entries, pool, reader, ports, rings, input, spare, counted: Nanos(0), forgetting: None }
+        Self {
+            world,
+            graph,
+            entries,
+            pool,
+            reader,
+            ports,
+            rings,
+            input,
+            spare,
+            counted: Nanos(0),
+            forgetting: None,
+        }
     }
 
     /// Does all there is to do at `now`. Returns how many packets there were.
@@ -95,7 +107,9 @@ impl Worker {
 
     /// Nothing is waiting that no device would announce.
     pub fn may_sleep(&self) -> bool {
-        self.forgetting.is_none() && self.rings.commands.is_empty() && self.world.inboxes[usize::from(self.world.me.0)].is_empty()
+        self.forgetting.is_none()
+            && self.rings.commands.is_empty()
+            && self.world.inboxes[usize::from(self.world.me.0)].is_empty()
     }
 
     /// The ports.
@@ -129,9 +143,10 @@ impl Worker {
     fn forget(&mut self) {
         let Some(forgetting) = &mut self.forgetting else { return };
         let of = |addr| forgetting.prefixes.iter().any(|prefix| prefix.contains(addr));
-        let (_, next) = self.world.flows.remove_where(forgetting.cursor, FORGET_BUDGET, self.world.now, |flow| {
-            of(flow.key.src) || of(flow.key.dst)
-        });
+        let (_, next) =
+            self.world.flows.remove_where(forgetting.cursor, FORGET_BUDGET, self.world.now, |flow| {
+                of(flow.key.src) || of(flow.key.dst)
+            });
         match next {
             Some(cursor) => forgetting.cursor = cursor,
             None => {
@@ -245,14 +260,18 @@ impl Worker {
     fn run(&mut self) {
         self.graph.run(&mut self.world, &mut self.pool);
         for port in &mut self.ports {
-            let Some(Some(outbox)) = self.world.outboxes.get_mut(usize::from(port.interface.0)) else { continue };
+            let Some(Some(outbox)) = self.world.outboxes.get_mut(usize::from(port.interface.0)) else {
+                continue;
+            };
             if outbox.is_empty() {
                 continue;
             }
-            let before = outbox.len();
-            port.device.transmit(&mut self.pool, outbox, self.world.now);
-            self.world.counters.tx.add((before - outbox.len()) as u64);
-            // A second queue of the interface may have room.
+            // What is left may fit a second queue of the interface, the next port.
+            let outcome = port.device.transmit(&mut self.pool, outbox, self.world.now);
+            let counters = &self.world.counters;
+            counters.tx.add(outcome.sent.into());
+            counters.dropped(DropReason::TxOversized).add(outcome.unsendable.into());
+            counters.dropped(DropReason::InjectedFault).add(outcome.faulted.into());
         }
         self.drop_unsent();
     }

@@ -2,8 +2,9 @@
 
 use crate::graph::{At, Builder, Graph};
 use crate::nodes::{
-    Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Handoff, Hold, IcmpError, IcmpErrorNext, Nd,
-    NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite, RewriteNext, Route, RouteNext, Tx, World,
+    Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Handoff, Hold, IcmpError,
+    IcmpErrorNext, Nd, NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite, RewriteNext, Route,
+    RouteNext, Tx, World,
 };
 
 /// Where packets enter the graph.

@@ -83,7 +83,8 @@ impl Thread {
         let stop = Arc::new(AtomicBool::new(false));
         let wake = parts.wakes[usize::from(me)].clone();
         let told = stop.clone();
-        let handle = std::thread::Builder::new().name(format!("worker-{me}")).spawn(move || run(parts, &told))?;
+        let handle =
+            std::thread::Builder::new().name(format!("worker-{me}")).spawn(move || run(parts, &told))?;
         Ok(Self { stop, wake, handle })
     }
 

@@ -63,10 +63,9 @@ fn ports() -> impl Strategy<Value = Vec<PortRange>> {
 }
 
 /// Mostly `None` or empty: rules that say everything match nothing.
-fn seldom<S: Strategy>(some: S, none: S::Value) -> impl Strategy<Value = S::Value>
+fn seldom<S>(some: S, none: S::Value) -> impl Strategy<Value = S::Value>
 where
-    S::Value: Clone + 'static,
-    S: 'static,
+    S: Strategy<Value: Clone + 'static> + 'static,
 {
     prop_oneof![4 => Just(none), 1 => some]
 }

@@ -1,0 +1,301 @@
+//! The XDP programs that decide which frames of an interface are ours (`xdp.bpf.c`).
+
+use crate::io::ifreq::{Interface, Queues};
+use crate::net::Prefix;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{MapData, MapError, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramError as AyaError, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What an interface is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The host's end of a workload's veth: every frame is ours, and dropped without a socket.
+    Workload,
+    /// The host uses it too: only packets to [`Program::set_ours`] are ours, and those are
+    /// dropped without a socket. All others go to the kernel.
+    Uplink,
+}
+
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// In the driver.
+    Native,
+    /// In the network stack, after the kernel made a packet of its own of the frame: slower.
+    Generic,
+}
+
+/// Why a program is not attached, or does not know a prefix.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// There is no such interface, or it does not answer.
+    #[error("interface {interface}: {source}")]
+    Interface {
+        /// Its name.
+        interface: String,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// Someone else's program is there.
+    #[error(
+        "interface {interface} has another XDP program; see `bpftool net`, and remove it with \
+         `ip link set dev {interface} xdp off`, or end the process that holds it"
+    )]
+    Taken {
+        /// Its name.
+        interface: String,
+    },
+    /// The program cannot be tied to our life, so it could outlive us.
+    #[error("interface {interface}: the kernel has no links for XDP programs; Linux 5.9 or later is needed")]
+    NoLink {
+        /// Its name.
+        interface: String,
+    },
+    /// Neither of the two ways to attach.
+    #[error(
+        "interface {interface}: no XDP program can be attached, in the driver: {native}; \
+         in the stack: {generic}"
+    )]
+    Attach {
+        /// Its name.
+        interface: String,
+        /// The kernel's word.
+        native: String,
+        /// The kernel's word.
+        generic: String,
+    },
+    /// The kernel takes neither the program nor its maps.
+    #[error(
+        "interface {interface}: cannot load the XDP program: {reason}; it needs CAP_BPF and CAP_NET_ADMIN, \
+         or CAP_SYS_ADMIN"
+    )]
+    Load {
+        /// Its name.
+        interface: String,
+        /// The kernel's word.
+        reason: String,
+    },
+    /// A prefix was not added or removed; the others of the same call may have been.
+    #[error("interface {interface}: prefix {prefix}: {reason} (at most 65536 prefixes of a family)")]
+    Prefix {
+        /// Its name.
+        interface: String,
+        /// Which.
+        prefix: Prefix,
+        /// The kernel's word.
+        reason: String,
+    },
+    /// A socket cannot be entered.
+    #[error("interface {interface}: socket of queue {queue}: {reason}")]
+    Socket {
+        /// Its name.
+        interface: String,
+        /// Receive queue.
+        queue: u32,
+        /// The kernel's word.
+        reason: String,
+    },
+}
+
+/// A program attached to an interface, until it is dropped or the process ends.
+pub struct Program {
+    interface: String,
+    index: u32,
+    attachment: Attachment,
+    queues: Queues,
+    partial_checksums: bool,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    sockets: XskMap<MapData>,
+    ours4: LpmTrie<MapData, [u8; 4], u8>,
+    ours6: LpmTrie<MapData, [u8; 16], u8>,
+    ours: BTreeSet<Prefix>,
+    _link: FdLink,
+    _loaded: Ebpf,
+}
+
+impl Program {
+    /// Attaches the program for `role`: in the driver where that goes and `generic_only` does
+    /// not forbid it, else in the stack.
+    pub fn attach(interface: &str, role: Role, generic_only: bool) -> Result<Arc<Self>, ProgramError> {
+        let failed = |source| ProgramError::Interface { interface: interface.into(), source };
+        let facts = Interface::named(interface).map_err(failed)?;
+        let index = facts.index().map_err(failed)?;
+        let queues = facts.queues();
+
+        let load = |reason: String| ProgramError::Load { interface: interface.into(), reason };
+        let mut loaded = EbpfLoader::new()
+            .map_max_entries("sockets", queues.max)
+            .load(OBJECT)
+            .map_err(|e| load(chain(&e)))?;
+        let name = match role {
+            Role::Workload => "workload",
+            Role::Uplink => "uplink",
+        };
+        let program: &mut Xdp = loaded
+            .program_mut(name)
+            .ok_or_else(|| load(format!("no program {name}")))?
+            .try_into()
+            .map_err(|e: AyaError| load(chain(&e)))?;
+        program.load().map_err(|e| load(chain(&e)))?;
+        let (link, attachment) = attach(program, interface, index, generic_only)?;
+
+        let mut map = |name| loaded.take_map(name).ok_or_else(|| load(format!("no map {name}")));
+        let (sockets, ours4, ours6) = (map("sockets")?, map("ours4")?, map("ours6")?);
+        let wrong = |e: MapError| load(chain(&e));
+        let inner = Inner {
+            sockets: sockets.try_into().map_err(wrong)?,
+            ours4: ours4.try_into().map_err(wrong)?,
+            ours6: ours6.try_into().map_err(wrong)?,
+            ours: BTreeSet::new(),
+            _link: link,
+            _loaded: loaded,
+        };
+        Ok(Arc::new(Self {
+            interface: interface.into(),
+            index,
+            attachment,
+            queues,
+            partial_checksums: facts.is_virtual(),
+            inner: Mutex::new(inner),
+        }))
+    }
+
+    /// Makes `prefixes` the ones that are ours. Prefixes that stay are ours throughout, and new
+    /// ones are added before old ones go. After an error some may be missing: call again.
+    pub fn set_ours(&self, prefixes: &[Prefix]) -> Result<(), ProgramError> {
+        let mut inner = self.inner();
+        let wanted: BTreeSet<Prefix> = prefixes.iter().copied().collect();
+        let failed = |prefix, e: MapError| ProgramError::Prefix {
+            interface: self.interface.clone(),
+            prefix,
+            reason: chain(&e),
+        };
+        for &prefix in wanted.iter() {
+            if !inner.ours.contains(&prefix) {
+                inner.add(prefix).map_err(|e| failed(prefix, e))?;
+                inner.ours.insert(prefix);
+            }
+        }
+        let gone: Vec<Prefix> = inner.ours.difference(&wanted).copied().collect();
+        for prefix in gone {
+            inner.remove(prefix).map_err(|e| failed(prefix, e))?;
+            inner.ours.remove(&prefix);
+        }
+        Ok(())
+    }
+
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The kernel's number of the interface.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Where the program runs.
+    pub fn attachment(&self) -> Attachment {
+        self.attachment
+    }
+
+    /// Receive queues of the interface. Each needs a socket: frames of a queue without one are
+    /// dropped.
+    pub fn queues(&self) -> u32 {
+        self.queues.current
+    }
+
+    /// A local stack may have left checksums of this interface's frames to hardware that is
+    /// not there.
+    pub(super) fn has_partial_checksums(&self) -> bool {
+        self.partial_checksums
+    }
+
+    /// Frames of `queue` go to `socket` from now on, until it is closed.
+    pub(super) fn enter(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), ProgramError> {
+        self.inner().sockets.set(queue, socket, 0).map_err(|e| ProgramError::Socket {
+            interface: self.interface.clone(),
+            queue,
+            reason: chain(&e),
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn add(&mut self, prefix: Prefix) -> Result<(), MapError> {
+        let len = u32::from(prefix.len());
+        if prefix.is_v4() {
+            self.ours4.insert(&Key::new(len, prefix.addr().v4_octets()), 1, 0)
+        } else {
+            self.ours6.insert(&Key::new(len, prefix.addr().octets()), 1, 0)
+        }
+    }
+
+    fn remove(&mut self, prefix: Prefix) -> Result<(), MapError> {
+        let len = u32::from(prefix.len());
+        if prefix.is_v4() {
+            self.ours4.remove(&Key::new(len, prefix.addr().v4_octets()))
+        } else {
+            self.ours6.remove(&Key::new(len, prefix.addr().octets()))
+        }
+    }
+}
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp.bpf.o"));
+
+fn attach(
+    program: &mut Xdp,
+    interface: &str,
+    index: u32,
+    generic_only: bool,
+) -> Result<(FdLink, Attachment), ProgramError> {
+    let mut refused = Vec::with_capacity(2);
+    for (mode, attachment) in [(XdpMode::Driver, Attachment::Native), (XdpMode::Skb, Attachment::Generic)] {
+        if generic_only && attachment == Attachment::Native {
+            refused.push("not tried".to_owned());
+            continue;
+        }
+        match program.attach_to_if_index(index, mode).and_then(|id| program.take_link(id)) {
+            // Where the kernel has no links the library attaches by netlink, and that stays
+            // after our end; dropping its link here detaches it.
+            Ok(link) => match FdLink::try_from(link) {
+                Ok(link) => return Ok((link, attachment)),
+                Err(_) => return Err(ProgramError::NoLink { interface: interface.into() }),
+            },
+            Err(AyaError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::EBUSY) => {
+                return Err(ProgramError::Taken { interface: interface.into() });
+            }
+            Err(e) => refused.push(chain(&e)),
+        }
+    }
+    let generic = refused.pop().unwrap_or_default();
+    let native = refused.pop().unwrap_or_default();
+    Err(ProgramError::Attach { interface: interface.into(), native, generic })
+}
+
+/// An error with what caused it: the library's errors name only the call.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

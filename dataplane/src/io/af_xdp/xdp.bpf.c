@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which frames of an interface are the dataplane's. Two programs, one for each role; the
+// sockets stand in `sockets` under the receive queue that they are bound to.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAX_VLAN_TAGS 2
+
+struct prefix4 {
+	__u32 length;
+	__u8 address[4];
+};
+
+struct prefix6 {
+	__u32 length;
+	__u8 address[16];
+};
+
+// The loader sets the number of receive queues.
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct prefix4);
+	__type(value, __u8);
+} ours4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct prefix6);
+	__type(value, __u8);
+} ours6 SEC(".maps");
+
+// Without a socket the frame is dropped: what is for workloads never takes a way around policy.
+static __always_inline int to_socket(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+}
+
+// The host's end of a workload's veth: everything is ours.
+SEC("xdp")
+int workload(struct xdp_md *ctx)
+{
+	return to_socket(ctx);
+}
+
+// An interface that the host uses too: only packets to our prefixes are ours.
+SEC("xdp")
+int uplink(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	__u8 *at = (void *)(ethernet + 1);
+
+	if ((void *)at > end)
+		return XDP_PASS;
+	__be16 type = ethernet->h_proto;
+
+#pragma unroll
+	for (int tag = 0; tag < MAX_VLAN_TAGS; tag++) {
+		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(at + 4) > end)
+			return XDP_PASS;
+		type = *(__be16 *)(at + 2);
+		at += 4;
+	}
+
+	if (type == bpf_htons(ETH_P_IP)) {
+		struct prefix4 key = { .length = 32 };
+
+		if ((void *)(at + 20) > end)
+			return XDP_PASS;
+		__builtin_memcpy(key.address, at + 16, sizeof(key.address));
+		if (bpf_map_lookup_elem(&ours4, &key))
+			return to_socket(ctx);
+	} else if (type == bpf_htons(ETH_P_IPV6)) {
+		struct prefix6 key = { .length = 128 };
+
+		if ((void *)(at + 40) > end)
+			return XDP_PASS;
+		__builtin_memcpy(key.address, at + 24, sizeof(key.address));
+		if (bpf_map_lookup_elem(&ours6, &key))
+			return to_socket(ctx);
+	}
+	return XDP_PASS;
+}
+
+char _license[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,298 @@
+//! A whole dataplane in one thread, on a virtual clock, with wires in memory.
+//!
+//! It is the real thing but for the kernel: the same [`State`], [`Worker`]s, graph and devices
+//! as in the process, driven by [`Simulation::step`]. Tests, fuzzing and benchmarks use it.
+
+use crate::conntrack::{FlowHasher, Settings};
+use crate::control::{Action, Facts, ObjectError, Purpose, State};
+use crate::io::memory::{Memory, MemoryHandle};
+use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
+use crate::nodes::{Event, Inbox, Limits, World};
+use crate::packet::{Frames, Pool};
+use crate::snapshot::{Publisher, Snapshot};
+use crate::worker::{Command, Port, Returned, Rings, Worker};
+use margay_api::dataplane::v1 as pb;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Packets each direction of a wire holds.
+const WIRE: usize = 8192;
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Workers.
+    pub workers: u8,
+    /// Packet buffers.
+    pub frames: u32,
+    /// Flows a worker.
+    pub flows: u32,
+    /// Reads a counter for the cost of nodes.
+    pub ticks: fn() -> u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { workers: 1, frames: 8192, flows: 4096, ticks: || 0 }
+    }
+}
+
+/// The dataplane, its wires and its clock.
+pub struct Simulation {
+    /// The control side.
+    pub state: State,
+    /// The workers.
+    pub workers: Vec<Worker>,
+    /// What workers told since it was last emptied, neighbours' news excepted.
+    pub drops: Vec<Event>,
+    rings: Vec<Rings>,
+    wires: BTreeMap<String, (IfId, MemoryHandle)>,
+    frames: Arc<Frames>,
+    now: Nanos,
+    generation: u64,
+}
+
+/// Packets in, out and between, over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Received, or made here.
+    pub rx: u64,
+    /// Sent.
+    pub tx: u64,
+    /// Learned from.
+    pub punt: u64,
+    /// Dropped.
+    pub drops: u64,
+    /// Held, or between workers.
+    pub in_flight: u64,
+}
+
+impl Simulation {
+    /// Nothing attached, nothing desired. The clock stands at one second.
+    pub fn new(setup: Setup) -> Self {
+        let frames = Frames::new(setup.frames, 2048, false).expect("the setup's frames are within bounds");
+        let count = usize::from(setup.workers);
+        let mut publisher = Publisher::new(Snapshot::empty(count));
+        let inboxes: Arc<[Inbox]> = (0..count).map(|_| Inbox::new(1024)).collect();
+        let limits =
+            Limits { flows: Settings { sessions: setup.flows, ..Settings::default() }, interfaces: 256 };
+        let (mut workers, mut rings) = (vec![], vec![]);
+        for id in (0..setup.workers).map(WorkerId) {
+            let mut reader = publisher.reader();
+            let first = reader.first();
+            let hasher = FlowHasher::new([1, 2, 3, 4]);
+            let world = World::new(id, limits, hasher, first, inboxes.clone()).expect("flows are above zero");
+            let ring = Rings::default();
+            let pool = Pool::new(frames.clone(), 1024);
+            workers.push(Worker::new(world, pool, reader, ring.clone(), setup.ticks));
+            rings.push(ring);
+        }
+        Self {
+            state: State::new(publisher, 256),
+            workers,
+            drops: vec![],
+            rings,
+            wires: BTreeMap::new(),
+            frames,
+            now: Nanos::from_secs(1),
+            generation: 0,
+        }
+    }
+
+    /// Adds an uplink with these addresses of the host.
+    pub fn uplink(&mut self, name: &str, mac: Mac, addresses: &[(Addr, u8)]) -> IfId {
+        let id = self.state.want(name, Purpose::Uplink { vlan: None }).expect("the name is new");
+        self.attach(id, name, mac, addresses);
+        id
+    }
+
+    /// Adds a VLAN on an uplink.
+    pub fn vlan(&mut self, carrier: &str, tag: u16, mac: Mac, addresses: &[(Addr, u8)]) -> IfId {
+        let name = format!("{carrier}.{tag}");
+        let vlan = Some((carrier.into(), tag));
+        let id = self.state.want(&name, Purpose::Uplink { vlan }).expect("the name is new");
+        self.state.attached(id, facts(mac, addresses, &self.queues(id)), self.now);
+        self.state.publish();
+        id
+    }
+
+    /// Adds the port to this host.
+    pub fn host(&mut self, name: &str, mac: Mac) -> IfId {
+        let id = self.state.want(name, Purpose::Host).expect("the name is new");
+        self.attach(id, name, mac, &[]);
+        id
+    }
+
+    /// Applies a transaction as an agent's stream in sync would, and attaches what it brings.
+    pub fn commit(&mut self, changes: Vec<pb::Change>) -> Result<(), Vec<ObjectError>> {
+        self.generation += 1;
+        let commit = pb::Commit { generation: self.generation, in_sync: true };
+        self.state.commit(changes, &commit, self.now)?;
+        self.reconcile();
+        Ok(())
+    }
+
+    /// Puts a frame on the wire of an interface.
+    ///
+    /// # Panics
+    /// When there is no such interface, or its wire is full.
+    pub fn push(&self, interface: &str, frame: &[u8]) {
+        assert!(self.wire(interface).push(frame), "the wire of {interface} is full");
+    }
+
+    /// Takes a frame off the wire of an interface.
+    pub fn pop(&self, interface: &str) -> Option<Vec<u8>> {
+        self.wire(interface).pop()
+    }
+
+    /// The far end of an interface.
+    ///
+    /// # Panics
+    /// When there is no such interface.
+    pub fn wire(&self, interface: &str) -> &MemoryHandle {
+        let (_, wire) = self.wires.get(interface).unwrap_or_else(|| panic!("no interface {interface}"));
+        wire
+    }
+
+    /// The address of an interface of ours.
+    pub fn mac(&self, interface: &str) -> Mac {
+        let id = self.state.id(interface).expect("the interface is there");
+        self.state.publisher().current().interfaces.get(id).expect("and published").mac
+    }
+
+    /// The time.
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// Lets time pass, then runs until nothing moves any more.
+    pub fn step(&mut self, time: Nanos) {
+        self.now = self.now.plus(time);
+        for action in self.state.tick(self.now) {
+            self.act(action);
+        }
+        self.state.publish();
+        loop {
+            let moved: usize = self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum();
+            let news = self.listen();
+            if moved == 0 && !news {
+                break;
+            }
+        }
+    }
+
+    /// One poll of every worker and nothing else: for benchmarks.
+    pub fn poll(&mut self) -> usize {
+        self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum()
+    }
+
+    /// Counts over all workers.
+    pub fn account(&self) -> Account {
+        let sum = |of: fn(&crate::nodes::WorkerCounters) -> u64| -> u64 {
+            self.workers.iter().map(|worker| of(&worker.world().counters)).sum()
+        };
+        Account {
+            rx: sum(|c| c.rx.get()),
+            tx: sum(|c| c.tx.get()),
+            punt: sum(|c| c.punt.get()),
+            drops: sum(|c| c.drops()),
+            in_flight: sum(|c| c.held.get()) + sum(|c| c.handed_out.get()) - sum(|c| c.taken_in.get()),
+        }
+    }
+
+    /// Checks that no packet and no frame is unaccounted for.
+    ///
+    /// # Panics
+    /// When one is.
+    pub fn check(&self) {
+        let account = self.account();
+        let out = account.tx + account.punt + account.drops + account.in_flight;
+        assert_eq!(account.rx, out, "rx == tx + punt + drops + in flight: {account:?}");
+        let frames: usize =
+            self.workers.iter().map(|worker| worker.frames()).map(|(free, lent)| free + lent).sum();
+        let free = frames + self.frames.in_depot() + account.in_flight as usize;
+        assert_eq!(free, self.frames.count() as usize, "frames: {account:?}");
+    }
+
+    fn attach(&mut self, id: IfId, name: &str, mac: Mac, addresses: &[(Addr, u8)]) {
+        let (device, wire) = Memory::new(WIRE);
+        let worker = usize::from(id.0) % self.workers.len();
+        let port = Port { interface: id, queue: 0, device: Box::new(device), counters: Arc::default() };
+        let attach = Command::Attach { port, outbox: Box::default() };
+        assert!(self.rings[worker].commands.push(attach).is_ok(), "the command ring has room");
+        self.wires.insert(name.to_owned(), (id, wire));
+        self.state.attached(id, facts(mac, addresses, &self.queues(id)), self.now);
+        self.state.publish();
+    }
+
+    fn queues(&self, id: IfId) -> Vec<WorkerId> {
+        vec![WorkerId((usize::from(id.0) % self.workers.len()) as u8)]
+    }
+
+    /// Attaches workloads' interfaces that are wanted, and detaches those that are not any more.
+    fn reconcile(&mut self) {
+        let retiring: Vec<IfId> = self.state.retiring().iter().copied().collect();
+        for id in retiring {
+            self.wires.retain(|_, (of, _)| *of != id);
+            let worker = usize::from(id.0) % self.workers.len();
+            assert!(
+                self.rings[worker].commands.push(Command::Detach(id)).is_ok(),
+                "the command ring has room"
+            );
+        }
+        let missing: Vec<(IfId, String)> = self
+            .state
+            .wanted()
+            .filter(|(_, _, _, served)| !served)
+            .map(|(id, name, _, _)| (id, name.to_string()))
+            .collect();
+        for (id, name) in missing {
+            self.attach(id, &name, Mac([2, 0, 0xca, 0x11, (id.0 >> 8) as u8, id.0 as u8]), &[]);
+        }
+        let forgotten = self.state.take_forgotten();
+        if !forgotten.is_empty() {
+            for ring in &self.rings {
+                assert!(ring.commands.push(Command::Forget(forgotten.clone().into())).is_ok(), "room");
+            }
+        }
+        self.state.publish();
+    }
+
+    fn listen(&mut self) -> bool {
+        let mut news = false;
+        for at in 0..self.workers.len() {
+            while let Some(event) = self.workers[at].world().events.pop() {
+                news = true;
+                if let Some(action) = self.state.event(&event, self.now) {
+                    self.act(action);
+                }
+                if matches!(event, Event::Dropped { .. }) {
+                    self.drops.push(event);
+                }
+            }
+            while let Some(returned) = self.rings[at].returned.pop() {
+                news = true;
+                if let Returned::Port(port) = returned {
+                    self.state.released(port.interface);
+                }
+            }
+        }
+        self.state.publish() || news
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Send { interface, frame } => {
+                let carrier = self.state.publisher().current().interfaces.get(interface).map(|i| i.carrier);
+                let worker = usize::from(carrier.unwrap_or(interface).0) % self.workers.len();
+                let inject = Command::Inject(interface, frame.into());
+                assert!(self.rings[worker].commands.push(inject).is_ok(), "the command ring has room");
+            }
+            Action::Resolve { .. } => unreachable!("no interface here leaves its neighbours to a kernel"),
+        }
+    }
+}
+
+fn facts(mac: Mac, addresses: &[(Addr, u8)], queues: &[WorkerId]) -> Facts {
+    Facts { mac, mtu: 1500, addresses: addresses.to_vec(), kernel_neighbours: false, queues: queues.to_vec() }
+}
