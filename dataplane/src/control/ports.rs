@@ -3,7 +3,7 @@
 use super::state::{Facts, Purpose};
 use crate::graph::NodeCounters;
 use crate::io::Device;
-use crate::io::af_xdp::{AfXdp, Attachment, Options, Program, RingSizes, Role};
+use crate::io::af_xdp::{AfXdp, Attachment, Options, Program, Role};
 use crate::io::netlink::{Address, Link};
 use crate::io::tap::Tap;
 use crate::net::{IfId, Mac, Prefix, WorkerId};
@@ -39,7 +39,7 @@ pub struct DeviceOptions {
     pub af_xdp: Options,
     /// Run XDP programs in the stack even where the driver could.
     pub generic_only: bool,
-    /// Ring size of workloads' sockets, each of which holds as many frames.
+    /// Receive ring of workloads' sockets, each of which holds as many frames.
     pub workload_ring: u32,
 }
 
@@ -124,8 +124,7 @@ impl Ports {
                     .map_err(|e| e.to_string())?;
                 let mut options = self.options.af_xdp;
                 if role == Role::Workload {
-                    let size = self.options.workload_ring;
-                    options.rings = RingSizes { rx: size, tx: size };
+                    options.rings.rx = self.options.workload_ring;
                 }
                 self.admit(program.queues(), options.rings.rx)?;
                 let mut mode = String::new();
