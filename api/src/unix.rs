@@ -1,12 +1,16 @@
-//! The socket that the API listens on.
+//! gRPC over UNIX sockets: how every Margay process reaches another on its machine.
 
+use hyper_util::rt::TokioIo;
 use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     process,
+    time::Duration,
 };
 use tokio::net::{UnixListener, UnixStream};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
 
 /// Owner and group may speak, nobody else.
 const MODE: u32 = 0o660;
@@ -47,8 +51,12 @@ impl Socket {
             fs::create_dir_all(parent).map_err(io)?;
         }
         match fs::symlink_metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
-            Ok(_) if UnixStream::connect(path).await.is_ok() => return Err(BindError::Taken(path.to_owned())),
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(BindError::NotASocket(path.to_owned()));
+            }
+            Ok(_) if UnixStream::connect(path).await.is_ok() => {
+                return Err(BindError::Taken(path.to_owned()));
+            }
             _ => {}
         }
         // Under another name first: whoever sees the socket sees it with its final mode, and a
@@ -69,6 +77,47 @@ impl Drop for Socket {
         // Already gone is as good.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// How often an idle connection is asked whether its other end still answers, so that a hung
+/// process is noticed and not only a dead one.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Connects to the gRPC server that listens on the socket `path`.
+///
+/// The channel reconnects by itself when a later call finds the connection gone.
+///
+/// # Errors
+/// The socket does not exist, nobody listens on it, or it may not be opened by this user.
+pub async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
+    endpoint().connect_with_connector(connector(path.to_owned())).await
+}
+
+/// As [`connect`], but connects at the first call: for a peer that may not be up yet.
+pub fn connect_lazy(path: &Path) -> Channel {
+    endpoint().connect_with_connector_lazy(connector(path.to_owned()))
+}
+
+fn endpoint() -> Endpoint {
+    // The authority is required by HTTP/2 and means nothing on a UNIX socket.
+    Endpoint::from_static("http://localhost")
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+}
+
+fn connector(
+    path: PathBuf,
+) -> impl tower::Service<
+    Uri,
+    Response = TokioIo<UnixStream>,
+    Error = std::io::Error,
+    Future = impl Future<Output = Result<TokioIo<UnixStream>, std::io::Error>> + Send,
+> + Send
++ 'static {
+    service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    })
 }
 
 #[cfg(test)]

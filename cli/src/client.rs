@@ -2,7 +2,7 @@
 
 use std::{error::Error, path::Path, time::Duration};
 
-use margay_agent::connect;
+use margay_api::unix;
 use margay_api::{
     control::v1::control_client::ControlClient, dataplane::v1::dataplane_client::DataplaneClient,
 };
@@ -53,7 +53,7 @@ fn late(attempt: &str, limit: Duration) -> Failure {
 
 async fn open(who: &str, flag: &str, variable: &str, socket: &Path, limit: Duration) -> Outcome<Channel> {
     let attempt = format!("reach the {who} at {}", socket.display());
-    match timeout(limit, connect::unix(socket)).await {
+    match timeout(limit, unix::connect(socket)).await {
         Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => Err(Failure::new(
             Code::Unreachable,

@@ -125,8 +125,9 @@ async fn main() -> anyhow::Result<()> {
     let control = tokio::spawn(shell.run(inbox, events));
 
     serve(&args.listen, Service::new(requests)).await?;
-    // The last sender is gone with the server, so the control task ends and its devices with it.
-    control.await.context("the control task")?;
+    // Clients may still be connected: the control task ends now, and its XDP programs with it.
+    control.abort();
+    let _ = control.await;
     threads.into_iter().for_each(Thread::stop);
     tracing::info!("stopped");
     Ok(())

@@ -5,6 +5,7 @@
 
 use crate::conntrack::{FlowHasher, Settings};
 use crate::control::{Action, Facts, ObjectError, Purpose, State};
+use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
 use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
 use crate::nodes::{Event, Inbox, Limits, World};
@@ -17,6 +18,9 @@ use std::sync::Arc;
 
 /// Packets each direction of a wire holds.
 const WIRE: usize = 8192;
+
+/// Makes an interface's device of the near end of its wire.
+type Wrap = Box<dyn FnOnce(Memory) -> Box<dyn Device> + Send>;
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,7 @@ pub struct Simulation {
     pub drops: Vec<Event>,
     rings: Vec<Rings>,
     wires: BTreeMap<String, (IfId, MemoryHandle)>,
+    wraps: BTreeMap<String, Wrap>,
     frames: Arc<Frames>,
     now: Nanos,
     generation: u64,
@@ -93,10 +98,17 @@ impl Simulation {
             drops: vec![],
             rings,
             wires: BTreeMap::new(),
+            wraps: BTreeMap::new(),
             frames,
             now: Nanos::from_secs(1),
             generation: 0,
         }
+    }
+
+    /// Once the interface of this name comes, its device is what `wrap` makes of the near end of
+    /// its wire: a device around it, or another one instead.
+    pub fn wrap(&mut self, interface: &str, wrap: impl FnOnce(Memory) -> Box<dyn Device> + Send + 'static) {
+        self.wraps.insert(interface.to_owned(), Box::new(wrap));
     }
 
     /// Adds an uplink with these addresses of the host.
@@ -167,13 +179,18 @@ impl Simulation {
 
     /// Lets time pass, then runs until nothing moves any more.
     pub fn step(&mut self, time: Nanos) {
+        self.step_watched(time, |worker, now| worker.poll(now));
+    }
+
+    /// As [`step`](Self::step), with `poll` to call each worker's poll: for who wants to look on.
+    pub fn step_watched(&mut self, time: Nanos, mut poll: impl FnMut(&mut Worker, Nanos) -> usize) {
         self.now = self.now.plus(time);
         for action in self.state.tick(self.now) {
             self.act(action);
         }
         self.state.publish();
         loop {
-            let moved: usize = self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum();
+            let moved: usize = self.workers.iter_mut().map(|worker| poll(worker, self.now)).sum();
             let news = self.listen();
             if moved == 0 && !news {
                 break;
@@ -215,9 +232,13 @@ impl Simulation {
     }
 
     fn attach(&mut self, id: IfId, name: &str, mac: Mac, addresses: &[(Addr, u8)]) {
-        let (device, wire) = Memory::new(WIRE);
+        let (memory, wire) = Memory::new(WIRE);
+        let device = match self.wraps.remove(name) {
+            Some(wrap) => wrap(memory),
+            None => Box::new(memory),
+        };
         let worker = usize::from(id.0) % self.workers.len();
-        let port = Port { interface: id, queue: 0, device: Box::new(device), counters: Arc::default() };
+        let port = Port { interface: id, queue: 0, device, counters: Arc::default() };
         let attach = Command::Attach { port, outbox: Box::default() };
         assert!(self.rings[worker].commands.push(attach).is_ok(), "the command ring has room");
         self.wires.insert(name.to_owned(), (id, wire));

@@ -252,7 +252,6 @@ impl Control for Agent {
                 egress: (request.from == "shop/client").then_some(egress),
                 ingress: Some(ingress),
                 route: "workload shop/web via cali-web".into(),
-                conntrack: String::new(),
             }),
             notes: vec!["the route is that of this node".into()],
         }))

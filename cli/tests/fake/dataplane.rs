@@ -164,6 +164,7 @@ impl Service for Dataplane {
             sentence: sentence.into(),
             packets,
             rules,
+            last_packet: "tcp 10.0.0.1:4000 > 10.0.0.2:23".into(),
         };
         let drops = vec![
             drop(

@@ -56,7 +56,8 @@ impl Dataplane for Service {
         let service = self.clone();
         tokio::spawn(async move {
             let session = begun.session;
-            let mut conversation = Conversation { service: service.clone(), responses, begun, said: 0 };
+            let mut conversation =
+                Conversation { service: service.clone(), responses, begun, said: 0, first: None };
             if let Err(status) = conversation.run(request.into_inner()).await {
                 let _ = conversation.responses.send(Err(status)).await;
             }
@@ -112,6 +113,8 @@ struct Conversation {
     begun: Begun,
     /// The last adopted generation that was told.
     said: u64,
+    /// The first that this stream committed. What was adopted before is an earlier stream's.
+    first: Option<u64>,
 }
 
 impl Conversation {
@@ -148,7 +151,7 @@ impl Conversation {
                 }
                 changed = self.begun.adopted.changed() => {
                     changed.map_err(|_| Status::unavailable("the dataplane is shutting down"))?;
-                    self.tell_adopted(committed).await?;
+                    self.tell_adopted().await?;
                 }
                 status = self.begun.statuses.1.recv() => match status {
                     Ok(status) => self.say(pb::sync_response::Response::EndpointStatus(status)).await?,
@@ -175,7 +178,10 @@ impl Conversation {
         self.service.ask(Request::Commit { session: self.begun.session, changes, commit, done }).await?;
         match outcome.await.map_err(|_| Status::unavailable("the dataplane is shutting down"))? {
             // Adoption may have been told of before this stream committed anything.
-            Ok(()) => self.tell_adopted(generation).await,
+            Ok(()) => {
+                self.first.get_or_insert(generation);
+                self.tell_adopted().await
+            }
             Err(CommitError::Superseded) => Err(Status::aborted("a newer agent's stream took over")),
             Err(CommitError::Refused(errors)) => {
                 let errors = errors.into_iter().map(Into::into).collect();
@@ -185,9 +191,9 @@ impl Conversation {
     }
 
     /// Tells of adoption, once a generation, and only of this stream's own.
-    async fn tell_adopted(&mut self, committed: u64) -> Result<(), Status> {
+    async fn tell_adopted(&mut self) -> Result<(), Status> {
         let generation = *self.begun.adopted.borrow_and_update();
-        if generation == self.said || generation > committed || committed == 0 {
+        if generation == self.said || self.first.is_none_or(|first| generation < first) {
             return Ok(());
         }
         self.said = generation;

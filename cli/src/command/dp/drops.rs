@@ -24,6 +24,7 @@ struct Drop {
     reason: String,
     sentence: String,
     packets: u64,
+    last_packet: String,
     rules: Vec<RuleDrops>,
 }
 
@@ -80,6 +81,7 @@ impl From<api::Drop> for Drop {
             reason: from.reason,
             sentence: from.sentence,
             packets: from.packets,
+            last_packet: from.last_packet,
             rules: from.rules.into_iter().map(rule).collect(),
         }
     }
@@ -99,10 +101,15 @@ impl View for Drops {
         if self.drops.is_empty() {
             return writeln!(out, "No packet was dropped.");
         }
-        let mut reasons = Table::new(["REASON", ">PACKETS", "MEANING"]);
+        let mut reasons = Table::new(["REASON", ">PACKETS", "LAST-PACKET", "MEANING"]);
         for drop in &self.drops {
             let reason = Cell::toned(&drop.reason, Tone::Bad);
-            reasons.row(vec![reason, drop.packets.into(), (&drop.sentence).into()]);
+            reasons.row(vec![
+                reason,
+                drop.packets.into(),
+                (&drop.last_packet).into(),
+                (&drop.sentence).into(),
+            ]);
         }
         reasons.print(out)?;
 

@@ -1,0 +1,71 @@
+//! Everything this node's dataplane needs, and nothing else.
+
+use crate::model::Cidr;
+use margay_api::dataplane::v1::{
+    HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route, WorkloadEndpoint,
+    WorkloadEndpointId,
+};
+use std::collections::BTreeMap;
+
+/// The desired state of one node, as the messages that the dataplane takes, by object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// What holds for the whole node.
+    pub config: NodeConfig,
+    /// By id. Members are sorted and occur once.
+    pub ip_sets: BTreeMap<String, IpSet>,
+    /// Those that select an endpoint of this node.
+    pub policies: BTreeMap<PolicyKey, Policy>,
+    /// Those that an endpoint of this node names, by name.
+    pub profiles: BTreeMap<String, Profile>,
+    /// Those of this node.
+    pub endpoints: BTreeMap<EndpointKey, WorkloadEndpoint>,
+    /// By destination.
+    pub routes: BTreeMap<Cidr, Route>,
+    /// By prefix.
+    pub pools: BTreeMap<Cidr, IpPool>,
+    /// All nodes of the cluster, by name.
+    pub hosts: BTreeMap<String, HostMetadata>,
+    /// What is wrong with the resources, and what was done about it. One sentence each.
+    pub problems: Vec<String>,
+}
+
+/// A [`PolicyId`] that sorts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "as in the message")]
+pub struct PolicyKey {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl From<&PolicyKey> for PolicyId {
+    fn from(key: &PolicyKey) -> Self {
+        Self { kind: key.kind.clone(), namespace: key.namespace.clone(), name: key.name.clone() }
+    }
+}
+
+/// A [`WorkloadEndpointId`] that sorts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "as in the message")]
+pub struct EndpointKey {
+    pub orchestrator: String,
+    pub workload: String,
+    pub endpoint: String,
+}
+
+impl From<&EndpointKey> for WorkloadEndpointId {
+    fn from(key: &EndpointKey) -> Self {
+        Self {
+            orchestrator: key.orchestrator.clone(),
+            workload: key.workload.clone(),
+            endpoint: key.endpoint.clone(),
+        }
+    }
+}
+
+impl From<WorkloadEndpointId> for EndpointKey {
+    fn from(id: WorkloadEndpointId) -> Self {
+        Self { orchestrator: id.orchestrator, workload: id.workload, endpoint: id.endpoint }
+    }
+}

@@ -1,0 +1,155 @@
+//! Keeps the desired state like the store.
+
+use super::{Desired, Resources, desired};
+use crate::{
+    backoff::Backoff,
+    datastore::{Change, Datastore, Entry, StoreError, Transaction},
+    health::Health,
+    model::Resource,
+};
+use futures::{FutureExt, StreamExt};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::{sync::watch, task::AbortHandle};
+
+/// A desired state, and the store that it follows from.
+#[derive(Clone, Debug)]
+pub struct Calculated {
+    /// Of the store.
+    pub revision: u64,
+    /// Of the node.
+    pub desired: Arc<Desired>,
+}
+
+/// The running calculation of one node. It ends when this is dropped.
+pub struct Calculation {
+    latest: watch::Receiver<Option<Calculated>>,
+    health: Arc<Health>,
+    task: AbortHandle,
+}
+
+impl Calculation {
+    /// Follows `store` for `node`. Must be called within a Tokio runtime.
+    pub fn start(store: Arc<dyn Datastore>, node: &str, backoff: Backoff) -> Self {
+        let (sender, latest) = watch::channel(None);
+        let health = Arc::new(Health::starting("calculation", "waiting for the store"));
+        let follower = Follower {
+            store,
+            node: node.to_owned(),
+            resources: Resources::default(),
+            unreadable: BTreeMap::new(),
+            latest: sender,
+            health: health.clone(),
+        };
+        let task = tokio::spawn(follower.run(backoff)).abort_handle();
+        Self { latest, health, task }
+    }
+
+    /// The latest result; none before the first.
+    pub fn latest(&self) -> watch::Receiver<Option<Calculated>> {
+        self.latest.clone()
+    }
+
+    /// Whether the desired state follows the store, and what is wrong with it.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
+impl Drop for Calculation {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Follower {
+    store: Arc<dyn Datastore>,
+    node: String,
+    resources: Resources,
+    /// Objects that this release cannot read, and why, by key.
+    unreadable: BTreeMap<crate::model::Key, String>,
+    latest: watch::Sender<Option<Calculated>>,
+    health: Arc<Health>,
+}
+
+impl Follower {
+    async fn run(mut self, mut backoff: Backoff) {
+        loop {
+            if let Err(error) = self.follow(&mut backoff).await {
+                // Too far behind: only a new list helps, and at once.
+                if !matches!(error, StoreError::Compacted { .. }) {
+                    let kept = if self.latest.borrow().is_some() { "; the last result is kept" } else { "" };
+                    self.health.bad(format!("{error}{kept}"));
+                    backoff.pause().await;
+                }
+            }
+        }
+    }
+
+    async fn follow(&mut self, backoff: &mut Backoff) -> Result<(), StoreError> {
+        let listing = self.store.list().await?;
+        let mut transactions = self.store.watch(listing.revision).await?;
+        self.resources = Resources::default();
+        self.unreadable.clear();
+        listing.entries.iter().for_each(|entry| self.take(entry));
+        self.calculate(listing.revision);
+        backoff.reset();
+
+        while let Some(transaction) = transactions.next().await {
+            let transaction = transaction?;
+            let mut revision = self.change(&transaction);
+            // Whatever else is there already is calculated in the same go.
+            while let Some(Some(transaction)) = transactions.next().now_or_never() {
+                let transaction = transaction?;
+                revision = self.change(&transaction);
+            }
+            self.calculate(revision);
+        }
+        Err(StoreError::Unavailable("its watch ended".into()))
+    }
+
+    fn change(&mut self, transaction: &Transaction) -> u64 {
+        for change in &transaction.changes {
+            match change {
+                Change::Added(entry) | Change::Modified(entry) => self.take(entry),
+                Change::Deleted(entry) => {
+                    self.unreadable.remove(&entry.key);
+                    self.resources.remove(&entry.key);
+                }
+            }
+        }
+        transaction.revision
+    }
+
+    fn take(&mut self, entry: &Entry) {
+        match Resource::from_json(&entry.json) {
+            Ok(resource) => {
+                self.unreadable.remove(&entry.key);
+                self.resources.insert(resource);
+            }
+            Err(errors) => {
+                let why = errors.first().map(ToString::to_string).unwrap_or_default();
+                self.unreadable.insert(entry.key.clone(), why);
+            }
+        }
+    }
+
+    /// An object that cannot be read may be the policy that denies: until it is gone or can be
+    /// read, the last state stays in force.
+    fn calculate(&self, revision: u64) {
+        if let Some((key, why)) = self.unreadable.first_key_value() {
+            let others = self.unreadable.len() - 1;
+            self.health.bad(format!(
+                "{key} in the store cannot be read ({why}), nor can {others} others; the last known state is kept: \
+                 delete or replace what cannot be read, or run the release that wrote it"
+            ));
+            return;
+        }
+        let desired = desired(&self.resources, &self.node);
+        match desired.problems.as_slice() {
+            [] => self.health.good(format!("{} objects", self.resources.len())),
+            problems => self.health.bad(problems.join("; ")),
+        }
+        tracing::debug!(revision, objects = self.resources.len(), "calculated");
+        self.latest.send_replace(Some(Calculated { revision, desired: Arc::new(desired) }));
+    }
+}

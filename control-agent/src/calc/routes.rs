@@ -1,0 +1,174 @@
+//! Where addresses are: on this node, on another one, or nowhere.
+
+use super::{EndpointKey, Resources, endpoint_key, workload_name};
+use crate::model::{AllowedUse, Cidr, EncapMode, IpPool, Node, SubnetAddr, WorkloadEndpoint};
+use margay_api::dataplane::v1::{
+    self as api, Blackhole, HostMetadata, LocalHost, NextHop, Prefix, Route, route::Target,
+};
+use std::collections::{BTreeMap, btree_map::Entry};
+
+/// The prefix as the dataplane takes it.
+pub fn packed(cidr: Cidr) -> Prefix {
+    Prefix { address: cidr.octets(), length: cidr.len().into() }
+}
+
+/// Every route of `node`, whose endpoints are `local`. The more specific wins; of two claims to
+/// the same prefix, this node's own workload does.
+pub(super) fn routes(
+    resources: &Resources,
+    node: &str,
+    local: &BTreeMap<EndpointKey, api::WorkloadEndpoint>,
+    problems: &mut Vec<String>,
+) -> BTreeMap<Cidr, Route> {
+    let mut table = Table { routes: BTreeMap::new(), problems };
+    let own = resources.get::<Node>("", node);
+    for address in own.into_iter().flat_map(addresses) {
+        let target = Target::LocalHost(LocalHost {});
+        table.add(Cidr::host(address.addr), target, node, "this node itself");
+    }
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        resources.all::<WorkloadEndpoint>().partition(|endpoint| endpoint.spec.node == node);
+    for endpoint in here {
+        let key = endpoint_key(endpoint);
+        // Of two objects for the same endpoint, the one that the dataplane knows has the routes.
+        let known = local.get(&key).map(|message| message.nets.as_slice()).unwrap_or_default();
+        for net in endpoint.spec.ip_networks.iter().filter(|net| known.contains(&packed(**net))) {
+            table.add(*net, Target::Workload((&key).into()), node, &workload_name(endpoint));
+        }
+    }
+    for endpoint in elsewhere {
+        let owner = resources.get::<Node>("", &endpoint.spec.node);
+        for net in &endpoint.spec.ip_networks {
+            let gateway = owner.and_then(|owner| gateway(owner, *net));
+            let target = match gateway {
+                Some(gateway) => Target::NextHop(NextHop {
+                    gateway: Cidr::host(gateway.addr).octets(),
+                    interface_name: String::new(),
+                }),
+                None => {
+                    table.problems.push(format!(
+                        "{net} of {} is not reachable: node {:?} {}",
+                        workload_name(endpoint),
+                        endpoint.spec.node,
+                        if owner.is_some() { "has no address of that IP version" } else { "is not known" },
+                    ));
+                    Target::Blackhole(Blackhole {})
+                }
+            };
+            let same_subnet = gateway.is_some_and(|gateway| {
+                own.into_iter().flat_map(addresses).any(|own| own.subnet().contains(gateway.addr))
+            });
+            if let Some(route) = table.add(*net, target, &endpoint.spec.node, &workload_name(endpoint)) {
+                route.same_subnet = same_subnet;
+            }
+        }
+    }
+    // What no workload has must not leave over the default route and come back.
+    for pool in resources.all::<IpPool>() {
+        table
+            .routes
+            .entry(pool.spec.cidr)
+            .or_insert_with(|| route(pool.spec.cidr, Target::Blackhole(Blackhole {}), ""));
+    }
+    table.routes
+}
+
+/// Every pool of the cluster.
+pub(super) fn pools(resources: &Resources) -> BTreeMap<Cidr, api::IpPool> {
+    let message = |pool: &IpPool| api::IpPool {
+        cidr: Some(packed(pool.spec.cidr)),
+        masquerade: pool.spec.nat_outgoing,
+        ipip_mode: mode(pool.spec.ipip_mode).to_owned(),
+        vxlan_mode: mode(pool.spec.vxlan_mode).to_owned(),
+        allowed_uses: pool.spec.allowed_uses.iter().map(|allowed| use_name(*allowed).to_owned()).collect(),
+        disabled: pool.spec.disabled,
+    };
+    resources.all::<IpPool>().map(|pool| (pool.spec.cidr, message(pool))).collect()
+}
+
+/// Every node of the cluster.
+pub(super) fn hosts(resources: &Resources) -> BTreeMap<String, HostMetadata> {
+    let message = |node: &Node| {
+        let subnet = |v4: bool| {
+            let found = addresses(node).find(|address| address.addr.is_ipv4() == v4)?;
+            // The address, and the length of its subnet: here bits behind the length are the point.
+            Some(Prefix { address: Cidr::host(found.addr).octets(), length: found.subnet().len().into() })
+        };
+        HostMetadata {
+            hostname: node.metadata.name.clone(),
+            ipv4: subnet(true),
+            ipv6: subnet(false),
+            as_number: node
+                .spec
+                .bgp
+                .as_ref()
+                .and_then(|bgp| bgp.as_number)
+                .map(|n| n.to_string())
+                .unwrap_or_default(),
+            labels: node.metadata.labels.clone().into_iter().collect(),
+        }
+    };
+    resources.all::<Node>().map(|node| (node.metadata.name.clone(), message(node))).collect()
+}
+
+struct Table<'a> {
+    routes: BTreeMap<Cidr, Route>,
+    problems: &'a mut Vec<String>,
+}
+
+impl Table<'_> {
+    /// The new route, or `None` and a problem where the prefix is taken.
+    fn add(&mut self, destination: Cidr, target: Target, node: &str, who: &str) -> Option<&mut Route> {
+        match self.routes.entry(destination) {
+            Entry::Vacant(entry) => Some(entry.insert(route(destination, target, node))),
+            Entry::Occupied(_) => {
+                self.problems.push(format!(
+                    "{destination} of {who} on node {node:?} is taken by another one, which keeps it: change one of them"
+                ));
+                None
+            }
+        }
+    }
+}
+
+fn route(destination: Cidr, target: Target, node: &str) -> Route {
+    Route {
+        destination: Some(packed(destination)),
+        target: Some(target),
+        node: node.to_owned(),
+        ..Route::default()
+    }
+}
+
+/// The address over which others reach the node's workloads of that IP version.
+fn gateway(node: &Node, net: Cidr) -> Option<SubnetAddr> {
+    addresses(node).find(|address| address.addr.is_ipv4() == net.is_v4())
+}
+
+/// The node's addresses, each once, the one to use first.
+fn addresses(node: &Node) -> impl Iterator<Item = SubnetAddr> {
+    let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]).flatten();
+    let mut all: Vec<SubnetAddr> = Vec::new();
+    for address in bgp.chain(node.spec.addresses.iter().map(|address| address.address)) {
+        if all.iter().all(|known| known.addr != address.addr) {
+            all.push(address);
+        }
+    }
+    all.into_iter()
+}
+
+fn mode(mode: Option<EncapMode>) -> &'static str {
+    match mode {
+        Some(EncapMode::Always) => "Always",
+        Some(EncapMode::CrossSubnet) => "CrossSubnet",
+        Some(EncapMode::Never) | None => "Never",
+    }
+}
+
+fn use_name(allowed: AllowedUse) -> &'static str {
+    match allowed {
+        AllowedUse::Workload => "Workload",
+        AllowedUse::Tunnel => "Tunnel",
+        AllowedUse::LoadBalancer => "LoadBalancer",
+    }
+}

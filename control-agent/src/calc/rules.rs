@@ -1,0 +1,157 @@
+//! Rules as users write them to rules as the dataplane takes them: selectors become IP sets,
+//! names of ports become sets of addresses with ports.
+
+use super::{ip_sets::IpSets, packed};
+use crate::model::{self, EntityRule, Port, Protocol, Selector};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use margay_api::dataplane::v1::{Action, HttpMatch, IcmpMatch, PortRange, Rule, RuleOrigin, http_match};
+use prost::Message as _;
+use sha2::{Digest, Sha224};
+
+/// The rules, for a policy of `namespace` (`None`: a global policy or a profile).
+///
+/// # Errors
+/// What cannot be converted, as one sentence.
+pub(super) fn convert(
+    rules: &[model::Rule],
+    namespace: Option<&str>,
+    ip_sets: &mut IpSets<'_>,
+) -> Result<Vec<Rule>, String> {
+    let numbered = rules.iter().enumerate();
+    numbered
+        .map(|(at, rule)| one(rule, namespace, ip_sets).map_err(|why| format!("rule {at}: {why}")))
+        .collect()
+}
+
+/// What stands in for rules that cannot be had: nothing passes.
+pub(super) fn deny_all() -> Vec<Rule> {
+    vec![Rule { action: Action::Deny.into(), ..Rule::default() }]
+}
+
+fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) -> Result<Rule, String> {
+    let mut side = |entity| Side::new(entity, namespace, rule.protocol, ip_sets);
+    let source = side(&rule.source)?;
+    let destination = side(&rule.destination)?;
+    let mut converted = Rule {
+        action: action(rule.action).into(),
+        ip_version: rule.ip_version.map_or(0, |version| version.number().into()),
+        protocol: rule.protocol.map(|protocol| protocol.number().into()),
+        not_protocol: rule.not_protocol.map(|protocol| protocol.number().into()),
+        src_nets: rule.source.nets.iter().copied().map(packed).collect(),
+        dst_nets: rule.destination.nets.iter().copied().map(packed).collect(),
+        not_src_nets: rule.source.not_nets.iter().copied().map(packed).collect(),
+        not_dst_nets: rule.destination.not_nets.iter().copied().map(packed).collect(),
+        src_ports: source.ports.numbers,
+        dst_ports: destination.ports.numbers,
+        not_src_ports: source.not_ports.numbers,
+        not_dst_ports: destination.not_ports.numbers,
+        src_named_port_ip_set_ids: source.ports.sets,
+        dst_named_port_ip_set_ids: destination.ports.sets,
+        not_src_named_port_ip_set_ids: source.not_ports.sets,
+        not_dst_named_port_ip_set_ids: destination.not_ports.sets,
+        src_ip_set_ids: source.set.into_iter().collect(),
+        dst_ip_set_ids: destination.set.into_iter().collect(),
+        not_src_ip_set_ids: source.not_set.into_iter().collect(),
+        not_dst_ip_set_ids: destination.not_set.into_iter().collect(),
+        dst_ip_port_set_ids: Vec::new(),
+        icmp: rule.icmp.and_then(icmp),
+        not_icmp: rule.not_icmp.and_then(icmp),
+        http: rule.http.as_ref().map(http),
+        origin: None,
+    };
+    // Before the origin: annotations do not change what a rule means.
+    let rule_id = URL_SAFE_NO_PAD.encode(&Sha224::digest(converted.encode_to_vec())[..12]);
+    converted.origin = Some(RuleOrigin {
+        src_selector: source.selector,
+        dst_selector: destination.selector,
+        not_src_selector: rule.source.not_selector.clone(),
+        not_dst_selector: rule.destination.not_selector.clone(),
+        src_service: String::new(),
+        dst_service: String::new(),
+        annotations: rule.metadata.iter().flat_map(|metadata| metadata.annotations.clone()).collect(),
+        rule_id,
+    });
+    Ok(converted)
+}
+
+/// One side of a rule.
+struct Side {
+    /// For people.
+    selector: String,
+    set: Option<String>,
+    not_set: Option<String>,
+    ports: Ports,
+    not_ports: Ports,
+}
+
+/// Alternatives to each other.
+struct Ports {
+    numbers: Vec<PortRange>,
+    sets: Vec<String>,
+}
+
+impl Side {
+    fn new(
+        entity: &EntityRule,
+        namespace: Option<&str>,
+        protocol: Option<Protocol>,
+        ip_sets: &mut IpSets<'_>,
+    ) -> Result<Self, String> {
+        if entity.services.is_some() {
+            return Err(
+                "matches on services are not supported by this release; select the endpoints by label".into(),
+            );
+        }
+        let peers = entity.peers(namespace).map_err(|error| error.to_string())?;
+        let not_peers = entity.not_peers().map_err(|error| error.to_string())?;
+        // A name means the port of whoever is selected, and where nobody is, of anybody.
+        let named = peers.clone().unwrap_or_else(Selector::all);
+        let protocol = protocol.unwrap_or(Protocol::TCP);
+        Ok(Self {
+            ports: Ports::new(&entity.ports, &named, protocol, ip_sets),
+            not_ports: Ports::new(&entity.not_ports, &named, protocol, ip_sets),
+            selector: peers.as_ref().map(ToString::to_string).unwrap_or_default(),
+            set: peers.map(|peers| ip_sets.of_selector(&peers)),
+            not_set: not_peers.map(|not_peers| ip_sets.of_selector(&not_peers)),
+        })
+    }
+}
+
+impl Ports {
+    fn new(ports: &[Port], named: &Selector, protocol: Protocol, ip_sets: &mut IpSets<'_>) -> Self {
+        let mut split = Self { numbers: Vec::new(), sets: Vec::new() };
+        for port in ports {
+            match port {
+                Port::Range { first, last } => {
+                    split.numbers.push(PortRange { first: (*first).into(), last: (*last).into() });
+                }
+                Port::Named(name) => split.sets.push(ip_sets.of_named_port(named, protocol, name)),
+            }
+        }
+        split
+    }
+}
+
+fn action(action: model::Action) -> Action {
+    match action {
+        model::Action::Allow => Action::Allow,
+        model::Action::Deny => Action::Deny,
+        model::Action::Log => Action::Log,
+        model::Action::Pass => Action::Pass,
+    }
+}
+
+/// Without a type there is nothing to match beyond the rule's protocol.
+fn icmp(icmp: model::Icmp) -> Option<IcmpMatch> {
+    icmp.kind.map(|kind| IcmpMatch { r#type: kind.into(), code: icmp.code.map(Into::into) })
+}
+
+fn http(http: &model::HttpMatch) -> HttpMatch {
+    use http_match::path::Path;
+    let path = |path: &model::HttpPath| match path.exact.is_empty() {
+        false => Path::Exact(path.exact.clone()),
+        true => Path::Prefix(path.prefix.clone()),
+    };
+    let paths = http.paths.iter().map(|one| http_match::Path { path: Some(path(one)) });
+    HttpMatch { methods: http.methods.clone(), paths: paths.collect() }
+}

@@ -1,0 +1,266 @@
+//! Writes: load, default, validate, store; and, where asked, wait for the dataplane.
+
+use super::{ADOPTION, Agent, failure};
+use crate::{
+    datastore::{Expected, Listing, Outcome, Run, Write},
+    model::{IpPool, Key, Kind, Resource, Tier},
+    sync::AdoptError,
+};
+use margay_api::control::v1::{
+    Applied, ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, apply_request::Mode,
+};
+use tokio::time::timeout;
+use tonic::Status;
+
+/// Bound of one request, in objects.
+const OBJECTS: usize = 20_000;
+
+/// Errors that one answer spells out; the others are counted.
+const ERRORS: usize = 20;
+
+/// The namespace of an object of a namespaced kind that names none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+impl Agent {
+    pub(super) async fn apply(&self, request: ApplyRequest) -> Result<ApplyResponse, Status> {
+        if request.objects.len() > OBJECTS {
+            let count = request.objects.len();
+            return Err(Status::invalid_argument(format!(
+                "{count} objects in one request; at most {OBJECTS} fit"
+            )));
+        }
+        let mode = Mode::try_from(request.mode).map_err(|_| {
+            Status::invalid_argument(format!("mode {} is not known to this agent", request.mode))
+        })?;
+        let resources = admit(&request.objects)?;
+        let listing = self.store.list().await.map_err(failure::store)?;
+        together(&resources, &listing)?;
+        let writes =
+            resources.into_iter().map(|resource| put(resource, mode)).collect::<Result<Vec<_>, _>>()?;
+        let keys: Vec<Key> = writes.iter().map(|write| write.key().clone()).collect();
+        let run = if request.dry_run { Run::Dry } else { Run::Real };
+        let written = self.store.commit(writes, run).await.map_err(failure::store)?;
+        let applied =
+            keys.into_iter().zip(&written.outcomes).map(|(key, outcome)| applied(key, *outcome)).collect();
+        let wait = request.wait && run == Run::Real;
+        let adopted_generation = if wait { self.adoption(written.revision).await? } else { 0 };
+        Ok(ApplyResponse { applied, adopted_generation })
+    }
+
+    pub(super) async fn delete(&self, request: DeleteRequest) -> Result<DeleteResponse, Status> {
+        let kind = failure::kind(&request.kind)?;
+        if request.name.is_empty() {
+            return Err(Status::invalid_argument("delete needs the name of one object"));
+        }
+        let namespace = match (kind.is_namespaced(), request.namespace.is_empty()) {
+            (false, _) => String::new(),
+            (true, true) => DEFAULT_NAMESPACE.to_owned(),
+            (true, false) => request.namespace,
+        };
+        let key = Key { kind, namespace, name: request.name };
+        if kind == Kind::Tier {
+            self.check_tier_is_free(&key.name).await?;
+        }
+        let written =
+            self.store.commit(vec![Write::Delete { key }], Run::Real).await.map_err(failure::store)?;
+        let adopted_generation = if request.wait { self.adoption(written.revision).await? } else { 0 };
+        Ok(DeleteResponse { adopted_generation })
+    }
+
+    /// Waits, for a bounded time, until the dataplane has adopted what follows from `revision`.
+    async fn adoption(&self, revision: u64) -> Result<u64, Status> {
+        match timeout(ADOPTION, self.link.adopted_at_least(revision)).await {
+            Ok(Ok(generation)) => Ok(generation),
+            Ok(Err(error @ AdoptError::Refused(_))) => Err(Status::failed_precondition(format!(
+                "stored, but {error}; change the objects, or delete them"
+            ))),
+            Ok(Err(error @ AdoptError::Stopped)) => Err(Status::unavailable(format!("stored, but {error}"))),
+            Err(_) => {
+                let unhealthy = [self.calculation.health(), self.link.health()]
+                    .into_iter()
+                    .map(|health| (health.name(), health.state()))
+                    .find(|(_, state)| !state.healthy);
+                let why = unhealthy.map_or_else(
+                    || "its workers have not adopted it".to_owned(),
+                    |(name, state)| format!("{name}: {}", state.reason),
+                );
+                let seconds = ADOPTION.as_secs();
+                Err(Status::deadline_exceeded(format!("stored, but not in force after {seconds} s: {why}")))
+            }
+        }
+    }
+
+    async fn check_tier_is_free(&self, name: &str) -> Result<(), Status> {
+        if Tier::is_built_in(name) {
+            return Err(Status::failed_precondition(format!(
+                "tier {name} is built in and cannot be deleted"
+            )));
+        }
+        let listing = self.store.list().await.map_err(failure::store)?;
+        let inside: Vec<String> =
+            policies(&listing).filter(|(_, tier)| tier == name).map(|(key, _)| key.to_string()).collect();
+        match inside.first() {
+            None => Ok(()),
+            Some(first) => Err(Status::failed_precondition(format!(
+                "tier {name} still has {} policies, the first is {first}: delete or move them first",
+                inside.len()
+            ))),
+        }
+    }
+}
+
+/// Every object read, defaulted and validated; or everything that is wrong with all of them.
+fn admit(objects: &[String]) -> Result<Vec<Resource>, Status> {
+    let mut errors = Vec::new();
+    let mut resources = Vec::with_capacity(objects.len());
+    for (at, json) in objects.iter().enumerate() {
+        match Resource::from_json(json) {
+            Err(wrong) => errors.extend(wrong.into_iter().map(|error| {
+                let colon = if error.field.is_empty() { "" } else { ": " };
+                format!("object {}: {}{colon}{}", at + 1, error.field, error.message)
+            })),
+            Ok(mut resource) => {
+                // Its namespace may be an implied one.
+                resource.set_defaults();
+                let what = resource.key();
+                match resource.admit() {
+                    Ok(resource) => resources.push(resource),
+                    Err(wrong) => errors.extend(wrong.into_iter().map(|error| format!("{what}: {error}"))),
+                }
+            }
+        }
+    }
+    refuse(errors)?;
+    Ok(resources)
+}
+
+/// What no object shows by itself: policies need their tier, pools must not overlap.
+fn together(resources: &[Resource], listing: &Listing) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    let tier_exists = |name: &str| {
+        let key = Key::global(Kind::Tier, name);
+        Tier::is_built_in(name)
+            || listing.entries.binary_search_by(|entry| entry.key.cmp(&key)).is_ok()
+            || resources
+                .iter()
+                .any(|resource| matches!(resource, Resource::Tier(tier) if tier.metadata.name == name))
+    };
+    for resource in resources {
+        if let Some(tier) = tier_of(resource).filter(|tier| !tier_exists(tier)) {
+            errors.push(format!(
+                "{}: spec.tier: there is no tier {tier:?}: create it before the policy, or in the same request",
+                resource.key()
+            ));
+        }
+    }
+    errors.extend(overlaps(resources, listing));
+    refuse(errors)
+}
+
+fn overlaps(resources: &[Resource], listing: &Listing) -> Vec<String> {
+    let new: Vec<&IpPool> = resources
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::IPPool(pool) => Some(pool),
+            _ => None,
+        })
+        .collect();
+    if new.is_empty() {
+        return Vec::new();
+    }
+    let stored: Vec<IpPool> = listing
+        .entries
+        .iter()
+        .filter(|entry| entry.key.kind == Kind::IPPool)
+        .filter_map(|entry| match Resource::from_json(&entry.json) {
+            Ok(Resource::IPPool(pool)) => Some(pool),
+            _ => None,
+        })
+        .filter(|old| new.iter().all(|pool| pool.metadata.name != old.metadata.name))
+        .collect();
+    let mut errors = Vec::new();
+    for (at, pool) in new.iter().enumerate() {
+        let others = stored.iter().chain(new[..at].iter().copied());
+        for other in others.filter(|other| other.spec.cidr.overlaps(pool.spec.cidr)) {
+            errors.push(format!(
+                "IPPool {}: spec.cidr: {} overlaps {} of IPPool {}: use a prefix of its own",
+                pool.metadata.name, pool.spec.cidr, other.spec.cidr, other.metadata.name
+            ));
+        }
+    }
+    errors
+}
+
+fn refuse(mut errors: Vec<String>) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let more = errors.len().saturating_sub(ERRORS);
+    errors.truncate(ERRORS);
+    if more > 0 {
+        errors.push(format!("and {more} more"));
+    }
+    Err(Status::invalid_argument(errors.join("\n")))
+}
+
+fn put(mut resource: Resource, mode: Mode) -> Result<Write, Status> {
+    let key = resource.key();
+    let metadata = resource.metadata_mut();
+    let version = metadata.resource_version.take().filter(|version| !version.is_empty());
+    // The store's to give: an object that was read from one store may be written to another.
+    metadata.uid = None;
+    metadata.creation_timestamp = None;
+    metadata.generation = None;
+    let expected = match (mode, version) {
+        (Mode::Create, None) => Expected::Nothing,
+        (Mode::Create, Some(_)) => {
+            let message = format!("{key}: metadata.resourceVersion: must not be set on what is created: remove it");
+            return Err(Status::invalid_argument(message));
+        }
+        (Mode::Apply, None) => Expected::Anything,
+        (Mode::Replace, None) => Expected::Something,
+        (Mode::Apply | Mode::Replace, Some(version)) => {
+            Expected::Version(version.parse().map_err(|_| {
+                Status::invalid_argument(format!(
+                    "{key}: metadata.resourceVersion: {version:?} is not one of this store's: remove it, or read the object again"
+                ))
+            })?)
+        }
+    };
+    Ok(Write::Put { key, json: resource.to_json().into(), expected })
+}
+
+fn applied(key: Key, outcome: Outcome) -> Applied {
+    let (outcome, version) = match outcome {
+        Outcome::Created(version) => ("created", version),
+        Outcome::Configured(version) => ("configured", version),
+        Outcome::Unchanged(version) => ("unchanged", version),
+        Outcome::Deleted => ("deleted", 0),
+    };
+    Applied {
+        kind: key.kind.to_string(),
+        namespace: key.namespace,
+        name: key.name,
+        outcome: outcome.to_owned(),
+        resource_version: super::read::version(version),
+    }
+}
+
+/// Stored policies and their tiers.
+fn policies(listing: &Listing) -> impl Iterator<Item = (&Key, String)> {
+    let policies = |kind| matches!(kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy);
+    listing.entries.iter().filter(move |entry| policies(entry.key.kind)).filter_map(|entry| {
+        let resource = Resource::from_json(&entry.json).ok()?;
+        Some((&entry.key, tier_of(&resource)?.to_owned()))
+    })
+}
+
+/// Of a policy.
+fn tier_of(resource: &Resource) -> Option<&str> {
+    let tier = match resource {
+        Resource::NetworkPolicy(policy) => &policy.spec.tier,
+        Resource::GlobalNetworkPolicy(policy) => &policy.spec.tier,
+        _ => return None,
+    };
+    Some(if tier.is_empty() { Tier::DEFAULT } else { tier })
+}

@@ -1,0 +1,208 @@
+//! Why a packet would pass or not: names become addresses, then the dataplane judges by the very
+//! tree that forwards.
+
+use super::{Agent, failure};
+use crate::{
+    calc::workload_name,
+    datastore::Listing,
+    model::{Kind, Protocol, Resource, WorkloadEndpoint},
+};
+use margay_api::{
+    control::v1::{ExplainRequest, ExplainResponse},
+    dataplane::v1::ExplainRequest as Question,
+};
+use std::{net::IpAddr, time::Duration};
+use tokio::time::timeout;
+use tonic::Status;
+
+/// How long the dataplane may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+impl Agent {
+    pub(super) async fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse, Status> {
+        let listing = self.store.list().await.map_err(failure::store)?;
+        let endpoints = endpoints(&listing);
+        let from = resolve(&endpoints, "from", &request.from)?;
+        let to = resolve(&endpoints, "to", &request.to)?;
+        let (source, destination) = common_version(&from, &to)?;
+        let protocol = match request.protocol.as_str() {
+            "" => Protocol::TCP,
+            text => text.parse().map_err(|error| Status::invalid_argument(format!("protocol: {error}")))?,
+        };
+        let question = Question {
+            source: octets(source),
+            destination: octets(destination),
+            protocol: protocol.number().into(),
+            source_port: port("source_port", request.source_port)?,
+            destination_port: destination_port(&to, protocol, &request.destination_port)?,
+            icmp_type: request.icmp_type,
+            icmp_code: request.icmp_code,
+        };
+        let mut response = ExplainResponse {
+            from: from.title(source),
+            to: to.title(destination),
+            result: None,
+            notes: self.notes(&from, &to),
+        };
+        if from.is_on(&self.node) || to.is_on(&self.node) {
+            let mut client = self.link.client();
+            let answer = timeout(ANSWER, client.explain(question))
+                .await
+                .map_err(|_| Status::unavailable("the dataplane does not answer"))??;
+            response.result = Some(answer.into_inner());
+        }
+        Ok(response)
+    }
+
+    /// What this node cannot know.
+    fn notes(&self, from: &End<'_>, to: &End<'_>) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (end, side, direction) in [(from, "source", "egress"), (to, "destination", "ingress")] {
+            match end.node() {
+                Some(node) if node != self.node => {
+                    notes.push(format!(
+                        "the {side} is on node {node}: its {direction} policy is decided there"
+                    ));
+                }
+                None => notes.push(format!(
+                    "the {side} is no workload endpoint: no {direction} policy applies to it here"
+                )),
+                Some(_) => {}
+            }
+        }
+        if !from.is_on(&self.node) && !to.is_on(&self.node) {
+            let mut nodes: Vec<&str> = [from.node(), to.node()].into_iter().flatten().collect();
+            nodes.dedup();
+            notes.push(match nodes.as_slice() {
+                [] => format!("no policy of this cluster decides: node {} has no say", self.node),
+                nodes => {
+                    format!("node {} has no say: ask the agent of {}", self.node, nodes.join(" and of "))
+                }
+            });
+        }
+        notes
+    }
+}
+
+/// One end of the packet.
+struct End<'a> {
+    /// Of which one is used.
+    addresses: Vec<IpAddr>,
+    endpoint: Option<&'a WorkloadEndpoint>,
+}
+
+impl End<'_> {
+    fn node(&self) -> Option<&str> {
+        self.endpoint.map(|endpoint| endpoint.spec.node.as_str())
+    }
+
+    fn is_on(&self, node: &str) -> bool {
+        self.node() == Some(node)
+    }
+
+    fn title(&self, address: IpAddr) -> String {
+        match self.endpoint {
+            Some(endpoint) => format!("{} ({address})", workload_name(endpoint)),
+            None => address.to_string(),
+        }
+    }
+}
+
+fn endpoints(listing: &Listing) -> Vec<WorkloadEndpoint> {
+    let stored = listing.entries.iter().filter(|entry| entry.key.kind == Kind::WorkloadEndpoint);
+    stored
+        .filter_map(|entry| match Resource::from_json(&entry.json) {
+            Ok(Resource::WorkloadEndpoint(endpoint)) => Some(endpoint),
+            _ => None,
+        })
+        .collect()
+}
+
+/// An address, or "namespace/name" of an endpoint, its pod or its workload.
+fn resolve<'a>(endpoints: &'a [WorkloadEndpoint], side: &str, text: &str) -> Result<End<'a>, Status> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let owner =
+            |endpoint: &&WorkloadEndpoint| endpoint.spec.ip_networks.iter().any(|net| net.contains(address));
+        return Ok(End { addresses: vec![address], endpoint: endpoints.iter().find(owner) });
+    }
+    if text.is_empty() {
+        return Err(Status::invalid_argument(format!(
+            "{side}: give \"namespace/name\" of a workload, or an address"
+        )));
+    }
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    let inside = || endpoints.iter().filter(|endpoint| endpoint.metadata.namespace == namespace);
+    let exact: Vec<_> = inside().filter(|endpoint| endpoint.metadata.name == name).collect();
+    let found = if exact.is_empty() {
+        inside().filter(|endpoint| endpoint.spec.pod == name || endpoint.spec.workload == name).collect()
+    } else {
+        exact
+    };
+    match found.as_slice() {
+        [] => Err(Status::not_found(format!("{side}: there is no workload endpoint of {namespace}/{name}"))),
+        [endpoint] => {
+            let addresses = endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect();
+            Ok(End { addresses, endpoint: Some(endpoint) })
+        }
+        several => {
+            let names: Vec<_> = several.iter().map(|endpoint| endpoint.metadata.name.as_str()).collect();
+            Err(Status::invalid_argument(format!(
+                "{side}: {namespace}/{name} has {} endpoints: name one of {}",
+                several.len(),
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// IPv4 where both have it.
+fn common_version(from: &End<'_>, to: &End<'_>) -> Result<(IpAddr, IpAddr), Status> {
+    let first =
+        |end: &End<'_>, v4: bool| end.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+    [true, false]
+        .into_iter()
+        .find_map(|v4| Some((first(from, v4)?, first(to, v4)?)))
+        .ok_or_else(|| Status::invalid_argument("from and to have no addresses of the same IP version"))
+}
+
+/// A number, or the name that the destination gives one of its ports.
+fn destination_port(to: &End<'_>, protocol: Protocol, text: &str) -> Result<u32, Status> {
+    if text.is_empty() {
+        return match protocol.has_ports() {
+            true => Err(Status::invalid_argument(format!(
+                "{protocol} needs a destination port, a number or a name"
+            ))),
+            false => Ok(0),
+        };
+    }
+    if let Ok(number) = text.parse() {
+        return port("destination_port", number);
+    }
+    let ports = to.endpoint.map(|endpoint| endpoint.spec.ports.as_slice()).unwrap_or_default();
+    let named = ports.iter().find(|port| port.name == text && port.protocol == protocol);
+    named.map(|port| port.port.into()).ok_or_else(|| {
+        let names: Vec<_> = ports.iter().map(|port| format!("{} ({})", port.name, port.protocol)).collect();
+        let known = if names.is_empty() {
+            "it names none".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        };
+        Status::invalid_argument(format!("the destination has no {protocol} port called {text:?}: {known}"))
+    })
+}
+
+fn port(field: &str, number: u32) -> Result<u32, Status> {
+    match u16::try_from(number) {
+        Ok(_) => Ok(number),
+        Err(_) => {
+            Err(Status::invalid_argument(format!("{field}: {number} is not a port; ports are 0 to 65535")))
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}

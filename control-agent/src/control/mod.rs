@@ -1,0 +1,67 @@
+//! The gRPC server: what `margayctl`, and agents that share this one's store, talk to.
+
+mod apply;
+mod explain;
+mod failure;
+mod read;
+mod service;
+mod status;
+
+use crate::{calc::Calculation, datastore::Datastore, sync::Link};
+use std::{sync::Arc, time::Duration, time::Instant};
+use tokio::{net::UnixListener, sync::watch};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+/// Bound of one request, in bytes: an apply of many thousand objects.
+const REQUEST_BYTES: usize = 32 << 20;
+
+/// Calls of one connection that are answered at a time.
+const CALLS: usize = 64;
+
+/// How long a call that asked to wait for the dataplane is kept waiting.
+const ADOPTION: Duration = Duration::from_secs(30);
+
+/// One node's agent, as its API shows it.
+pub struct Agent {
+    /// This node's name.
+    pub node: String,
+    /// Where objects live.
+    pub store: Arc<dyn Datastore>,
+    /// What follows from them.
+    pub calculation: Calculation,
+    /// What is made of that.
+    pub link: Link,
+    /// When the agent started.
+    pub started: Instant,
+    /// Turns true when the agent shuts down, which ends the watches.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// Answers on `listener` until the agent is stopping. Returns when all calls have been answered.
+///
+/// # Errors
+/// The server could not be set up, or the listener failed.
+pub async fn serve(
+    agent: Arc<Agent>,
+    listener: UnixListener,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<service::Service>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(margay_api::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let mut stopping = agent.stopping.clone();
+    Server::builder()
+        .concurrency_limit_per_connection(CALLS)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(service::server(agent))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+            // An error means that nobody can say stop any more: the same.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! A store's content in memory, and its recent past: what every store reads from.
+
+use super::{Change, Entry, Expected, Listing, Outcome, StoreError, Transaction, Watch, Write, Written};
+use crate::model::Key;
+use futures::stream;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+use tokio::sync::watch;
+
+/// How many changes the log holds before it forgets the oldest transactions.
+const LOG_CHANGES: usize = 16_384;
+
+/// Sorted objects, the revision they are at, and the transactions that led there.
+pub(super) struct Image {
+    content: RwLock<Content>,
+    revision: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Content {
+    entries: BTreeMap<Key, Entry>,
+    revision: u64,
+    log: VecDeque<Arc<Transaction>>,
+    log_changes: usize,
+    /// The log has every transaction after this revision.
+    forgotten: u64,
+}
+
+/// What a commit would do: checked, not done.
+pub(super) struct Plan {
+    pub changes: Vec<Change>,
+    pub written: Written,
+}
+
+impl Image {
+    /// What was stored earlier, at the revision it had. Its past is not known.
+    pub fn new(entries: impl IntoIterator<Item = Entry>, revision: u64) -> Arc<Self> {
+        let entries = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+        let content = Content { entries, revision, forgotten: revision, ..Content::default() };
+        Arc::new(Self { content: RwLock::new(content), revision: watch::Sender::new(revision) })
+    }
+
+    pub fn list(&self) -> Listing {
+        let content = self.read();
+        Listing { entries: content.entries.values().cloned().collect(), revision: content.revision }
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Entry> {
+        self.read().entries.get(key).cloned()
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.read().revision
+    }
+
+    /// The image's revision, whenever it changes.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// What `writes` would do, at the next revision. The caller keeps other writers out
+    /// between this and [`publish`](Self::publish).
+    pub fn plan(&self, writes: &[Write]) -> Result<Plan, StoreError> {
+        let content = self.read();
+        let next = content.revision + 1;
+        let mut seen = BTreeSet::new();
+        let mut changes = Vec::new();
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            if !seen.insert(write.key()) {
+                return Err(StoreError::Twice(write.key().clone()));
+            }
+            let old = content.entries.get(write.key());
+            outcomes.push(match write {
+                Write::Put { key, json, expected } => {
+                    check(key, *expected, old)?;
+                    let new = || Entry { key: key.clone(), json: json.clone(), version: next };
+                    match old {
+                        Some(old) if old.json == *json => Outcome::Unchanged(old.version),
+                        Some(_) => {
+                            changes.push(Change::Modified(new()));
+                            Outcome::Configured(next)
+                        }
+                        None => {
+                            changes.push(Change::Added(new()));
+                            Outcome::Created(next)
+                        }
+                    }
+                }
+                Write::Delete { key } => {
+                    let old = old.ok_or_else(|| StoreError::NotFound(key.clone()))?;
+                    changes.push(Change::Deleted(old.clone()));
+                    Outcome::Deleted
+                }
+            });
+        }
+        let revision = if changes.is_empty() { content.revision } else { next };
+        Ok(Plan { changes, written: Written { revision, outcomes } })
+    }
+
+    /// Makes `changes` the next transaction, visible to all readers at once. Returns its revision.
+    pub fn publish(&self, changes: Vec<Change>) -> u64 {
+        let mut content = self.write();
+        if !changes.is_empty() {
+            content.publish(changes);
+        }
+        let revision = content.revision;
+        drop(content);
+        self.revision.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+        revision
+    }
+
+    /// Publishes what differs from `entries`, which become the content.
+    pub fn replace(&self, entries: BTreeMap<Key, Entry>) -> u64 {
+        let changes = self.read().difference(entries);
+        self.publish(changes)
+    }
+
+    /// Every transaction after `revision`.
+    pub fn watch(self: &Arc<Self>, revision: u64) -> Watch {
+        struct Reader {
+            image: Arc<Image>,
+            seen: u64,
+            news: watch::Receiver<u64>,
+            over: bool,
+        }
+        let reader =
+            Reader { image: self.clone(), seen: revision, news: self.revision.subscribe(), over: false };
+        Box::pin(stream::unfold(reader, |mut reader| async move {
+            if reader.over {
+                return None;
+            }
+            loop {
+                // Marked as seen before looking, so that a change after the look wakes us.
+                reader.news.mark_unchanged();
+                match reader.image.after(reader.seen) {
+                    Ok(Some(transaction)) => {
+                        reader.seen = transaction.revision;
+                        return Some((Ok(transaction), reader));
+                    }
+                    Err(compacted) => {
+                        reader.over = true;
+                        return Some((Err(compacted), reader));
+                    }
+                    Ok(None) => {}
+                }
+                // The reader holds the image, and with it the sender: this cannot end.
+                reader.news.changed().await.ok()?;
+            }
+        }))
+    }
+
+    fn after(&self, revision: u64) -> Result<Option<Arc<Transaction>>, StoreError> {
+        let content = self.read();
+        if revision < content.forgotten || revision > content.revision {
+            return Err(StoreError::Compacted { asked: revision, oldest: content.forgotten });
+        }
+        let next = content.log.partition_point(|transaction| transaction.revision <= revision);
+        Ok(content.log.get(next).cloned())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Content> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Content> {
+        self.content.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Content {
+    fn publish(&mut self, changes: Vec<Change>) {
+        for change in &changes {
+            match change {
+                Change::Added(entry) | Change::Modified(entry) => {
+                    self.entries.insert(entry.key.clone(), entry.clone());
+                }
+                Change::Deleted(entry) => {
+                    self.entries.remove(&entry.key);
+                }
+            }
+        }
+        self.revision += 1;
+        self.log_changes += changes.len();
+        self.log.push_back(Arc::new(Transaction { revision: self.revision, changes }));
+        // The newest stays, however large: those who follow closely must not be thrown back.
+        while self.log_changes > LOG_CHANGES && self.log.len() > 1 {
+            let oldest = self.log.pop_front().expect("the log was just seen to hold two transactions");
+            self.log_changes -= oldest.changes.len();
+            self.forgotten = oldest.revision;
+        }
+    }
+
+    fn difference(&self, mut new: BTreeMap<Key, Entry>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (key, old) in &self.entries {
+            match new.remove(key) {
+                None => changes.push(Change::Deleted(old.clone())),
+                Some(entry) if entry != *old => changes.push(Change::Modified(entry)),
+                Some(_) => {}
+            }
+        }
+        changes.extend(new.into_values().map(Change::Added));
+        changes
+    }
+}
+
+fn check(key: &Key, expected: Expected, old: Option<&Entry>) -> Result<(), StoreError> {
+    match (expected, old) {
+        (Expected::Nothing, Some(_)) => Err(StoreError::AlreadyExists(key.clone())),
+        (Expected::Something | Expected::Version(_), None) => Err(StoreError::NotFound(key.clone())),
+        (Expected::Version(expected), Some(old)) if expected != old.version => {
+            Err(StoreError::Conflict { key: key.clone(), expected, actual: old.version })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,21 @@
+//! The process that touches the cluster: it stores and watches resources, works out what this
+//! node needs, and pushes that to the dataplane.
+//!
+//! Rooms, in import order. A room may import only rooms above it (`tests/layers.rs` holds that):
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`backoff`], [`health`] | pauses between attempts; what works and why not |
+//! | [`model`] | typed resources, validation, selectors |
+//! | [`datastore`] | where objects live: a file, memory, another agent |
+//! | [`calc`] | the desired state of one node |
+//! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
+//! | [`control`] | the gRPC server for `margayctl` and for other agents |
+
+pub mod backoff;
+pub mod calc;
+pub mod control;
+pub mod datastore;
+pub mod health;
+pub mod model;
+pub mod sync;

@@ -1,0 +1,179 @@
+//! `margay-agent`: arguments, assembly, signals.
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use margay_agent::{
+    backoff::Backoff,
+    calc::Calculation,
+    control::{self, Agent},
+    datastore::{Datastore, Embedded, Fixed, Memory, Remote, fixed},
+    sync::Link,
+};
+use margay_api::unix::Socket;
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::timeout,
+};
+use tracing_subscriber::EnvFilter;
+
+/// How long calls that are being answered may take to end when the agent is asked to.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Watches the cluster's resources, works out what this node needs, and pushes it to the dataplane.
+#[derive(Debug, Parser)]
+#[command(name = "margay-agent", version)]
+struct Arguments {
+    /// This node's name, as in the Node and WorkloadEndpoint objects [default: the host name]
+    #[arg(long, env = "MARGAY_NODE", value_name = "NAME")]
+    node: Option<String>,
+
+    /// Where objects live: embedded:PATH, agent:SOCKET (of another agent), or memory
+    #[arg(
+        long,
+        env = "MARGAY_STORE",
+        value_name = "STORE",
+        default_value = "embedded:/var/lib/margay/store.redb"
+    )]
+    store: Store,
+
+    /// Manifest of the other machines and their workloads, which then cannot be changed here
+    #[arg(long, env = "MARGAY_PEERS", value_name = "FILE")]
+    peers: Option<PathBuf>,
+
+    /// Socket of this agent's API
+    #[arg(long, env = "MARGAY_LISTEN", value_name = "SOCKET", default_value = "/run/margay/agent.sock")]
+    listen: PathBuf,
+
+    /// Socket of the dataplane, which need not be up yet
+    #[arg(
+        long,
+        env = "MARGAY_DATAPLANE",
+        value_name = "SOCKET",
+        default_value = "/run/margay/dataplane.sock"
+    )]
+    dataplane: PathBuf,
+
+    /// error, warn, info, debug, trace, or a filter as in margay_agent::sync=debug
+    #[arg(long, env = "MARGAY_LOG", value_name = "LEVEL", default_value = "info")]
+    log: String,
+}
+
+#[derive(Clone, Debug)]
+enum Store {
+    Embedded(PathBuf),
+    Agent(PathBuf),
+    Memory,
+}
+
+impl FromStr for Store {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("embedded", path)) if !path.is_empty() => Ok(Self::Embedded(path.into())),
+            Some(("agent", socket)) if !socket.is_empty() => Ok(Self::Agent(socket.into())),
+            _ => Err(format!("{text:?} is not a store: write embedded:PATH, agent:SOCKET or memory")),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    log(&arguments.log)?;
+    run(arguments).await
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    // Caught from the start: a signal during the start ends it cleanly, too.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let node = node(arguments.node)?;
+    let store = store(&arguments.store, arguments.peers.as_deref())?;
+    let (socket, listener) = Socket::bind(&arguments.listen).await?;
+    let calculation = Calculation::start(store.clone(), &node, Backoff::LOCAL);
+    let link = Link::start(&arguments.dataplane, calculation.latest(), Backoff::LOCAL);
+    let (stop, stopping) = watch::channel(false);
+    let agent = Agent { node, store, calculation, link, started: Instant::now(), stopping };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = agent.node,
+        listen = %arguments.listen.display(),
+        dataplane = %arguments.dataplane.display(),
+        "started"
+    );
+
+    let mut server = tokio::spawn(control::serve(Arc::new(agent), listener));
+    let signal = tokio::select! {
+        ended = &mut server => {
+            ended?.map_err(anyhow::Error::from_boxed).context("the API's server failed")?;
+            bail!("the API's server ended by itself");
+        }
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal, "stopping; the dataplane goes on with what it has");
+    stop.send_replace(true);
+    // A client that keeps a call open must not keep us.
+    if timeout(GRACE, &mut server).await.is_err() {
+        server.abort();
+    }
+    drop(socket);
+    Ok(())
+}
+
+fn node(name: Option<String>) -> Result<String> {
+    let name = match name {
+        Some(name) => name,
+        None => fs::read_to_string("/proc/sys/kernel/hostname")
+            .context("the host name cannot be read; give --node")?
+            .trim()
+            .to_ascii_lowercase(),
+    };
+    if name.is_empty() {
+        bail!("the node has no name; give --node");
+    }
+    Ok(name)
+}
+
+/// The store, with the built-in tiers and the peers laid beneath it.
+fn store(store: &Store, peers: Option<&Path>) -> Result<Arc<dyn Datastore>> {
+    let store: Arc<dyn Datastore> = match store {
+        Store::Embedded(path) => Arc::new(Embedded::open(path)?),
+        Store::Agent(socket) => Arc::new(Remote::new(socket, Backoff::LOCAL)),
+        Store::Memory => Arc::new(Memory::new()),
+    };
+    let store = Arc::new(Fixed::new(store, "Margay itself", fixed::built_in_tiers()));
+    let Some(path) = peers else { return Ok(store) };
+    let name = path.display();
+    let manifest =
+        fs::read_to_string(path).with_context(|| format!("the peer list {name} cannot be read"))?;
+    let peers = fixed::peers(&manifest)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| format!("the peer list {name}"))?;
+    Ok(Arc::new(Fixed::new(store, &format!("the peer list {name}"), peers)))
+}
+
+/// For people on a terminal, for machines elsewhere.
+fn log(level: &str) -> Result<()> {
+    let filter =
+        EnvFilter::try_new(level).with_context(|| format!("--log {level:?} is not a level or filter"))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if io::stderr().is_terminal() {
+        lines.init()
+    } else {
+        lines.json().init()
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! One kind a file: its fields as `projectcalico.org/v3` names them.
+
+mod global_network_policy;
+mod global_network_set;
+mod ip_pool;
+mod network_policy;
+mod network_set;
+mod node;
+mod profile;
+mod tier;
+mod workload_endpoint;
+
+use serde::Serialize;
+
+pub use global_network_policy::{GlobalNetworkPolicy, GlobalNetworkPolicySpec};
+pub use global_network_set::GlobalNetworkSet;
+pub use ip_pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpPoolSpec};
+pub use network_policy::{NetworkPolicy, NetworkPolicySpec};
+pub use network_set::{NetworkSet, NetworkSetSpec};
+pub use node::{Node, NodeAddress, NodeBgp, NodeInterface, NodeSpec, NodeStatus, NodeWireguard, OrchRef};
+pub use profile::{Profile, ProfileSpec};
+pub use tier::{Tier, TierAction, TierSpec};
+pub use workload_endpoint::{IpNat, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec};
+
+/// An order as people write it: `100`, not `100.0`.
+fn order<S: serde::Serializer>(order: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+    /// Beyond this not every whole number is an `f64`.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match order {
+        Some(n) if n.fract() == 0.0 && n.abs() < EXACT => s.serialize_i64(*n as i64),
+        other => other.serialize(s),
+    }
+}
+
+fn is_false(b: &bool) -> bool {
+    !b
+}

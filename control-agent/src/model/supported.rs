@@ -1,0 +1,126 @@
+//! What Calico has and this release does not honour yet, refused by name.
+//!
+//! Kept apart from [`super::validate`], which says what Calico accepts: a feature that arrives
+//! loses its line here and changes nothing there.
+
+use super::kinds::{
+    AllowedUse, EncapMode, GlobalNetworkPolicySpec, IpPoolSpec, NodeSpec, WorkloadEndpointSpec,
+};
+use super::metadata::Metadata;
+use super::net::{Port, Protocol};
+use super::resource::Resource;
+use super::rule::Rule;
+use super::validate::FieldError;
+
+/// One error a field that would otherwise be ignored.
+pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
+    let mut refused = Refused(Vec::new());
+    refused.metadata(resource.metadata());
+    match resource {
+        Resource::NetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
+        Resource::GlobalNetworkPolicy(p) => refused.global_policy(&p.spec),
+        Resource::Profile(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
+        Resource::IPPool(p) => refused.pool(&p.spec),
+        Resource::WorkloadEndpoint(w) => refused.workload(&w.spec),
+        Resource::Node(n) => refused.node(&n.spec),
+        Resource::Tier(_) | Resource::NetworkSet(_) | Resource::GlobalNetworkSet(_) => {}
+    }
+    refused.0
+}
+
+struct Refused(Vec<FieldError>);
+
+impl Refused {
+    /// `remedy` is what to do, after a reason where the field's name gives none.
+    fn if_used(&mut self, used: bool, field: impl Into<String>, remedy: &str) {
+        if used {
+            self.0.push(FieldError::new(field, format!("not supported yet; {remedy}")));
+        }
+    }
+
+    fn metadata(&mut self, metadata: &Metadata) {
+        self.if_used(metadata.generate_name.is_some(), "metadata.generateName", "give metadata.name");
+        self.if_used(!metadata.owner_references.is_empty(), "metadata.ownerReferences", "remove it");
+        self.if_used(!metadata.finalizers.is_empty(), "metadata.finalizers", "remove it");
+    }
+
+    fn rules(&mut self, ingress: &[Rule], egress: &[Rule]) {
+        for (direction, rules) in [("ingress", ingress), ("egress", egress)] {
+            for (i, rule) in rules.iter().enumerate() {
+                self.rule(rule, &format!("spec.{direction}[{i}]"));
+            }
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, at: &str) {
+        let http = "an HTTP match that nobody enforces would allow every request; match on ports";
+        self.if_used(rule.http.is_some(), format!("{at}.http"), http);
+        let icmp = rule.protocol.is_some_and(Protocol::is_icmp);
+        let remedy = "it needs the rule's protocol; set that to ICMP or ICMPv6";
+        self.if_used(rule.not_icmp.is_some() && !icmp, format!("{at}.notICMP"), remedy);
+        for (side, entity) in [("source", &rule.source), ("destination", &rule.destination)] {
+            let remedy = "select the service's workloads with selector and ports";
+            self.if_used(entity.services.is_some(), format!("{at}.{side}.services"), remedy);
+            for (list, ports) in [("ports", &entity.ports), ("notPorts", &entity.not_ports)] {
+                let named = ports.iter().any(|p| matches!(p, Port::Named(_)));
+                let remedy = "a port's name without a protocol; set the rule's protocol to TCP, UDP or SCTP";
+                self.if_used(named && rule.protocol.is_none(), format!("{at}.{side}.{list}"), remedy);
+            }
+        }
+    }
+
+    fn global_policy(&mut self, spec: &GlobalNetworkPolicySpec) {
+        let remedy = "it concerns host endpoints, which this release does not protect; remove it";
+        self.if_used(spec.do_not_track, "spec.doNotTrack", remedy);
+        self.if_used(spec.pre_dnat, "spec.preDNAT", remedy);
+        self.if_used(spec.apply_on_forward, "spec.applyOnForward", remedy);
+        self.rules(&spec.ingress, &spec.egress);
+    }
+
+    fn pool(&mut self, spec: &IpPoolSpec) {
+        let tunnels = |mode: Option<EncapMode>| mode.is_some_and(|m| m != EncapMode::Never);
+        let everywhere = |selector: &str| matches!(selector.trim(), "" | "all()");
+        let assigned = "this release does not assign addresses; remove it";
+        self.if_used(tunnels(spec.vxlan_mode), "spec.vxlanMode", "set it to Never");
+        self.if_used(tunnels(spec.ipip_mode), "spec.ipipMode", "set it to Never");
+        self.if_used(spec.nat_outgoing, "spec.natOutgoing", "set it to false");
+        self.if_used(spec.disabled, "spec.disabled", assigned);
+        let usual = if spec.cidr.is_v4() { 26 } else { 122 };
+        self.if_used(spec.block_size() != usual, "spec.blockSize", assigned);
+        self.if_used(!everywhere(&spec.node_selector), "spec.nodeSelector", assigned);
+        self.if_used(!everywhere(&spec.namespace_selector), "spec.namespaceSelector", assigned);
+        let other_use = !spec.allowed_uses.is_empty() && !spec.allowed_uses.contains(&AllowedUse::Workload);
+        self.if_used(other_use, "spec.allowedUses", "a pool without the use Workload has no effect; add it");
+    }
+
+    fn workload(&mut self, spec: &WorkloadEndpointSpec) {
+        if spec.node.is_empty() {
+            self.0.push(FieldError::new("spec.node", "missing; name the node that the workload runs on"));
+        }
+        self.if_used(spec.interface_name == "*", "spec.interfaceName", "name one interface");
+        self.if_used(!spec.ip_nats.is_empty(), "spec.ipNATs", "remove it");
+        let gateway = "the gateway of every workload is 169.254.1.1 or fe80::1; remove it";
+        self.if_used(spec.ipv4_gateway.is_some(), "spec.ipv4Gateway", gateway);
+        self.if_used(spec.ipv6_gateway.is_some(), "spec.ipv6Gateway", gateway);
+        for (i, port) in spec.ports.iter().enumerate() {
+            self.if_used(port.host_port != 0, format!("spec.ports[{i}].hostPort"), "remove it");
+            self.if_used(port.host_ip.is_some(), format!("spec.ports[{i}].hostIP"), "remove it");
+        }
+    }
+
+    fn node(&mut self, spec: &NodeSpec) {
+        let bgp = spec.bgp.clone().unwrap_or_default();
+        self.if_used(bgp.as_number.is_some(), "spec.bgp.asNumber", "remove it");
+        let reflector = bgp.route_reflector_cluster_id.is_some();
+        self.if_used(reflector, "spec.bgp.routeReflectorClusterID", "remove it");
+        let tunnels = "this release has no tunnels; remove it";
+        self.if_used(bgp.ipv4_ipip_tunnel_addr.is_some(), "spec.bgp.ipv4IPIPTunnelAddr", tunnels);
+        self.if_used(spec.ipv4_vxlan_tunnel_addr.is_some(), "spec.ipv4VXLANTunnelAddr", tunnels);
+        self.if_used(spec.ipv6_vxlan_tunnel_addr.is_some(), "spec.ipv6VXLANTunnelAddr", tunnels);
+        self.if_used(!spec.vxlan_tunnel_mac_addr.is_empty(), "spec.vxlanTunnelMACAddr", tunnels);
+        self.if_used(!spec.vxlan_tunnel_mac_addr_v6.is_empty(), "spec.vxlanTunnelMACAddrV6", tunnels);
+        self.if_used(spec.wireguard.is_some(), "spec.wireguard", "remove it");
+        let own = "give the node's own address as spec.bgp.ipv4Address or spec.bgp.ipv6Address";
+        self.if_used(!spec.interfaces.is_empty(), "spec.interfaces", own);
+    }
+}

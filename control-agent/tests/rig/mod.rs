@@ -1,0 +1,289 @@
+//! What the tests of the running agent share: a dataplane that notes what it is told, and an
+//! agent in this process.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use futures::{Stream, StreamExt, stream::BoxStream};
+use margay_agent::{
+    backoff::Backoff,
+    calc::Calculation,
+    control::{self, Agent},
+    datastore::{Datastore, Fixed, fixed},
+    sync::Link,
+};
+use margay_api::{
+    control::v1::control_client::ControlClient,
+    dataplane::v1::{
+        Adopted, Change, EndpointStatus, ExplainRequest, ExplainResponse, GetRuntimeRequest,
+        GetStatusRequest, Hello, ListDropsRequest, ListDropsResponse, ListInterfacesRequest,
+        ListInterfacesResponse, ObjectError, Refused, Runtime, Status as DataplaneStatus, SyncRequest,
+        SyncResponse, change,
+        dataplane_server::{Dataplane, DataplaneServer},
+        sync_response::Response as Answer,
+    },
+    unix::Socket,
+};
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::{UnboundedReceiverStream, UnixListenerStream};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Channel, Server},
+};
+
+/// Tries again at once.
+pub const EAGER: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(5));
+
+/// What the dataplane says to a transaction.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    Adopt,
+    Refuse(&'static str),
+    /// Nothing, until [`Fake::say`].
+    Silence,
+}
+
+/// One transaction as it arrived.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub generation: u64,
+    pub in_sync: bool,
+    /// Encoded size of each message.
+    pub message_bytes: Vec<usize>,
+    pub changes: Vec<change::Change>,
+}
+
+/// A dataplane that judges nothing.
+pub struct Fake {
+    path: PathBuf,
+    transactions: mpsc::UnboundedReceiver<Transaction>,
+    server: Arc<Notes>,
+    /// Its own, so that ending it breaks every connection as the end of a process does.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+struct Notes {
+    hello: Hello,
+    verdicts: Mutex<VecDeque<Verdict>>,
+    seen: mpsc::UnboundedSender<Transaction>,
+    answers: Mutex<Option<mpsc::UnboundedSender<SyncResponse>>>,
+    questions: Mutex<Vec<ExplainRequest>>,
+}
+
+impl Fake {
+    /// Listens on `path`. Gives the verdicts in order, and then adopts everything.
+    pub fn start(path: &Path, adopted_generation: u64, verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        let _ = std::fs::remove_file(path);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let guard = runtime.enter();
+        let listener = UnixListener::bind(path).unwrap();
+        let (seen, transactions) = mpsc::unbounded_channel();
+        let server = Arc::new(Notes {
+            hello: Hello { version: "fake".into(), adopted_generation, workers: 1 },
+            verdicts: Mutex::new(verdicts.into_iter().collect()),
+            seen,
+            answers: Mutex::default(),
+            questions: Mutex::default(),
+        });
+        let service = DataplaneServer::from_arc(Arc::new(Service(server.clone())));
+        runtime.spawn(async move {
+            let incoming = UnixListenerStream::new(listener);
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+        drop(guard);
+        Self { path: path.to_owned(), transactions, server, runtime: Some(runtime) }
+    }
+
+    /// The next transaction.
+    pub async fn transaction(&mut self) -> Transaction {
+        self.transactions.recv().await.expect("the fake serves")
+    }
+
+    /// What arrived and was not looked at.
+    pub fn pending(&mut self) -> Option<Transaction> {
+        self.transactions.try_recv().ok()
+    }
+
+    /// Says something of its own accord.
+    pub fn say(&self, answer: Answer) {
+        let answers = self.server.answers.lock().unwrap();
+        let stream = answers.as_ref().expect("an agent is connected");
+        stream.send(SyncResponse { response: Some(answer) }).unwrap();
+    }
+
+    pub fn say_adopted(&self, generation: u64) {
+        self.say(Answer::Adopted(Adopted { generation }));
+    }
+
+    pub fn say_endpoint(&self, status: EndpointStatus) {
+        self.say(Answer::EndpointStatus(status));
+    }
+
+    /// What it was asked to explain.
+    pub fn questions(&self) -> Vec<ExplainRequest> {
+        self.server.questions.lock().unwrap().clone()
+    }
+
+    /// Ends as a killed process does: streams break, nobody listens.
+    pub async fn kill(mut self) {
+        let runtime = self.runtime.take();
+        tokio::task::spawn_blocking(move || drop(runtime)).await.unwrap();
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Service(Arc<Notes>);
+
+#[tonic::async_trait]
+impl Dataplane for Service {
+    type SyncStream = BoxStream<'static, Result<SyncResponse, Status>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<SyncRequest>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        let notes = self.0.clone();
+        let (answers, stream) = mpsc::unbounded_channel();
+        let hello = SyncResponse { response: Some(Answer::Hello(notes.hello.clone())) };
+        answers.send(hello).unwrap();
+        *notes.answers.lock().unwrap() = Some(answers.clone());
+        tokio::spawn(receive(notes, request.into_inner(), answers));
+        Ok(Response::new(UnboundedReceiverStream::new(stream).map(Ok).boxed()))
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<DataplaneStatus>, Status> {
+        Ok(Response::new(DataplaneStatus { version: "fake".into(), ..DataplaneStatus::default() }))
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: Request<ListInterfacesRequest>,
+    ) -> Result<Response<ListInterfacesResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn get_runtime(&self, _: Request<GetRuntimeRequest>) -> Result<Response<Runtime>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_drops(&self, _: Request<ListDropsRequest>) -> Result<Response<ListDropsResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        self.0.questions.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExplainResponse { verdict: "allow".into(), ..ExplainResponse::default() }))
+    }
+}
+
+async fn receive(
+    notes: Arc<Notes>,
+    mut requests: Streaming<SyncRequest>,
+    answers: mpsc::UnboundedSender<SyncResponse>,
+) {
+    let mut sequence = 0;
+    let mut changes = Vec::new();
+    let mut message_bytes = Vec::new();
+    while let Ok(Some(request)) = requests.message().await {
+        sequence += 1;
+        assert_eq!(request.sequence, sequence);
+        message_bytes.push(prost::Message::encoded_len(&request));
+        changes.extend(request.changes.into_iter().map(|Change { change }| change.unwrap()));
+        let Some(commit) = request.commit else { continue };
+        let verdict = notes.verdicts.lock().unwrap().pop_front().unwrap_or(Verdict::Adopt);
+        let generation = commit.generation;
+        let answer = match verdict {
+            Verdict::Adopt => Some(Answer::Adopted(Adopted { generation })),
+            Verdict::Refuse(message) => {
+                let error = ObjectError {
+                    object: "policy default/p".into(),
+                    field: String::new(),
+                    message: message.into(),
+                };
+                Some(Answer::Refused(Refused { generation, errors: vec![error] }))
+            }
+            Verdict::Silence => None,
+        };
+        let transaction = Transaction {
+            generation,
+            in_sync: commit.in_sync,
+            message_bytes: std::mem::take(&mut message_bytes),
+            changes: std::mem::take(&mut changes),
+        };
+        let _ = notes.seen.send(transaction);
+        if let Some(answer) = answer {
+            let _ = answers.send(SyncResponse { response: Some(answer) });
+        }
+    }
+}
+
+/// An agent in this process, with a socket of its own.
+pub struct Running {
+    pub socket: PathBuf,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    socket_file: Option<Socket>,
+}
+
+impl Running {
+    /// Node `node` over `store`, with the built-in tiers, speaking to the dataplane on `dataplane`.
+    pub async fn start(node: &str, store: Arc<dyn Datastore>, socket: &Path, dataplane: &Path) -> Self {
+        let store: Arc<dyn Datastore> = Arc::new(Fixed::new(store, "Margay itself", fixed::built_in_tiers()));
+        let (socket_file, listener) = Socket::bind(socket).await.unwrap();
+        let calculation = Calculation::start(store.clone(), node, EAGER);
+        let link = Link::start(dataplane, calculation.latest(), EAGER);
+        let (stop, stopping) = watch::channel(false);
+        let agent = Agent { node: node.into(), store, calculation, link, started: Instant::now(), stopping };
+        let server = tokio::spawn(async move { control::serve(Arc::new(agent), listener).await.unwrap() });
+        Self { socket: socket.to_owned(), stop, server, socket_file: Some(socket_file) }
+    }
+
+    pub async fn client(&self) -> ControlClient<Channel> {
+        ControlClient::new(margay_api::unix::connect(&self.socket).await.unwrap())
+    }
+
+    /// As SIGTERM does.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        (&mut self.server).await.unwrap();
+        self.socket_file.take();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.server.abort();
+    }
+}
+
+/// Waits until `watched` is as wanted.
+pub async fn until<T: Clone + Send + Sync + 'static>(
+    receiver: &mut watch::Receiver<T>,
+    wanted: impl FnMut(&T) -> bool,
+) -> T {
+    receiver.wait_for(wanted).await.expect("the sender lives").clone()
+}
+
+/// The next item of a stream that goes on.
+pub async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> T {
+    stream.next().await.expect("the stream goes on")
+}

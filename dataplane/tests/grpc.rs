@@ -1,0 +1,181 @@
+//! The process and its API: a stream's rules, adoption, refusal, takeover, shutdown.
+#![allow(missing_docs)]
+
+mod build;
+
+use build::*;
+use margay_api::dataplane::v1::{self as pb, dataplane_client::DataplaneClient, sync_response::Response};
+use margay_api::unix;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Code, Streaming, transport::Channel};
+
+/// The process, on a socket of its own; killed at the end.
+struct Process {
+    child: Child,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Process {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("dataplane.sock");
+        let child = Command::new(env!("CARGO_BIN_EXE_margay-dataplane"))
+            .args(["--frames", "1024", "--hugepages", "off", "--flows", "1024", "--log", "warn", "--listen"])
+            .arg(&socket)
+            .spawn()
+            .unwrap();
+        Self { child, socket, _folder: folder }
+    }
+
+    /// A client, as soon as the process listens.
+    async fn client(&self) -> DataplaneClient<Channel> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match unix::connect(&self.socket).await {
+                Ok(channel) => return DataplaneClient::new(channel),
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An agent's stream.
+struct Agent {
+    requests: mpsc::Sender<pb::SyncRequest>,
+    responses: Streaming<pb::SyncResponse>,
+    sequence: u64,
+}
+
+impl Agent {
+    async fn connect(client: &mut DataplaneClient<Channel>) -> Self {
+        let (requests, stream) = mpsc::channel(8);
+        let responses = client.sync(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        Self { requests, responses, sequence: 0 }
+    }
+
+    async fn commit(&mut self, generation: u64, changes: Vec<pb::Change>) {
+        self.sequence += 1;
+        let commit = Some(pb::Commit { generation, in_sync: true });
+        self.requests.send(pb::SyncRequest { sequence: self.sequence, changes, commit }).await.unwrap();
+    }
+
+    /// The next response that is no endpoint's status.
+    async fn next(&mut self) -> Result<Response, tonic::Status> {
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(30), self.responses.next()).await;
+            match message.expect("an answer in time").expect("the stream goes on")?.response.unwrap() {
+                Response::EndpointStatus(_) => {}
+                response => return Ok(response),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_greeted_obeyed_refused_and_superseded() {
+    let process = Process::start();
+    let mut client = process.client().await;
+    let mut agent = Agent::connect(&mut client).await;
+    let Response::Hello(hello) = agent.next().await.unwrap() else { panic!("greeted first") };
+    assert_eq!((hello.adopted_generation, hello.workers), (0, 1));
+
+    agent.commit(5, standard_changes()).await;
+    assert_eq!(agent.next().await.unwrap(), Response::Adopted(pb::Adopted { generation: 5 }));
+    let status = client.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    assert!(status.in_sync && status.agent_connected);
+    assert_eq!((status.adopted_generation, status.workload_endpoints, status.policies), (5, 3, 1));
+
+    let mut bad = endpoint(4, &[]);
+    bad.mac = vec![1];
+    agent.commit(6, vec![change(pb::change::Change::WorkloadEndpoint(bad))]).await;
+    let Response::Refused(refused) = agent.next().await.unwrap() else { panic!("refused") };
+    assert_eq!((refused.generation, refused.errors[0].field.as_str()), (6, "mac"));
+    let status = client.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.adopted_generation, status.last_refused), (5, Some(refused)));
+
+    // What is not there yet is said of each endpoint.
+    let interfaces =
+        client.list_interfaces(pb::ListInterfacesRequest {}).await.unwrap().into_inner().interfaces;
+    assert_eq!(interfaces.len(), 3);
+    assert!(interfaces.iter().all(|i| !i.up && i.reason.contains("no such interface")), "{interfaces:?}");
+
+    let explain = pb::ExplainRequest {
+        source: vec![10, 65, 0, 1],
+        destination: vec![10, 65, 0, 3],
+        protocol: 6,
+        destination_port: 81,
+        ..Default::default()
+    };
+    let explained = client.explain(explain).await.unwrap().into_inner();
+    assert_eq!((explained.verdict.as_str(), explained.egress.unwrap().verdict.as_str()), ("deny", "allow"));
+    let ingress = explained.ingress.unwrap();
+    assert_eq!((ingress.verdict.as_str(), ingress.tier.as_str(), ingress.rule), ("deny", "default", -1));
+
+    // A newer agent takes over; what the older one said stays until the newer one is in sync.
+    let mut newer = Agent::connect(&mut client).await;
+    let Response::Hello(hello) = newer.next().await.unwrap() else { panic!("greeted first") };
+    assert_eq!(hello.adopted_generation, 5);
+    assert_eq!(agent.next().await.unwrap_err().code(), Code::Aborted);
+    newer.commit(7, vec![]).await;
+    assert_eq!(newer.next().await.unwrap(), Response::Adopted(pb::Adopted { generation: 7 }));
+    let status = client.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.workload_endpoints, 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_skips_or_goes_back_is_ended() {
+    let process = Process::start();
+    let mut client = process.client().await;
+    let mut agent = Agent::connect(&mut client).await;
+    agent.next().await.unwrap();
+    agent.sequence = 1;
+    agent.commit(1, vec![]).await;
+    assert_eq!(agent.next().await.unwrap_err().code(), Code::DataLoss);
+
+    let mut agent = Agent::connect(&mut client).await;
+    agent.next().await.unwrap();
+    agent.commit(3, vec![]).await;
+    agent.next().await.unwrap();
+    agent.commit(3, vec![]).await;
+    assert_eq!(agent.next().await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn health_says_serving_and_the_socket_goes_with_the_process() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut process = Process::start();
+    process.client().await;
+    let mode = std::fs::metadata(&process.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let channel = unix::connect(&process.socket).await.unwrap();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+    let service = "margay.dataplane.v1.Dataplane".to_owned();
+    let answer = health.check(tonic_health::pb::HealthCheckRequest { service }).await.unwrap().into_inner();
+    assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+
+    let pid = nix::unistd::Pid::from_raw(process.child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let status = loop {
+        if let Some(status) = process.child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it ends while a client is connected");
+        tokio::task::yield_now().await;
+    };
+    assert!(status.success());
+    assert!(!process.socket.exists());
+}
