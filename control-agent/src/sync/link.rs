@@ -3,7 +3,8 @@
 use super::{AdoptError, Progress, progress::adopted_at_least, session::Session};
 use crate::{backoff::Backoff, calc::Calculated, health::Health};
 use margay_api::dataplane::v1::{
-    Hello, SyncRequest, SyncResponse, dataplane_client::DataplaneClient, sync_response::Response,
+    GetStatusRequest, Hello, SyncRequest, SyncResponse, dataplane_client::DataplaneClient,
+    sync_response::Response,
 };
 use std::{path::Path, path::PathBuf, sync::Arc};
 use tokio::{
@@ -11,7 +12,7 @@ use tokio::{
     task::AbortHandle,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 /// Messages that wait for the transport. Few: each may be a megabyte.
 const OUTGOING: usize = 4;
@@ -98,6 +99,20 @@ impl Pursuit {
                 progress.adopted_revision = None;
                 progress.endpoints.clear();
             });
+            backoff.pause().await;
+            if status.code() == Code::Aborted {
+                self.yield_to_other(&mut backoff).await;
+            }
+        }
+    }
+
+    /// Another agent has taken the dataplane over: waits until it is gone, lest the two take it
+    /// from each other for ever.
+    async fn yield_to_other(&mut self, backoff: &mut Backoff) {
+        while let Ok(status) = self.client.get_status(GetStatusRequest {}).await {
+            if !status.into_inner().agent_connected {
+                return;
+            }
             backoff.pause().await;
         }
     }

@@ -115,7 +115,7 @@ pub fn members(kind: pb::ip_set::Type, packed: &pb::Members) -> Parsed<SetMember
 /// Cuts packed members into address and what follows it.
 fn records<'b>(field: &str, bytes: &'b [u8], addr: usize, behind: usize) -> Parsed<Vec<(Addr, &'b [u8])>> {
     let size = addr + behind;
-    if bytes.len() % size != 0 {
+    if !bytes.len().is_multiple_of(size) {
         let message = format!("{} bytes are no whole number of {size}-byte members", bytes.len());
         return Err(FieldError::new(field, message));
     }

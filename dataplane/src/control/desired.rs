@@ -145,8 +145,8 @@ impl SetNames {
         self.ids.iter().map(|(name, id)| (name.as_str(), *id))
     }
 
-    /// One more than the largest number in use.
-    pub fn len(&self) -> usize {
+    /// One more than the largest number given so far.
+    pub fn bound(&self) -> usize {
         self.ids.len() + self.free.len()
     }
 

@@ -108,6 +108,13 @@ impl Ports {
         self.served.keys().copied().collect()
     }
 
+    /// Every worker has room for commands. Before anything is begun, this must hold; the last
+    /// places of a ring are for what must not be lost.
+    pub fn take_commands(&self) -> bool {
+        let room = |worker: &WorkerEnd| worker.rings.commands.capacity() - worker.rings.commands.len();
+        self.workers.iter().all(|worker| room(worker) >= 80)
+    }
+
     /// Opens every queue of an interface and gives them to workers, or says why not. Nothing
     /// stays open then. May block for seconds while the kernel lets go of an earlier socket.
     pub fn open(&mut self, id: IfId, link: &Link, purpose: &Purpose) -> Result<(), String> {
@@ -143,6 +150,9 @@ impl Ports {
                 (mode, Some(program), options.rings.rx)
             }
         };
+        if !self.take_commands() {
+            return Err("a worker does not take commands; is it overloaded?".into());
+        }
         let frames = ring * devices.len() as u32;
         let mut queues = vec![];
         for (queue, device) in (0u32..).zip(devices) {
@@ -152,9 +162,7 @@ impl Ports {
             let port = Port { interface: id, queue, device, counters: counters.clone() };
             let command = Command::Attach { port, outbox: Box::<Vector>::default() };
             let worker = self.workers[at].id;
-            if self.tell(at, command).is_err() {
-                return Err("the worker does not take commands; is it overloaded?".into());
-            }
+            self.tell(at, command);
             queues.push(OpenQueue { queue, worker, counters });
         }
         let served = Served {
@@ -173,15 +181,17 @@ impl Ports {
     }
 
     /// Tells workers to give the interface's queues back. Its program stays until they have.
+    /// Nothing is done while a worker does not take commands: call again.
     pub fn close(&mut self, id: IfId) {
+        if !self.take_commands() {
+            return;
+        }
         let Some(served) = self.served.get_mut(&id).filter(|served| served.closing == 0) else { return };
         served.closing = served.queues.len();
         let workers: Vec<usize> = served.queues.iter().map(|queue| usize::from(queue.worker.0)).collect();
         for (at, worker) in workers.iter().enumerate() {
             if !workers[..at].contains(worker) {
-                if self.tell(*worker, Command::Detach(id)).is_err() {
-                    tracing::warn!(interface = %id.0, "W004 a worker's command ring is full; the interface stays attached");
-                }
+                self.tell(*worker, Command::Detach(id));
             }
         }
     }
@@ -210,18 +220,16 @@ impl Ports {
     pub fn send(&self, id: IfId, frame: Vec<u8>) {
         if let Some(queue) = self.served(id).and_then(|served| served.queues.first()) {
             // A question that is lost is asked again.
-            let _ = self.tell(usize::from(queue.worker.0), Command::Inject(id, frame.into()));
+            if self.take_commands() {
+                self.tell(usize::from(queue.worker.0), Command::Inject(id, frame.into()));
+            }
         }
     }
 
     /// Tells every worker to forget the flows of these addresses.
     pub fn forget_flows(&self, prefixes: &[Prefix]) {
         for at in 0..self.workers.len() {
-            if self.tell(at, Command::Forget(prefixes.into())).is_err() {
-                tracing::warn!(
-                    "W002 a worker's command ring is full; flows of removed endpoints live on until they idle out"
-                );
-            }
+            self.tell(at, Command::Forget(prefixes.into()));
         }
     }
 
@@ -233,11 +241,10 @@ impl Ports {
     /// Leaves `ours` to us on every uplink.
     pub fn set_ours(&self, purposes: &BTreeMap<IfId, Purpose>, ours: &[Prefix]) {
         for (id, served) in &self.served {
-            if let (Some(Purpose::Uplink { .. }), Some(program)) = (purposes.get(id), &served.program) {
-                if let Err(error) = program.set_ours(ours) {
+            if let (Some(Purpose::Uplink { .. }), Some(program)) = (purposes.get(id), &served.program)
+                && let Err(error) = program.set_ours(ours) {
                     tracing::warn!(interface = &*served.name, %error, "W003 the uplink does not leave all workload addresses to the dataplane");
                 }
-            }
         }
     }
 
@@ -269,10 +276,10 @@ impl Ports {
         Ok(())
     }
 
-    fn tell(&self, worker: usize, command: Command) -> Result<(), Command> {
+    /// There is room: this thread alone leaves commands, and has looked.
+    fn tell(&self, worker: usize, command: Command) {
         let end = &self.workers[worker];
-        end.rings.commands.push(command)?;
+        drop(end.rings.commands.push(command));
         end.wake.ring();
-        Ok(())
     }
 }

@@ -72,6 +72,8 @@ pub struct Shell {
     addresses: Vec<Address>,
     /// Why an interface is not served.
     reasons: BTreeMap<IfId, String>,
+    /// Interfaces that could not be opened are to be tried again.
+    retry: bool,
     denials: Denials,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     ours: Vec<Prefix>,
@@ -95,6 +97,7 @@ impl Shell {
             links: BTreeMap::new(),
             addresses: vec![],
             reasons: BTreeMap::new(),
+            retry: false,
             denials: Denials::default(),
             statuses: BTreeMap::new(),
             ours: vec![],
@@ -230,9 +233,11 @@ impl Shell {
         if self.state.publish() {
             self.ports.wake_all();
         }
-        let forgotten = self.state.take_forgotten();
-        if !forgotten.is_empty() {
-            self.ports.forget_flows(&forgotten);
+        if self.ports.take_commands() {
+            let forgotten = self.state.take_forgotten();
+            if !forgotten.is_empty() {
+                self.ports.forget_flows(&forgotten);
+            }
         }
         let ours = self.state.ours();
         if ours != self.ours {
@@ -253,6 +258,7 @@ impl Shell {
 
     /// Opens what is wanted and there, closes what is not wanted or gone.
     fn reconcile(&mut self) {
+        let retry = std::mem::take(&mut self.retry);
         let wanted: BTreeMap<IfId, (Arc<str>, Purpose, bool)> = self
             .state
             .wanted()
@@ -282,8 +288,7 @@ impl Shell {
                 Some(link) if !link.up && purpose != Purpose::Host => {
                     Err("the interface is down; set it up, and its other end".into())
                 }
-                // It failed a moment ago: the clock tries again.
-                Some(_) if self.reasons.contains_key(&id) => continue,
+                Some(_) if self.reasons.contains_key(&id) && !retry => continue,
                 Some(link) => self.open(id, &link, &purpose),
             };
             match outcome {
@@ -352,8 +357,7 @@ impl Shell {
         match event {
             KernelEvent::Link(link) => {
                 // An interface that changed may open now.
-                let id = self.state.id(&link.name);
-                id.map(|id| self.reasons.remove(&id));
+                self.retry |= self.links.get(&link.index) != Some(&link);
                 self.links.insert(link.index, link);
             }
             KernelEvent::LinkRemoved(index) => drop(self.links.remove(&index)),
@@ -411,8 +415,7 @@ impl Shell {
             self.act(action).await;
         }
         self.denials.fold(self.state.take_retired_trees());
-        // Interfaces that could not be opened are tried again.
-        self.reasons.clear();
+        self.retry = true;
     }
 
     async fn act(&mut self, action: Action) {
@@ -434,13 +437,7 @@ impl Shell {
             let (state, reason) = match (self.state.endpoint_up(id), reason) {
                 (true, _) => (pb::endpoint_status::State::Up, ""),
                 (false, Some(reason)) => (pb::endpoint_status::State::Down, reason.as_str()),
-                // About to be tried again: as it was.
-                (false, None) => match self.statuses.get(id) {
-                    Some(known) if known.state() == pb::endpoint_status::State::Down => {
-                        (pb::endpoint_status::State::Down, known.reason.as_str())
-                    }
-                    _ => (pb::endpoint_status::State::Down, "not served yet"),
-                },
+                (false, None) => (pb::endpoint_status::State::Down, "not served yet"),
             };
             let status = pb::EndpointStatus {
                 id: Some(id.clone().into()),

@@ -139,24 +139,21 @@ impl State {
         let mut errors = vec![];
         for change in changes {
             let Some(change) = change.change else { continue };
-            if let Some(fresh) = &mut fresh {
-                if let Err(error) = fresh.apply(change.clone(), &mut sets) {
+            if let Some(fresh) = &mut fresh
+                && let Err(error) = fresh.apply(change.clone(), &mut sets) {
                     errors.push(error);
                     continue;
                 }
-            }
             // Before the stream is in sync a delta may be about a set that only it has.
-            if let Err(error) = next.apply(change, &mut sets) {
-                if fresh.is_none() {
+            if let Err(error) = next.apply(change, &mut sets)
+                && fresh.is_none() {
                     errors.push(error);
                 }
-            }
         }
-        if commit.in_sync {
-            if let Some(whole) = fresh.take() {
+        if commit.in_sync
+            && let Some(whole) = fresh.take() {
                 next = whole;
             }
-        }
         errors.extend(self.conflicts(&next));
         if errors.is_empty() {
             sets.collect(&next);
@@ -527,7 +524,7 @@ impl State {
                 self.endpoints.insert(id.clone(), free.unwrap_or(EndpointIdx(u32::MAX)));
             }
         }
-        let mut table = vec![None; sets.len()];
+        let mut table = vec![None; sets.bound()];
         for (name, id) in sets.iter() {
             if let Some(members) = desired.ip_sets.get(name) {
                 let set = IpSet { name: name.into(), members: (**members).clone() };

@@ -75,8 +75,8 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         ethernet::ARP => return Ok(ParseNext::Arp),
         _ => return Err(DropReason::UnknownEtherType),
     };
-    let header = l4::Header::parse(ip.proto, packet.l4()).map_err(|_| DropReason::BadL4Header)?;
     packet.meta.proto = ip.proto;
+    let header = l4::Header::parse(ip.proto, packet.l4()).map_err(|_| DropReason::BadL4Header)?;
     packet.meta.tcp_flags = header.tcp_flags;
     packet.meta.icmp = header.icmp;
 

@@ -105,11 +105,10 @@ pub fn ticks() -> u64 {
 }
 
 fn run(mut parts: Parts, stop: &AtomicBool) {
-    if let Some(core) = parts.core {
-        if !core_affinity::set_for_current(core) {
+    if let Some(core) = parts.core
+        && !core_affinity::set_for_current(core) {
             tracing::warn!(core = core.id, "W001 the worker could not be pinned to its core");
         }
-    }
     let worker = &mut parts.worker;
     let counters = worker.world().counters.clone();
     let bell = parts.wakes[usize::from(worker.world().me.0)].0.clone();
@@ -127,8 +126,8 @@ fn run(mut parts: Parts, stop: &AtomicBool) {
         } else if parts.idle == Idle::Adaptive {
             let idle = at.duration_since(*idle_since.get_or_insert(at));
             if idle >= SLEEP_AFTER {
+                // Woken for nothing, it goes back to sleep at once: only packets keep it awake.
                 sleep(worker, &bell);
-                idle_since = None;
             } else if idle >= YIELD_AFTER {
                 std::thread::yield_now();
             }
