@@ -206,6 +206,19 @@ async fn a_dataplane_that_comes_back_gets_a_snapshot() {
 }
 
 #[tokio::test]
+async fn a_dataplane_that_another_agent_took_is_left_alone_until_that_one_is_gone() {
+    let mut rig = Rig::start(0, []);
+    rig.want(1, state());
+    rig.fake.transaction().await;
+    rig.fake.take_over();
+    rig.fake.asked_for_status(3).await;
+    assert!(rig.fake.pending().is_none(), "it does not take it back");
+    assert!(!rig.link.health().state().healthy);
+    rig.fake.leave();
+    assert!(rig.fake.transaction().await.in_sync);
+}
+
+#[tokio::test]
 async fn large_sets_travel_in_bounded_messages() {
     let mut rig = Rig::start(0, []);
     let large = set("s:large", 1_000_000);

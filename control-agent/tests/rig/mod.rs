@@ -26,7 +26,10 @@ use margay_api::{
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -75,7 +78,10 @@ struct Notes {
     hello: Hello,
     verdicts: Mutex<VecDeque<Verdict>>,
     seen: mpsc::UnboundedSender<Transaction>,
-    answers: Mutex<Option<mpsc::UnboundedSender<SyncResponse>>>,
+    answers: Mutex<Option<mpsc::UnboundedSender<Result<SyncResponse, Status>>>>,
+    /// Another agent has the dataplane; how often that was asked.
+    taken: AtomicBool,
+    status_asked: watch::Sender<u32>,
     questions: Mutex<Vec<ExplainRequest>>,
 }
 
@@ -93,6 +99,8 @@ impl Fake {
             verdicts: Mutex::new(verdicts.into_iter().collect()),
             seen,
             answers: Mutex::default(),
+            taken: AtomicBool::new(false),
+            status_asked: watch::channel(0).0,
             questions: Mutex::default(),
         });
         let service = DataplaneServer::from_arc(Arc::new(Service(server.clone())));
@@ -118,7 +126,26 @@ impl Fake {
     pub fn say(&self, answer: Answer) {
         let answers = self.server.answers.lock().unwrap();
         let stream = answers.as_ref().expect("an agent is connected");
-        stream.send(SyncResponse { response: Some(answer) }).unwrap();
+        stream.send(Ok(SyncResponse { response: Some(answer) })).unwrap();
+    }
+
+    /// Another agent takes over, until [`leave`](Self::leave).
+    pub fn take_over(&self) {
+        self.server.taken.store(true, Ordering::SeqCst);
+        let answers = self.server.answers.lock().unwrap().take().expect("an agent is connected");
+        answers.send(Err(Status::aborted("a newer agent's stream took over"))).unwrap();
+    }
+
+    /// Waits until it was asked for its status `times` more times.
+    pub async fn asked_for_status(&self, times: u32) {
+        let mut asked = self.server.status_asked.subscribe();
+        let target = *asked.borrow() + times;
+        asked.wait_for(|asked| *asked >= target).await.unwrap();
+    }
+
+    /// The other agent leaves.
+    pub fn leave(&self) {
+        self.server.taken.store(false, Ordering::SeqCst);
     }
 
     pub fn say_adopted(&self, generation: u64) {
@@ -163,14 +190,20 @@ impl Dataplane for Service {
         let notes = self.0.clone();
         let (answers, stream) = mpsc::unbounded_channel();
         let hello = SyncResponse { response: Some(Answer::Hello(notes.hello.clone())) };
-        answers.send(hello).unwrap();
+        answers.send(Ok(hello)).unwrap();
         *notes.answers.lock().unwrap() = Some(answers.clone());
         tokio::spawn(receive(notes, request.into_inner(), answers));
-        Ok(Response::new(UnboundedReceiverStream::new(stream).map(Ok).boxed()))
+        Ok(Response::new(UnboundedReceiverStream::new(stream).boxed()))
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<DataplaneStatus>, Status> {
-        Ok(Response::new(DataplaneStatus { version: "fake".into(), ..DataplaneStatus::default() }))
+        self.0.status_asked.send_modify(|asked| *asked += 1);
+        let agent_connected = self.0.taken.load(Ordering::SeqCst);
+        Ok(Response::new(DataplaneStatus {
+            version: "fake".into(),
+            agent_connected,
+            ..DataplaneStatus::default()
+        }))
     }
 
     async fn list_interfaces(
@@ -197,7 +230,7 @@ impl Dataplane for Service {
 async fn receive(
     notes: Arc<Notes>,
     mut requests: Streaming<SyncRequest>,
-    answers: mpsc::UnboundedSender<SyncResponse>,
+    answers: mpsc::UnboundedSender<Result<SyncResponse, Status>>,
 ) {
     let mut sequence = 0;
     let mut changes = Vec::new();
@@ -230,7 +263,7 @@ async fn receive(
         };
         let _ = notes.seen.send(transaction);
         if let Some(answer) = answer {
-            let _ = answers.send(SyncResponse { response: Some(answer) });
+            let _ = answers.send(Ok(SyncResponse { response: Some(answer) }));
         }
     }
 }

@@ -1,0 +1,220 @@
+//! Who is in a cluster, as Kubernetes says it: namespaces, pods, accounts, services.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::model::{Metadata, Protocol};
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Namespace {
+    /// Name and labels.
+    pub metadata: Metadata,
+    /// Its finalizers, which change no verdict.
+    pub spec: BTreeMap<String, Value>,
+}
+
+/// An account that pods run under.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ServiceAccount {
+    /// Name, namespace, labels.
+    pub metadata: Metadata,
+    /// Changes no verdict.
+    pub secrets: Vec<Value>,
+    /// Changes no verdict.
+    pub image_pull_secrets: Vec<Value>,
+    /// Changes no verdict.
+    pub automount_service_account_token: Option<bool>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pod {
+    /// Name, namespace, labels.
+    pub metadata: Metadata,
+    /// What it is.
+    pub spec: PodSpec,
+    /// Where it is.
+    pub status: PodStatus,
+}
+
+/// What a [`Pod`] is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// The node it runs on.
+    pub node_name: String,
+    /// It has the node's own addresses and is no endpoint.
+    pub host_network: bool,
+    /// Empty: `default`.
+    pub service_account_name: String,
+    /// Of their ports some have names.
+    pub containers: Vec<Container>,
+    /// What changes no verdict.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A container of a [`Pod`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Container {
+    /// Its ports.
+    pub ports: Vec<ContainerPort>,
+    /// What changes no verdict.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A port of a [`Container`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerPort {
+    /// What rules may call it.
+    #[serde(default)]
+    pub name: String,
+    /// The port.
+    pub container_port: u16,
+    /// Absent: TCP.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+    /// Changes no verdict.
+    #[serde(default)]
+    pub host_port: Option<u16>,
+    /// Changes no verdict.
+    #[serde(default, rename = "hostIP")]
+    pub host_ip: Option<String>,
+}
+
+/// Where a [`Pod`] is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// Its first address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<IpAddr>,
+    /// All of its addresses.
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Vec<PodIp>,
+    /// `Succeeded` and `Failed` pods have given their addresses back.
+    pub phase: String,
+    /// What a server reports besides.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// An address of a [`Pod`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodIp {
+    /// The address.
+    pub ip: IpAddr,
+}
+
+/// A service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Service {
+    /// Name, namespace, labels.
+    pub metadata: Metadata,
+    /// What it says.
+    pub spec: ServiceSpec,
+}
+
+/// What a [`Service`] says.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ServiceSpec {
+    /// The address that clients use; `None` for headless services.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: String,
+    /// Both, of a service with two.
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Vec<String>,
+    /// What changes no verdict.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+impl Namespace {
+    /// What a server adds to each: its name as a label.
+    pub(super) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+}
+
+impl Pod {
+    /// Its addresses; none when it has ended.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        if matches!(self.status.phase.as_str(), "Succeeded" | "Failed") {
+            return Vec::new();
+        }
+        let all: Vec<IpAddr> = self.status.pod_ips.iter().map(|one| one.ip).collect();
+        if all.is_empty() { self.status.pod_ip.into_iter().collect() } else { all }
+    }
+
+    /// Fields that Kubernetes does not have.
+    pub(super) fn unknown_fields(&self) -> Vec<(String, &'static str)> {
+        let mut unknown = nearest("spec", &self.spec.other, &POD_SPEC);
+        for (i, container) in self.spec.containers.iter().enumerate() {
+            unknown.extend(nearest(&format!("spec.containers[{i}]"), &container.other, &CONTAINER));
+        }
+        unknown
+    }
+}
+
+impl Service {
+    /// Addresses that clients use and that no packet has any more when policy sees it.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let all = self.spec.cluster_ips.iter().chain([&self.spec.cluster_ip]);
+        all.filter_map(|text| text.parse().ok())
+    }
+
+    /// Fields that Kubernetes does not have.
+    pub(super) fn unknown_fields(&self) -> Vec<(String, &'static str)> {
+        nearest("spec", &self.spec.other, &SERVICE_SPEC)
+    }
+}
+
+/// The fields of `other` that are not `known`, each with the one that may have been meant.
+fn nearest(
+    at: &str,
+    other: &BTreeMap<String, Value>,
+    known: &[&'static str],
+) -> Vec<(String, &'static str)> {
+    let unknown = other.keys().filter(|key| !known.contains(&key.as_str()));
+    unknown
+        .map(|key| {
+            let closest = known.iter().min_by_key(|one| strsim::damerau_levenshtein(one, key));
+            (format!("{at}.{key}"), *closest.expect("a kind has fields"))
+        })
+        .collect()
+}
+
+const POD_SPEC: [&str; 41] = [
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig", "dnsPolicy",
+    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostIPC", "hostNetwork", "hostPID", "hostUsers",
+    "hostname", "hostnameOverride", "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "os",
+    "overhead", "preemptionPolicy", "priority", "priorityClassName", "readinessGates", "resourceClaims",
+    "resources", "restartPolicy", "runtimeClassName", "schedulerName", "schedulingGates", "securityContext",
+    "serviceAccount", "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain",
+    "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes",
+];
+
+const CONTAINER: [&str; 25] = [
+    "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "name", "ports",
+    "readinessProbe", "resizePolicy", "resources", "restartPolicy", "restartPolicyRules", "securityContext",
+    "startupProbe", "stdin", "stdinOnce", "terminationMessagePath", "terminationMessagePolicy", "tty",
+    "volumeDevices", "volumeMounts", "workingDir",
+];
+
+const SERVICE_SPEC: [&str; 20] = [
+    "allocateLoadBalancerNodePorts", "clusterIP", "clusterIPs", "externalIPs", "externalName",
+    "externalTrafficPolicy", "healthCheckNodePort", "internalTrafficPolicy", "ipFamilies", "ipFamilyPolicy",
+    "loadBalancerClass", "loadBalancerIP", "loadBalancerSourceRanges", "ports", "publishNotReadyAddresses",
+    "selector", "sessionAffinity", "sessionAffinityConfig", "trafficDistribution", "type",
+];
