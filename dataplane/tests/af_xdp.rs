@@ -2,10 +2,10 @@
 
 mod namespace;
 
+use margay_dataplane::io::af_xdp::ifreq::Interface;
 use margay_dataplane::io::af_xdp::{
     AfXdp, Attachment, OpenError, Options, Program, ProgramError, RingSizes, Role,
 };
-use margay_dataplane::io::ifreq::Interface;
 use margay_dataplane::io::{Device, tap::Tap};
 use margay_dataplane::net::{Mac, Nanos, Prefix};
 use margay_dataplane::packet::{Frames, L4Checksum, Pool, VECTOR, Vector};

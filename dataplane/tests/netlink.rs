@@ -2,7 +2,7 @@
 
 mod namespace;
 
-use margay_dataplane::io::ifreq::Interface;
+use margay_dataplane::io::af_xdp::ifreq::Interface;
 use margay_dataplane::io::netlink::{Address, Event, Events, Link, Neighbour, NeighbourState, Netlink};
 use margay_dataplane::net::Mac;
 use namespace::{PATIENCE, in_namespace, ip};

@@ -34,9 +34,10 @@ impl Denials {
         let Event::Dropped { reason, key, icmp, deciding, .. } = event else { return };
         let packet = describe(key, *icmp);
         if let Some((decider, sample)) = deciding.and_then(|deciding| sample(&deciding, &packet, state))
-            && (self.last.len() < MAX_REMEMBERED || self.last.contains_key(&decider)) {
-                self.last.insert(decider, sample);
-            }
+            && (self.last.len() < MAX_REMEMBERED || self.last.contains_key(&decider))
+        {
+            self.last.insert(decider, sample);
+        }
         self.last_of_reason.insert(*reason, packet);
     }
 

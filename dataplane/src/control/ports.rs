@@ -242,9 +242,10 @@ impl Ports {
     pub fn set_ours(&self, purposes: &BTreeMap<IfId, Purpose>, ours: &[Prefix]) {
         for (id, served) in &self.served {
             if let (Some(Purpose::Uplink { .. }), Some(program)) = (purposes.get(id), &served.program)
-                && let Err(error) = program.set_ours(ours) {
-                    tracing::warn!(interface = &*served.name, %error, "W003 the uplink does not leave all workload addresses to the dataplane");
-                }
+                && let Err(error) = program.set_ours(ours)
+            {
+                tracing::warn!(interface = &*served.name, %error, "W003 the uplink does not leave all workload addresses to the dataplane");
+            }
         }
     }
 

@@ -140,20 +140,23 @@ impl State {
         for change in changes {
             let Some(change) = change.change else { continue };
             if let Some(fresh) = &mut fresh
-                && let Err(error) = fresh.apply(change.clone(), &mut sets) {
-                    errors.push(error);
-                    continue;
-                }
+                && let Err(error) = fresh.apply(change.clone(), &mut sets)
+            {
+                errors.push(error);
+                continue;
+            }
             // Before the stream is in sync a delta may be about a set that only it has.
             if let Err(error) = next.apply(change, &mut sets)
-                && fresh.is_none() {
-                    errors.push(error);
-                }
+                && fresh.is_none()
+            {
+                errors.push(error);
+            }
         }
         if commit.in_sync
-            && let Some(whole) = fresh.take() {
-                next = whole;
-            }
+            && let Some(whole) = fresh.take()
+        {
+            next = whole;
+        }
         errors.extend(self.conflicts(&next));
         if errors.is_empty() {
             sets.collect(&next);

@@ -2,7 +2,6 @@
 
 pub mod af_xdp;
 pub mod fault;
-pub mod ifreq;
 pub mod memory;
 pub mod netlink;
 pub mod pcap;

@@ -1,6 +1,6 @@
 //! A tap device: the kernel's network stack at the other end of a file, one system call a packet.
 
-use super::ifreq::{self, Interface};
+use super::af_xdp::ifreq::{self, Interface};
 use super::{Device, DeviceCounters, Transmitted};
 use crate::net::{Mac, Nanos};
 use crate::packet::{Frames, HEADROOM, Pool, Vector};

@@ -54,9 +54,12 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<NdNext, DropReaso
     // Whose link address the message tells.
     let told = if message.kind == nd::SOLICITATION { ip.src } else { message.target };
     if let Role::Workload(workload) = &interface.role
-        && !told.is_unspecified() && !told.is_link_local() && !workload.owns(told) {
-            return Err(DropReason::BadNd);
-        }
+        && !told.is_unspecified()
+        && !told.is_link_local()
+        && !workload.owns(told)
+    {
+        return Err(DropReason::BadNd);
+    }
     if let (Some(mac), false) = (message.link, told.is_unspecified()) {
         world.tell(Event::NeighbourSeen { interface: interface.id, addr: told, mac });
     }

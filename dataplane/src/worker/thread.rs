@@ -106,9 +106,10 @@ pub fn ticks() -> u64 {
 
 fn run(mut parts: Parts, stop: &AtomicBool) {
     if let Some(core) = parts.core
-        && !core_affinity::set_for_current(core) {
-            tracing::warn!(core = core.id, "W001 the worker could not be pinned to its core");
-        }
+        && !core_affinity::set_for_current(core)
+    {
+        tracing::warn!(core = core.id, "W001 the worker could not be pinned to its core");
+    }
     let worker = &mut parts.worker;
     let counters = worker.world().counters.clone();
     let bell = parts.wakes[usize::from(worker.world().me.0)].0.clone();

@@ -22,6 +22,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod ifreq;
 mod lent;
 mod program;
 mod ring;
@@ -30,10 +31,10 @@ mod socket;
 pub use program::{Attachment, Program, ProgramError, Role};
 pub use socket::RingSizes;
 
-use crate::io::ifreq::Interface;
 use crate::io::{Device, DeviceCounters, Transmitted};
 use crate::net::Nanos;
 use crate::packet::{Frames, L4Checksum, Pool, Vector};
+use ifreq::Interface;
 use lent::Lent;
 use ring::Descriptor;
 use socket::{Socket, Unbound, XDP_COPY, XDP_USE_NEED_WAKEUP, XDP_ZEROCOPY};

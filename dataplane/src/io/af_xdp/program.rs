@@ -1,6 +1,6 @@
 //! The XDP programs that decide which frames of an interface are ours (`xdp.bpf.c`).
 
-use crate::io::ifreq::{Interface, Queues};
+use super::ifreq::{Interface, Queues};
 use crate::net::Prefix;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError, XskMap};

@@ -1,7 +1,7 @@
 //! What the kernel tells of, and is told about, a network interface by `ioctl(2)`.
 //!
-//! The only unsafe code of this room outside `af_xdp`: each request fills a structure of its
-//! own and hands it to the kernel for the length of one call.
+//! Each request fills a structure of its own and hands it to the kernel for the length of one
+//! call. The tap device uses it too: unsafe code of the room stays in this folder.
 
 #![allow(unsafe_code)]
 
