@@ -138,6 +138,7 @@ impl Service for Dataplane {
             empty_polls: 900 * look,
             sleeps: 3 * look,
             cycles: 8_000_000 * look,
+            busy_cycles: 1_000_000 * look,
             nodes: vec![
                 node("parse", 100, 3_200, 480_000),
                 node("conntrack", 100, 3_200, 320_000),

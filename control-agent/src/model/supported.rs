@@ -99,7 +99,7 @@ impl Refused {
         }
         self.if_used(spec.interface_name == "*", "spec.interfaceName", "name one interface");
         self.if_used(!spec.ip_nats.is_empty(), "spec.ipNATs", "remove it");
-        let gateway = "the gateway of every workload is 169.254.1.1 or fe80::1; remove it";
+        let gateway = "the gateway of every workload is 169.254.1.1 or fe80::ecee:eeff:feee:eeee; remove it";
         self.if_used(spec.ipv4_gateway.is_some(), "spec.ipv4Gateway", gateway);
         self.if_used(spec.ipv6_gateway.is_some(), "spec.ipv6Gateway", gateway);
         for (i, port) in spec.ports.iter().enumerate() {

@@ -119,6 +119,7 @@ pub fn runtime(ports: &Ports, tsc_hz: f64) -> pb::Runtime {
         empty_polls: end.counters.empty_polls.get(),
         sleeps: end.counters.sleeps.get(),
         cycles: end.counters.ticks.get(),
+        busy_cycles: end.counters.busy_ticks.get(),
         nodes: end
             .nodes
             .read()

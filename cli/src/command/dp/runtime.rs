@@ -30,6 +30,7 @@ struct Worker {
     empty_polls: u64,
     sleeps: u64,
     cycles: u64,
+    busy_cycles: u64,
     nodes: Vec<Node>,
 }
 
@@ -73,7 +74,7 @@ impl Runtime {
 
 impl Worker {
     fn new(worker: &api::WorkerRuntime) -> Self {
-        let busy = worker.nodes.iter().map(|node| node.cycles).fold(0, u64::saturating_add);
+        let in_nodes = worker.nodes.iter().map(|node| node.cycles).fold(0, u64::saturating_add);
         let node = |node: &api::NodeRuntime| Node {
             name: node.name.clone(),
             vectors: node.vectors,
@@ -81,15 +82,16 @@ impl Worker {
             cycles: node.cycles,
             packets_per_vector: rounded(ratio(node.packets, node.vectors)),
             cycles_per_packet: rounded(ratio(node.cycles, node.packets)),
-            share: rounded(ratio(node.cycles, busy)),
+            share: rounded(ratio(node.cycles, in_nodes)),
         };
         Self {
             worker: worker.worker,
-            busy: rounded(ratio(busy, worker.cycles)),
+            busy: rounded(ratio(worker.busy_cycles, worker.cycles)),
             polls: worker.polls,
             empty_polls: worker.empty_polls,
             sleeps: worker.sleeps,
             cycles: worker.cycles,
+            busy_cycles: worker.busy_cycles,
             nodes: worker.nodes.iter().map(node).collect(),
         }
     }
@@ -107,6 +109,7 @@ impl Worker {
             empty_polls: self.empty_polls,
             sleeps: self.sleeps,
             cycles: self.cycles,
+            busy_cycles: self.busy_cycles,
             nodes: self.nodes.iter().map(node).collect(),
         }
     }
@@ -117,6 +120,7 @@ impl Worker {
         counts.empty_polls = grown(counts.empty_polls, earlier.empty_polls);
         counts.sleeps = grown(counts.sleeps, earlier.sleeps);
         counts.cycles = grown(counts.cycles, earlier.cycles);
+        counts.busy_cycles = grown(counts.busy_cycles, earlier.busy_cycles);
         for node in &mut counts.nodes {
             if let Some(before) = earlier.nodes.iter().find(|before| before.name == node.name) {
                 node.vectors = grown(node.vectors, before.vectors);
@@ -190,6 +194,7 @@ mod tests {
             empty_polls: 0,
             sleeps: 0,
             cycles: cycles * 4,
+            busy_cycles: cycles,
             nodes: vec![node],
         };
         Runtime::new(&api::Runtime { tsc_hz: 1e9, workers: vec![worker] })
