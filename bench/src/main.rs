@@ -1,0 +1,72 @@
+//! Benchmarks of the dataplane: the whole worker in memory, and its tables alone.
+//!
+//! Cases that are compared run in turns, round after round, in one process: on a shared machine
+//! only such ratios mean much. Every figure is a median with its lowest and highest round.
+//! Before anything is timed, its answers are compared with the slow twin's, or its packets counted.
+
+mod conntrack;
+mod lpm;
+mod measure;
+mod pipeline;
+mod policy;
+mod random;
+mod record;
+mod rig;
+mod rules;
+mod traffic;
+mod wire;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measure the dataplane on this machine.
+#[derive(Parser)]
+#[command(name = "margay-bench", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The whole worker on generated traffic: established flows, new flows, denied flows
+    Pipeline(pipeline::Options),
+    /// Policy alone: time to judge a packet, time to compile
+    Policy(policy::Options),
+    /// The flow table alone
+    Conntrack(conntrack::Options),
+    /// Longest-prefix match alone
+    Lpm(lpm::Options),
+}
+
+/// How long to measure, and what becomes of the figures.
+#[derive(Args, Clone, Debug)]
+struct Common {
+    /// Rounds; each runs every case once, in turn
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(5..=1000))]
+    rounds: u32,
+    /// Time to measure each case, over all rounds
+    #[arg(long, default_value_t = 1.0, value_name = "S", value_parser = seconds)]
+    seconds: f64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Also write the figures to a new file in bench/results, with commit, command and machine
+    #[arg(long)]
+    record: bool,
+}
+
+fn seconds(s: &str) -> Result<f64, String> {
+    match s.parse() {
+        Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number of seconds from 0.01 to 3600".into()),
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().what {
+        What::Pipeline(options) => pipeline::run(&options),
+        What::Policy(options) => policy::run(&options),
+        What::Conntrack(options) => conntrack::run(&options),
+        What::Lpm(options) => lpm::run(&options),
+    }
+}

@@ -1,0 +1,261 @@
+//! One worker between two wires, configured through the control side as an agent would.
+//!
+//! Packets come from other nodes by an uplink, for a workload that policy protects.
+
+use crate::rules::{self, Rules};
+use crate::wire::{Stream, Valve, Wire};
+use anyhow::{Context, Result, ensure};
+use margay_api::dataplane::v1::{self as pb, change::Change};
+use margay_dataplane::conntrack::{FlowHasher, Settings};
+use margay_dataplane::control::{Facts, Purpose, State};
+use margay_dataplane::graph::NodeCount;
+use margay_dataplane::net::{Addr, IfId, Mac, Nanos, Prefix, WorkerId};
+use margay_dataplane::nodes::{Inbox, Limits, WorkerCounters, World};
+use margay_dataplane::packet::{DropReason, Frames, Pool, VECTOR, Vector};
+use margay_dataplane::policy::{Direction, EndpointIdx, PolicyTable, PolicyTree};
+use margay_dataplane::snapshot::{Publisher, Snapshot};
+use margay_dataplane::worker::{Command, Port, Returned, Rings, Worker};
+use std::sync::Arc;
+
+/// Of the uplink.
+pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
+/// Of the node that packets come from.
+pub const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
+const WORKLOAD_MAC: Mac = Mac([2, 0, 0, 0, 1, 1]);
+const WORKLOAD_V4: Addr = Addr::v4([172, 16, 0, 1]);
+const WORKLOAD_V6: Addr = Addr::from_bits(0xfd65 << 112 | 1);
+const UPLINK: &str = "eth0";
+const WORKLOAD: &str = "cali1";
+/// Packet buffers: those under way are a vector at most.
+const FRAMES: u32 = 4096;
+/// Virtual time a packet takes.
+const TIME_A_PACKET: u64 = 50;
+
+/// The worker and what drives it.
+pub struct Rig {
+    worker: Worker,
+    state: State,
+    rings: Rings,
+    valve: Valve,
+    frames: Arc<Frames>,
+    uplink: IfId,
+    workload: IfId,
+    batch: usize,
+    now: Nanos,
+}
+
+/// What a rig is made with.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    /// Packets received at once.
+    pub batch: usize,
+    /// Sessions the flow table has room for.
+    pub sessions: u32,
+    /// Reads a counter for the cost of nodes.
+    pub ticks: fn() -> u64,
+}
+
+impl Rig {
+    /// Everything but packets.
+    pub fn new(setup: Setup, rules: &Rules) -> Result<Self> {
+        let frames = Frames::new(FRAMES, 2048, false)?;
+        let mut publisher = Publisher::new(Snapshot::empty(1));
+        let inboxes: Arc<[Inbox]> = [Inbox::new(1024)].into();
+        let flows = Settings { sessions: setup.sessions, ..Settings::default() };
+        let limits = Limits { flows, interfaces: 16 };
+        let mut reader = publisher.reader();
+        let first = reader.first();
+        let world = World::new(WorkerId(0), limits, FlowHasher::new([1, 2, 3, 4]), first, inboxes)?;
+        let rings = Rings::default();
+        let pool = Pool::new(frames.clone(), 1024);
+        let worker = Worker::new(world, pool, reader, rings.clone(), setup.ticks);
+
+        let (mut state, now) = (State::new(publisher, 16), Nanos::from_secs(1));
+        let uplink = state.want(UPLINK, Purpose::Uplink { vlan: None }).context("the interface is new")?;
+        let addresses = [(Addr::v4([172, 31, 0, 1]), 24), (Addr::from_bits(0xfd31 << 112 | 1), 64)];
+        state.attached(uplink, facts(UPLINK_MAC, &addresses), now);
+        let commit = pb::Commit { generation: 1, in_sync: true };
+        let refused = |errors: Vec<_>| anyhow::anyhow!("the policy was refused: {errors:?}");
+        state.commit(changes(rules), &commit, now).map_err(refused)?;
+        let workload = state.id(WORKLOAD).context("the workload's interface is wanted")?;
+        state.attached(workload, facts(Mac([2, 0, 0xca, 0x11, 0, 1]), &[]), now);
+        state.publish();
+        let valve = Valve::default();
+        Ok(Self { worker, state, rings, valve, frames, uplink, workload, batch: setup.batch, now })
+    }
+
+    /// Where packets are to go.
+    pub fn destination(v6: bool) -> Addr {
+        if v6 { WORKLOAD_V6 } else { WORKLOAD_V4 }
+    }
+
+    /// Attaches both wires, in place of those that are there.
+    pub fn feed(&mut self, stream: Stream) {
+        for interface in [self.uplink, self.workload] {
+            assert!(
+                self.rings.commands.push(Command::Detach(interface)).is_ok(),
+                "the command ring has room"
+            );
+        }
+        let from = Wire::new(Some(stream), self.batch, self.valve.clone());
+        let to = Wire::new(None, self.batch, self.valve.clone());
+        for (interface, wire) in [(self.uplink, from), (self.workload, to)] {
+            let port = Port { interface, queue: 0, device: Box::new(wire), counters: Arc::default() };
+            let attach = Command::Attach { port, outbox: Box::default() };
+            assert!(self.rings.commands.push(attach).is_ok(), "the command ring has room");
+        }
+        self.worker.poll(self.now);
+        while self.rings.returned.pop().is_some() {}
+    }
+
+    /// What policy says of packets to the workload.
+    pub fn policy(&self) -> Arc<PolicyTable> {
+        self.state.policy().clone()
+    }
+
+    /// The workload's tree for packets to it.
+    pub fn tree(table: &PolicyTable) -> Result<&PolicyTree> {
+        table.tree(Self::ENDPOINT, Direction::Ingress).context("the workload has a policy")
+    }
+
+    /// The workload's number in the policy table: it is the only one.
+    pub const ENDPOINT: EndpointIdx = EndpointIdx(0);
+
+    /// Lets at least `packets` through; returns how many it were.
+    pub fn run(&mut self, packets: u64) -> Result<u64> {
+        self.valve.set(true);
+        let mut done = 0;
+        while done < packets {
+            let moved = self.worker.poll(self.now) as u64;
+            ensure!(moved > 0, "the worker receives nothing any more");
+            self.now = self.now.plus(Nanos(moved * TIME_A_PACKET));
+            done += moved;
+        }
+        self.valve.set(false);
+        Ok(done)
+    }
+
+    /// Forgets every flow.
+    pub fn forget(&mut self) {
+        let all = [Addr::v4([0; 4]), Addr::v6([0; 16])].map(|addr| Prefix::truncate(addr, 0));
+        assert!(self.rings.commands.push(Command::Forget(all.into())).is_ok(), "the command ring has room");
+        loop {
+            self.worker.poll(self.now);
+            if let Some(Returned::Forgotten(_)) = self.rings.returned.pop() {
+                break;
+            }
+        }
+        assert!(self.worker.world().flows.is_empty(), "every flow was forgotten");
+    }
+
+    /// Listens to the worker's news, so that telling them costs what it costs in the process.
+    pub fn listen(&mut self) {
+        while self.worker.world().events.pop().is_some() {}
+    }
+
+    /// Live flows.
+    pub fn flows(&self) -> usize {
+        self.worker.world().flows.len()
+    }
+
+    /// The worker's counts.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.worker.world().counters
+    }
+
+    /// Packets denied by policy.
+    pub fn denied(&self) -> u64 {
+        self.counters().dropped(DropReason::PolicyDenied).get()
+    }
+
+    /// What each node has cost so far.
+    pub fn nodes(&self) -> Vec<NodeCount> {
+        self.worker.graph().counters().read()
+    }
+
+    /// Every frame is accounted for.
+    pub fn check(&self) {
+        let (free, lent) = self.worker.frames();
+        assert_eq!(free + lent + self.frames.in_depot(), FRAMES as usize, "no frame was lost");
+    }
+}
+
+/// The wire without a worker: receives and sends `packets`, and nothing in between.
+pub struct Bare {
+    wire: Wire,
+    pool: Pool,
+    vector: Vector,
+}
+
+impl Bare {
+    /// With the stream that the worker gets.
+    pub fn new(stream: Stream, batch: usize) -> Result<Self> {
+        let valve = Valve::default();
+        valve.set(true);
+        let wire = Wire::new(Some(stream), batch, valve);
+        Ok(Self { wire, pool: Pool::new(Frames::new(FRAMES, 2048, false)?, 1024), vector: Vector::default() })
+    }
+
+    /// Lets at least `packets` through; returns how many it were.
+    pub fn run(&mut self, packets: u64) -> u64 {
+        use margay_dataplane::io::Device;
+        // As the worker sees it: a call that cannot be inlined.
+        let device: &mut dyn Device = std::hint::black_box(&mut self.wire);
+        let mut done = 0;
+        while done < packets {
+            done += device.receive(&mut self.pool, &mut self.vector, VECTOR, Nanos(0)) as u64;
+            device.transmit(&mut self.pool, &mut self.vector, Nanos(0));
+        }
+        done
+    }
+}
+
+fn facts(mac: Mac, addresses: &[(Addr, u8)]) -> Facts {
+    Facts {
+        mac,
+        mtu: 1500,
+        addresses: addresses.to_vec(),
+        kernel_neighbours: false,
+        queues: vec![WorkerId(0)],
+    }
+}
+
+/// What an agent says of one workload and its policy.
+fn changes(rules: &Rules) -> Vec<pb::Change> {
+    let change = |change| pb::Change { change: Some(change) };
+    let id = pb::WorkloadEndpointId {
+        orchestrator: "k8s".into(),
+        workload: "default/w1".into(),
+        endpoint: "eth0".into(),
+    };
+    let prefix =
+        |addr: Addr| pb::Prefix { address: rules::bytes(addr), length: if addr.is_v4() { 32 } else { 128 } };
+    let nets: Vec<_> = [WORKLOAD_V4, WORKLOAD_V6].map(prefix).into();
+    let tier = pb::TierBinding {
+        name: "default".into(),
+        ingress_policies: rules.ids.clone(),
+        egress_policies: vec![],
+        default_action: pb::Action::Deny.into(),
+    };
+    let endpoint = pb::WorkloadEndpoint {
+        id: Some(id.clone()),
+        display_name: "default/w1".into(),
+        interface_name: WORKLOAD.into(),
+        active: true,
+        mac: WORKLOAD_MAC.0.to_vec(),
+        nets: nets.clone(),
+        tiers: vec![tier],
+        ..Default::default()
+    };
+    let route = |destination| {
+        change(Change::Route(pb::Route {
+            destination: Some(destination),
+            target: Some(pb::route::Target::Workload(id.clone())),
+            ..Default::default()
+        }))
+    };
+    let mut changes = rules.changes.clone();
+    changes.push(change(Change::WorkloadEndpoint(endpoint)));
+    changes.extend(nets.into_iter().map(route));
+    changes
+}
