@@ -1,6 +1,8 @@
 //! What tests build their node of: messages, frames, a standard little node.
 #![allow(dead_code, missing_docs)]
 
+pub mod frames;
+
 use etherparse::PacketBuilder;
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use margay_dataplane::net::{Addr, Mac, Prefix};
@@ -27,7 +29,7 @@ pub fn change(change: Change) -> pb::Change {
 }
 
 /// The address of workload `n`.
-pub fn workload_mac(n: u8) -> Mac {
+pub const fn workload_mac(n: u8) -> Mac {
     Mac([2, 0, 0, 0, 1, n])
 }
 
@@ -140,7 +142,11 @@ pub fn standard_changes() -> Vec<pb::Change> {
 
 /// A node with an uplink, three workloads, and everything in `standard_changes`.
 pub fn standard(setup: Setup) -> Simulation {
-    let mut node = Simulation::new(setup);
+    furnished(Simulation::new(setup))
+}
+
+/// The same, of a node that is still empty.
+pub fn furnished(mut node: Simulation) -> Simulation {
     node.uplink("eth0", UPLINK_MAC, &[(addr("192.168.0.1"), 24), (addr("fd00::1"), 64)]);
     node.commit(standard_changes()).unwrap();
     node.step(margay_dataplane::net::Nanos(0));
@@ -181,7 +187,7 @@ pub fn udp_from(n: u8, to: &str, dport: u16) -> Vec<u8> {
 }
 
 /// What workloads take for their gateway's address.
-pub fn gateway_mac() -> Mac {
+pub const fn gateway_mac() -> Mac {
     Mac([0xee; 6])
 }
 

@@ -1,0 +1,212 @@
+//! Workers do not touch the allocator: not for known flows, not for new ones, not for what goes
+//! wrong, and not when the snapshot changes under them.
+#![allow(missing_docs)]
+// A global allocator is an unsafe trait.
+#![allow(unsafe_code)]
+
+mod build;
+
+use build::frames::*;
+use build::*;
+use margay_api::dataplane::v1 as pb;
+use margay_dataplane::net::{Mac, Nanos};
+use margay_dataplane::packet::{DropReason, L4Checksum};
+use margay_dataplane::simulation::{Setup, Simulation};
+use margay_dataplane::wire::arp::Operation;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::{Cell, RefCell};
+
+/// Counts this thread's calls while it is told to.
+struct Counting;
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+    static FIRST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        note();
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+fn note() {
+    if !WATCHED.get() {
+        return;
+    }
+    WATCHED.set(false);
+    if CALLS.replace(CALLS.get() + 1) == 0 {
+        let culprit = Backtrace::force_capture().to_string();
+        FIRST.with_borrow_mut(|first| *first = Some(culprit));
+    }
+    WATCHED.set(true);
+}
+
+/// Runs `what` and returns how often it called the allocator.
+fn calls<T>(what: impl FnOnce() -> T) -> (T, usize) {
+    CALLS.set(0);
+    WATCHED.set(true);
+    let result = what();
+    WATCHED.set(false);
+    (result, CALLS.get())
+}
+
+const HOST_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x77]);
+const ROUNDS: u16 = 60;
+/// Rounds after which everything has reached the size it keeps.
+const WARM: u16 = 10;
+
+#[test]
+fn the_count_counts() {
+    assert_eq!(calls(|| 1 + 1), (2, 0));
+    assert_eq!(calls(|| drop(std::hint::black_box(vec![1u8]))).1, 2);
+    assert!(FIRST.take().expect("the first is remembered").contains("the_count_counts"));
+}
+
+#[test]
+fn one_worker_leaves_the_allocator_alone() {
+    run(1);
+}
+
+#[test]
+fn four_workers_leave_the_allocator_alone() {
+    run(4);
+}
+
+fn run(workers: u8) {
+    let mut node = Simulation::new(Setup { workers, ..Setup::default() });
+    node.host("margay0", HOST_MAC);
+    let mut node = furnished(node);
+    node.vlan("eth0", 100, UPLINK_MAC, &[(addr("172.16.0.1"), 24)]);
+    node.wire("cali2").set_checksum(L4Checksum::MaybePartial);
+    let mut stocked: Vec<&str> = vec![];
+    for round in 0..ROUNDS {
+        node.commit(desired(round)).unwrap();
+        let there = interfaces(&node);
+        for interface in there.iter().filter(|name| !stocked.contains(name)) {
+            // Wires are not ours to judge: give them buffers enough, each for any packet.
+            (0..1024).for_each(|_| node.wire(interface).recycle(Vec::with_capacity(2048)));
+        }
+        stocked = there;
+        for (interface, frame) in traffic(&node, round) {
+            node.push(interface, &frame);
+        }
+        watched(&mut node, Nanos::from_millis(1), round);
+        // The neighbour of this round answers, what waited is released; another never does.
+        node.push("eth0", &arp(PEER_MAC, Operation::Reply, &neighbour(round), "192.168.0.1"));
+        watched(&mut node, Nanos::from_millis(1), round);
+        for _ in 0..4 {
+            watched(&mut node, Nanos::from_secs(1), round);
+        }
+        for interface in interfaces(&node) {
+            while let Some(frame) = node.pop(interface) {
+                node.wire(interface).recycle(frame);
+            }
+        }
+        node.drops.clear();
+        node.check();
+    }
+    proves_something(&node, workers);
+}
+
+/// One step of which only the workers' polls are counted.
+fn watched(node: &mut Simulation, time: Nanos, round: u16) {
+    node.step_watched(time, |worker, now| {
+        let (packets, calls) = calls(|| worker.poll(now));
+        let culprit = FIRST.take();
+        if round >= WARM {
+            let culprit = culprit.unwrap_or_default();
+            assert_eq!(calls, 0, "round {round}: the allocator was called in a poll:\n{culprit}");
+        }
+        packets
+    });
+}
+
+fn interfaces(node: &Simulation) -> Vec<&'static str> {
+    let all = ["eth0", "margay0", "cali1", "cali2", "cali3"];
+    all.into_iter().filter(|name| node.state.id(name).is_some()).collect()
+}
+
+/// An address on the uplink of which nothing was heard before.
+fn neighbour(round: u16) -> String {
+    format!("192.168.0.{}", 10 + round)
+}
+
+/// The standard node; its policy flips, each round has a route of its own, and workload 2 comes and goes.
+fn desired(round: u16) -> Vec<pb::Change> {
+    use pb::change::Change;
+    let mut changes = standard_changes();
+    changes.push(change(Change::Policy(policy("web", if round % 4 == 3 { 9999 } else { 80 }))));
+    changes.push(via(&format!("10.67.{round}.0/24"), &neighbour(round)));
+    changes.push(via("10.68.0.0/16", "192.168.0.250"));
+    changes.push(via("10.69.0.0/16", "172.16.0.2"));
+    if round % 8 == 7 {
+        changes.push(change(Change::WorkloadEndpointRemove(endpoint_id(2))));
+    }
+    changes
+}
+
+fn traffic(node: &Simulation, round: u16) -> Vec<(&'static str, Vec<u8>)> {
+    let mut frames = every_kind();
+    let ours = margay_dataplane::fib::Interfaces::HOST_PORT_MAC;
+    for n in 0..20 {
+        let sport = 10_000 + round * 100 + n;
+        for to in ["10.65.0.3", "fd65::3"] {
+            frames.push(("cali1", tcp_from(1, to, sport, 80, "S")));
+            frames.push(("cali1", tcp_from(1, to, sport, 81, "S")));
+            frames.push(("cali1", tcp_from(1, to, 5000 + n, 80, if round == 0 { "S" } else { "A" })));
+        }
+        frames.push(("cali3", tcp_from(3, "10.65.0.1", 80, 5000 + n, if round == 0 { "SA" } else { "A" })));
+        frames.push(("cali1", udp_from(1, &format!("10.67.{round}.{}", n % 3 + 1), sport)));
+    }
+    // More than wait for one neighbour, on each worker.
+    frames.extend(
+        (0..100).map(|n| ("cali1", udp(workload_mac(1), gateway_mac(), "10.65.0.1", "10.68.0.1", n, 53))),
+    );
+    frames.push(("margay0", tcp(HOST_MAC, ours, "192.168.0.1", "10.65.0.1", 4000 + round, 22, "S")));
+    frames.push(("cali1", udp_from(1, "10.69.0.1", 4000 + round)));
+    let there = interfaces(node);
+    frames.retain(|(interface, _)| there.contains(interface));
+    frames
+}
+
+/// The rounds did what they are for.
+fn proves_something(node: &Simulation, workers: u8) {
+    let sum = |reason| node.workers.iter().map(|w| w.world().counters.dropped(reason).get()).sum::<u64>();
+    for reason in [
+        DropReason::PolicyDenied,
+        DropReason::NeighbourUnresolved,
+        DropReason::NeighbourQueueFull,
+        DropReason::TtlExceeded,
+        DropReason::TooBig,
+        DropReason::NoRoute,
+        DropReason::NotAnswered,
+        DropReason::BadArp,
+        DropReason::ConntrackInvalid,
+    ] {
+        assert!(sum(reason) >= u64::from(ROUNDS - WARM), "{reason:?}: {}", sum(reason));
+    }
+    let handed: u64 = node.workers.iter().map(|w| w.world().counters.handed_out.get()).sum();
+    assert_eq!(handed > 1000, workers > 1, "{handed} handed over");
+    assert!(node.account().tx > 5000 && node.account().punt > 100, "{:?}", node.account());
+}

@@ -1,0 +1,238 @@
+//! Ten million frames, each a valid one broken at random: whatever a workload or the wire sends,
+//! nothing panics, no frame is lost, and every packet is accounted for.
+#![allow(missing_docs)]
+
+mod build;
+
+use build::frames::{every_kind, mend};
+use build::*;
+use margay_api::dataplane::v1 as pb;
+use margay_dataplane::net::Nanos;
+use margay_dataplane::packet::{DropReason, L4Checksum};
+use margay_dataplane::simulation::{Setup, Simulation};
+use margay_dataplane::wire::{ethernet, ip4, ip6};
+use pb::change::Change;
+
+const FRAMES: u64 = 10_000_000;
+const BATCH: u64 = 256;
+/// The longest frame the pool takes, and a little more.
+const LONGEST: usize = 1850;
+const INTERFACES: [&str; 4] = ["eth0", "cali1", "cali2", "cali3"];
+
+#[test]
+fn ten_million_frames_through_one_worker() {
+    Mill::new(1, 20_260_101).grind();
+}
+
+#[test]
+fn ten_million_frames_through_four_workers() {
+    Mill::new(4, 20_260_102).grind();
+}
+
+struct Mill {
+    node: Simulation,
+    seeds: Vec<(&'static str, Vec<u8>)>,
+    random: SplitMix64,
+    /// The frame that is being made.
+    frame: Vec<u8>,
+    pushed: u64,
+}
+
+impl Mill {
+    fn new(workers: u8, seed: u64) -> Self {
+        let mut node = standard(Setup { workers, ..Setup::default() });
+        node.vlan("eth0", 100, UPLINK_MAC, &[(addr("172.16.0.1"), 24)]);
+        let mut seeds = every_kind();
+        // For a neighbour that never answers.
+        seeds.extend((1..9).map(|n| ("cali1", udp_from(1, &format!("10.68.0.{n}"), 53))));
+        Self { node, seeds, random: SplitMix64(seed), frame: Vec::with_capacity(4096), pushed: 0 }
+    }
+
+    fn grind(mut self) {
+        for batch in 0..FRAMES.div_ceil(BATCH) {
+            if batch % 64 == 0 {
+                self.change_the_world();
+            }
+            for _ in 0..BATCH {
+                self.push();
+            }
+            let time = match self.random.below(100) {
+                0 => Nanos::from_secs(600),
+                1..=4 => Nanos::from_secs(1),
+                _ => Nanos::from_millis(1),
+            };
+            self.node.step(time);
+            self.node.check();
+            self.node.drops.clear();
+            self.take();
+        }
+        self.proves_something();
+    }
+
+    /// Puts a broken frame on a wire: its own, now and then another's.
+    fn push(&mut self) {
+        let seed = self.random.below(self.seeds.len() as u64) as usize;
+        let mut interface = self.seeds[seed].0;
+        self.frame.clear();
+        self.frame.extend_from_slice(&self.seeds[seed].1);
+        if self.random.below(50) == 0 {
+            interface = INTERFACES[self.random.below(4) as usize];
+        }
+        // Some stay whole: what follows them must meet live flows and known neighbours.
+        for _ in 0..self.random.below(4) {
+            self.mutate();
+        }
+        if self.node.state.id(interface).is_some() && self.node.wire(interface).push(&self.frame) {
+            self.pushed += 1;
+        }
+    }
+
+    fn mutate(&mut self) {
+        let (random, frame) = (&mut self.random, &mut self.frame);
+        let len = frame.len().max(1) as u64;
+        match random.below(8) {
+            0 => frame.truncate(random.below(len) as usize),
+            1 => {
+                let more = random.below(64) as usize;
+                let value = random.next() as u8;
+                frame.resize((frame.len() + more).min(LONGEST), value);
+            }
+            2 => {
+                let other = &self.seeds[random.below(self.seeds.len() as u64) as usize].1;
+                let (at, from) = (random.below(len) as usize, random.below(other.len() as u64) as usize);
+                frame.truncate(at);
+                frame.extend_from_slice(&other[from..]);
+                frame.truncate(LONGEST);
+            }
+            3 => {
+                // The length fields of IPv4, IPv6, UDP behind either, IPv4 header and TCP data offset; of
+                // the IPv4 and IPv6 headers that an ICMP error quotes; next headers.
+                let at = [16, 18, 38, 58, 14, 46, 66, 17, 55, 42, 45, 66, 67, 20, 54, 68]
+                    [random.below(16) as usize];
+                if let Some(byte) = frame.get_mut(at) {
+                    *byte = [0, 1, byte.wrapping_add(1), byte.wrapping_sub(1), random.next() as u8, 255]
+                        [random.below(6) as usize];
+                }
+            }
+            4 => {
+                // New ends of a flow.
+                let at = [34, 36, 54, 56][random.below(4) as usize];
+                if let Some(port) = frame.get_mut(at..at + 2) {
+                    port.copy_from_slice(&(random.next() as u16).to_be_bytes());
+                }
+            }
+            5 => {
+                // Anything of an IPv4 header, with a checksum that is right.
+                let at = 14 + random.below(20) as usize;
+                if frame.get(12..14) == Some(&[8, 0])
+                    && let Some(byte) = frame.get_mut(at)
+                {
+                    *byte = random.next() as u8;
+                    mend(frame);
+                }
+            }
+            _ => {
+                for _ in 0..=random.below(4) {
+                    let at = random.below(len) as usize;
+                    if let Some(byte) = frame.get_mut(at) {
+                        *byte ^= 1 << random.below(8);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Another policy, a workload gone or back, slow receivers, partial checksums.
+    fn change_the_world(&mut self) {
+        let mut changes = standard_changes();
+        let port = [80, 81, 9999][self.random.below(3) as usize];
+        changes.push(change(Change::Policy(policy("web", port))));
+        changes.push(via("10.66.0.0/16", "172.16.0.2"));
+        changes.push(via("10.68.0.0/16", "192.168.0.250"));
+        let recheck = self.random.below(2) == 0;
+        let established =
+            if recheck { pb::node_config::Established::Recheck } else { pb::node_config::Established::Keep };
+        let config = pb::NodeConfig { established: established.into(), ..Default::default() };
+        changes.push(change(Change::Config(config)));
+        if self.random.below(4) == 0 {
+            changes.push(change(Change::WorkloadEndpointRemove(endpoint_id(2))));
+        }
+        self.node.commit(changes).expect("the changes are valid");
+        for interface in INTERFACES {
+            if self.node.state.id(interface).is_some() {
+                let capacity = [0, 3, 8192, 8192, 8192, 8192, 8192, 8192][self.random.below(8) as usize];
+                let partial = [L4Checksum::Complete, L4Checksum::MaybePartial][self.random.below(2) as usize];
+                self.node.wire(interface).set_tx_capacity(capacity);
+                self.node.wire(interface).set_checksum(partial);
+            }
+        }
+    }
+
+    /// Empties the wires. Whatever was let in malformed, what leaves is well formed.
+    fn take(&self) {
+        for interface in INTERFACES {
+            if self.node.state.id(interface).is_none() {
+                continue;
+            }
+            while let Some(frame) = self.node.pop(interface) {
+                let link = ethernet::Header::parse(&frame).expect("an Ethernet header leaves");
+                let l3 = &frame[link.len..];
+                let len = match link.ether_type {
+                    ethernet::IPV4 => ip4::Header::parse(l3).map(|ip| ip.total_len),
+                    ethernet::IPV6 => ip6::Header::parse(l3).map(|ip| ip.total_len),
+                    _ => Ok(l3.len()),
+                };
+                assert_eq!(len, Ok(l3.len()), "what left {interface}: {frame:02x?}");
+                self.node.wire(interface).recycle(frame);
+            }
+        }
+    }
+
+    /// The mill has ground fine, and of everything.
+    fn proves_something(&self) {
+        assert!(self.pushed > FRAMES * 9 / 10, "{} frames", self.pushed);
+        let dropped = |reason| -> u64 {
+            self.node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
+        };
+        assert_eq!(dropped(DropReason::Unspecified), 0, "every drop has a reason");
+        // What these frames cannot cause: configuration, exhaustion, and faults of other tests.
+        let elsewhere = [
+            DropReason::Unspecified,
+            DropReason::InterfaceDown,
+            DropReason::EndpointInactive,
+            DropReason::NoHostPort,
+            DropReason::HandoffFull,
+            DropReason::TxOversized,
+            DropReason::NoFrames,
+            DropReason::DeviceGone,
+            DropReason::FlowTableFull,
+            DropReason::InjectedFault,
+        ];
+        let missing: Vec<_> = DropReason::ALL
+            .iter()
+            .filter(|reason| dropped(**reason) == 0 && !elsewhere.contains(reason))
+            .collect();
+        assert!(missing.is_empty(), "never dropped for {missing:?}");
+        let account = self.node.account();
+        assert!(account.tx > FRAMES / 10, "{account:?}");
+        println!("{account:?}");
+    }
+}
+
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to `bound` - 1.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
