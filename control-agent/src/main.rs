@@ -14,6 +14,7 @@ use std::{
     fs,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
+    process::ExitCode,
     str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
@@ -88,13 +89,18 @@ impl FromStr for Store {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    log(&arguments.log)?;
-    run(arguments).await
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("margay-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
+    log(&arguments.log)?;
     // Caught from the start: a signal during the start ends it cleanly, too.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

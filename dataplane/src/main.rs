@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -98,12 +99,21 @@ enum IdleMode {
 }
 
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("margay-dataplane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     log_to(&args.log)?;
 
-    let frames = frames(&args)?;
     let cores = cores(args.cores.as_deref())?;
+    let frames = frames(&args)?;
     let mut publisher = Publisher::new(Snapshot::empty(cores.len()));
     let (ends, threads) = workers(&args, &cores, &frames, &mut publisher)?;
 

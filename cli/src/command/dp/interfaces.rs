@@ -110,11 +110,7 @@ impl Interface {
     }
 
     fn state(&self) -> Cell {
-        match (self.up, self.reason.as_str()) {
-            (true, _) => Cell::toned("up", Tone::Good),
-            (false, "") => Cell::toned("down", Tone::Bad),
-            (false, reason) => Cell::toned(format!("down ({reason})"), Tone::Bad),
-        }
+        if self.up { Cell::toned("up", Tone::Good) } else { Cell::toned("down", Tone::Bad) }
     }
 }
 
@@ -190,6 +186,9 @@ impl View for Interfaces {
             ]);
         }
         table.print(out)?;
+        for interface in self.interfaces.iter().filter(|interface| !interface.reason.is_empty()) {
+            writeln!(out, "\n{}: {}", interface.name, interface.reason)?;
+        }
         if wide {
             writeln!(out)?;
             self.queues().print(out)?;

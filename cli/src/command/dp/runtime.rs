@@ -24,7 +24,7 @@ pub struct Runtime {
 #[serde(rename_all = "camelCase")]
 struct Worker {
     worker: u32,
-    /// The part of all cycles that nodes took, 0 to 1.
+    /// The part of all cycles spent in polls that found packets, 0 to 1.
     busy: f64,
     polls: u64,
     empty_polls: u64,
