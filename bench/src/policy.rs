@@ -7,12 +7,16 @@ use crate::rules::Rules;
 use crate::traffic::{self, Wanted};
 use anyhow::Result;
 use clap::Args;
-use margay_dataplane::policy::{Query, compile};
+use margay_dataplane::policy::{Query, Verdict, compile};
 use margay_dataplane::worker::ticks;
 use std::hint::black_box;
+use std::rc::Rc;
 
 /// Different packets that are judged in turn.
 const QUERIES: usize = 1 << 16;
+
+/// Packets judged at once, a divisor of [`QUERIES`].
+const BATCH: usize = 64;
 
 /// Command line.
 #[derive(Args, Debug)]
@@ -34,16 +38,30 @@ pub fn run(options: &Options) -> Result<()> {
         let rules = Rules::new(count as usize, options.ipv6);
         let table = Rig::new(Setup { batch: 1, sessions: 1024, ticks }, &rules)?.policy();
         let keys = traffic::flows(&rules, &table, QUERIES, Wanted::Any, options.ipv6)?;
-        let queries: Vec<Query> = keys.iter().map(traffic::query).collect();
+        let queries: Rc<[Query]> = keys.iter().map(traffic::query).collect();
         let list = Rig::tree(&table)?.compiled().list().clone();
+        let (vectors, batched) = (queries.clone(), table.clone());
+        let judge_batch = move || {
+            let Ok(tree) = Rig::tree(&batched) else { return 0 };
+            let mut verdicts = [Verdict { allow: false, slot: 0 }; BATCH];
+            for vector in vectors.chunks_exact(BATCH) {
+                tree.compiled().judge_batch(batched.sets(), black_box(vector), &mut verdicts);
+                black_box(&verdicts);
+            }
+            vectors.len() as u64
+        };
         let judge = move || {
             let Ok(tree) = Rig::tree(&table) else { return 0 };
-            for query in &queries {
+            for query in queries.iter() {
                 black_box(tree.compiled().judge(table.sets(), black_box(query)));
             }
             queries.len() as u64
         };
         cases.push((format!("judge, {} rules", short(count.into())), Box::new(judge)));
+        cases.push((
+            format!("judge in batches of {BATCH}, {} rules", short(count.into())),
+            Box::new(judge_batch),
+        ));
         let compile = move || black_box(compile(list.clone())).map_or(0, |_| 1);
         cases.push((format!("compile and prove, {} rules", short(count.into())), Box::new(compile)));
     }

@@ -196,6 +196,24 @@ Examples:
 
 The dataplane judges by the very tree that forwards. Exits with 0 whatever the verdict.")]
     Explain(Explain),
+
+    /// Judge packets by policy in files, without a server, one JSON object a line.
+    #[command(after_help = "\
+Examples:
+  margayctl policy eval --resources examples/eval/ --packets examples/eval/packets.jsonl
+  echo '{\"from\":\"shop/web\",\"to\":\"10.0.0.9\",\"proto\":\"tcp\",\"dport\":443}' |
+    margayctl policy eval --resources cluster.yaml
+  margayctl policy eval --raw cases.jsonl
+
+With --resources, each line is a packet between pods (NAMESPACE/NAME) or addresses, with proto, sport, dport (a
+number or a name), icmpType and icmpCode; the answer is {\"verdict\":...,\"egress\":{...},\"ingress\":{...}}.
+
+With --raw, each line is rules with IP sets and packets, as a dataplane gets them; the answer is
+{\"verdicts\":[\"allow\",\"deny\",...]}, a word a packet.
+
+Each packet is judged by the very tree that forwards, and once more rule by rule: exits with 1 should the two
+disagree. A line that is no question is answered by {\"error\":...}, and the exit code is 2 in the end.")]
+    Eval(Eval),
 }
 
 /// `selector`.
@@ -447,6 +465,22 @@ pub struct Explain {
     pub output: Format,
 }
 
+/// `policy eval`.
+#[derive(Args, Debug)]
+pub struct Eval {
+    /// The cluster: a file, or a directory of .yaml, .yml and .json files.
+    #[arg(long, value_name = "PATH", required_unless_present = "raw", conflicts_with = "raw")]
+    pub resources: Option<PathBuf>,
+
+    /// Packets to judge in that cluster: a file, or - for standard input.
+    #[arg(long, value_name = "FILE", default_value = "-", conflicts_with = "raw")]
+    pub packets: PathBuf,
+
+    /// Cases of rules and packets to judge: a file, or - for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub raw: Option<PathBuf>,
+}
+
 fn kinds(text: &str) -> Result<Kinds, UnknownKind> {
     text.split(',').map(Kind::parse).collect::<Result<_, _>>().map(Kinds)
 }
@@ -545,6 +579,9 @@ mod tests {
             ("margayctl status -o name", ErrorKind::InvalidValue),
             ("margayctl policy explain --from a --to b --proto tcp", ErrorKind::MissingRequiredArgument),
             ("margayctl policy explain --from a --to b --proto icmp", ErrorKind::MissingRequiredArgument),
+            ("margayctl policy eval", ErrorKind::MissingRequiredArgument),
+            ("margayctl policy eval --raw a --resources b", ErrorKind::ArgumentConflict),
+            ("margayctl policy eval --raw a --packets b", ErrorKind::ArgumentConflict),
             ("margayctl dp drops --watch=0s", ErrorKind::ValueValidation),
         ];
         for (line, kind) in refused {

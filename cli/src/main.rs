@@ -1,15 +1,19 @@
 //! `margayctl`: resources, status, runtime, and why a packet passes or not.
 //!
 //! Reads top down: [`args`] says what may be typed, [`command`] does it over a [`client`]
-//! connection, [`output`] prints it, [`exit`] says how it ended.
+//! connection or, over files alone, by [`cluster`] and [`raw`], [`output`] prints it, [`exit`] says how it ended.
 
 mod args;
 mod client;
+mod cluster;
 mod command;
 mod exit;
+mod judge;
+mod lines;
 mod manifest;
 mod object;
 mod output;
+mod raw;
 mod readable;
 
 use std::{

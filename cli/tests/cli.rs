@@ -167,6 +167,23 @@ fn offline() {
 }
 
 #[test]
+fn policy_eval() {
+    golden(
+        "eval",
+        &[
+            "policy eval --resources ../../../examples/eval --packets ../../../examples/eval/packets.jsonl",
+            "policy eval --resources ../../../examples/eval --packets bad-packets.jsonl",
+            "policy eval --resources wrong-pod.yaml --packets bad-packets.jsonl",
+            "policy eval --resources missing.yaml",
+            "policy eval --raw cases.jsonl",
+            "policy eval --raw missing.jsonl",
+            "validate -f ../../../examples/eval",
+            "apply -f ../../../examples/eval/cluster.yaml",
+        ],
+    );
+}
+
+#[test]
 fn objects_come_through_standard_input_too() {
     let fake = Fake::start();
     let mut child = fake.command("apply -f -");

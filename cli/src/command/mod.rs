@@ -4,6 +4,7 @@ mod completion;
 mod delete;
 mod done;
 mod dp;
+mod eval;
 mod explain;
 mod get;
 mod label;
@@ -40,6 +41,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
         Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
+        Command::Policy(Policy::Eval(args)) => eval::run(args, out),
         Command::Selector(SelectorCommand::Eval { file }) => selector::eval(file, out),
         Command::Completion { shell } => completion::run(*shell, out),
         Command::Version(args) => version::run(args, out),

@@ -23,6 +23,15 @@ pub use routes::packed;
 
 /// Everything that the dataplane of `node` needs.
 pub fn desired(resources: &Resources, node: &str) -> Desired {
+    let mut desired = policy(resources, node);
+    desired.routes = routes::routes(resources, node, &desired.endpoints, &mut desired.problems);
+    desired.pools = routes::pools(resources);
+    desired.hosts = routes::hosts(resources);
+    desired
+}
+
+/// What of that judges packets: all but where they go.
+pub fn policy(resources: &Resources, node: &str) -> Desired {
     let mut problems = Vec::new();
     let catalog = catalog::Catalog::of_cluster(resources);
     let mut ip_sets = ip_sets::IpSets::new(&catalog);
@@ -37,7 +46,6 @@ pub fn desired(resources: &Resources, node: &str) -> Desired {
             (key, message)
         })
         .collect();
-    let routes = routes::routes(resources, node, &endpoints, &mut problems);
     Desired {
         config: NodeConfig {
             hostname: node.to_owned(),
@@ -48,9 +56,7 @@ pub fn desired(resources: &Resources, node: &str) -> Desired {
         policies: bound.policies,
         profiles,
         endpoints,
-        routes,
-        pools: routes::pools(resources),
-        hosts: routes::hosts(resources),
         problems,
+        ..Desired::default()
     }
 }

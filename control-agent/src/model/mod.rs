@@ -3,6 +3,7 @@
 mod defaults;
 mod kind;
 mod kinds;
+pub mod kubernetes;
 mod load;
 mod metadata;
 mod net;
@@ -20,7 +21,7 @@ pub use kinds::{
     NodeAddress, NodeBgp, NodeInterface, NodeSpec, NodeStatus, NodeWireguard, OrchRef, Profile, ProfileSpec,
     Tier, TierAction, TierSpec, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
 };
-pub use load::{LoadError, MAX_INPUT, load};
+pub use load::{LoadError, MAX_INPUT, load, load_offline};
 pub use metadata::Metadata;
 pub use net::{Cidr, CidrError, IpVersion, Port, Protocol, SubnetAddr};
 pub use resource::{Object, Resource};

@@ -6,26 +6,29 @@
 //! 2. **The entries.** For each rule and field, the entry and the linear reference agree on
 //!    every value at which either can change its mind: the edges of all intervals and prefixes
 //!    the rule names, and their neighbours. Between edges both are constant, so this is all values.
-//! 3. **The tree.** By interval arithmetic, going down with the box each node is responsible for
-//!    and the entries that must be found there. An entry leaves the obligations only if it does
-//!    not touch the box, or if an obligation before it covers the whole box. What is still owed
-//!    at a leaf must stand in the leaf.
+//! 3. **The tree** (`proof.rs`), gone down with the pieces of entries that must be found: every node
+//!    hands each to all branches that a point of its box can take. What reaches a leaf must stand in it, in
+//!    order; what stands in a leaf must be decoded to its piece's box, and say "matches" only of
+//!    packets the entry matches.
 //!
-//! Why that suffices: leaves try entries in full, so the walk returns the lowest rank of some
-//! entries that match (soundness). Let *e* be the first entry that matches a point. On the
-//! point's way down *e* touches every box, and nothing before *e* covers one, for that would match the
-//! point too; so *e* is owed at the point's leaf, hence tried (completeness). The walk itself
-//! is argued with by tests against the reference.
+//! Why that suffices: a walk returns the lowest piece of some that match (soundness). Let *p* be the first
+//! piece that matches a point. No branch on the point's way claims that all below comes after *p*, and each was
+//! handed *p*, for the point lies in its box; so *p* stands in a leaf that the point reaches, and
+//! is tried before all that come after it (completeness). Nothing is left out because another rule
+//! covers it, so the argument needs no other rule than *p*. The walk itself is argued with by tests
+//! against the reference.
 //!
 //! Part 2 takes time in the square of a rule's longest list, part 3 as long as the tree took to
 //! grow; the compiler refuses what would exceed its bounds.
 
 use super::compiled::{CompiledPolicy, Outcome};
-use super::grow::MAX_DEPTH;
-use super::lower::{Dim, Entries, Interval, Literal, NONE, Space};
-use super::tree::{Branch, Node, Tree};
+use super::grow::Proof;
+use super::lower::{Dim, Entries, Literal, NONE, Space};
+use super::proof;
+use super::tree::Tree;
 use super::{Action, Decider, IpVersion, Place, Rule, SetId, TierDefault, reference};
 use crate::net::{Addr, Icmp, PortRange, Prefix, Proto};
+use std::sync::Arc;
 
 /// How a tree differs from its rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +66,10 @@ pub enum CheckError {
 }
 
 /// The first difference there is, with the stage and IP version it is in.
-pub(super) fn check(policy: &CompiledPolicy) -> Result<(), (usize, IpVersion, CheckError)> {
+pub(super) fn check(
+    policy: &CompiledPolicy,
+    proofs: &[[Arc<Proof>; 2]],
+) -> Result<(), (usize, IpVersion, CheckError)> {
     outcomes(policy).map_err(|slot| {
         let stage = policy.stages.iter().position(|stage| slot <= stage.default).unwrap_or(0);
         (stage, IpVersion::V4, CheckError::Outcome { slot })
@@ -71,7 +77,8 @@ pub(super) fn check(policy: &CompiledPolicy) -> Result<(), (usize, IpVersion, Ch
     for (index, stage) in policy.stages.iter().enumerate() {
         let rules = rules_of(policy, index);
         for version in [IpVersion::V4, IpVersion::V6] {
-            tree(&stage.trees[version as usize], &rules, version, policy.used)
+            let at = version as usize;
+            tree(&stage.trees[at], &proofs[index][at], &rules, version, policy.used)
                 .map_err(|error| (index, version, error))?;
         }
     }
@@ -138,8 +145,14 @@ fn expect_rules(expected: &mut Vec<(Decider, Outcome)>, place: &Place, rules: &[
 }
 
 /// Parts 2 and 3.
-fn tree(tree: &Tree, rules: &[&Rule], version: IpVersion, used: [bool; 4]) -> Result<(), CheckError> {
-    let entries = &tree.entries;
+fn tree(
+    tree: &Tree,
+    proof: &Proof,
+    rules: &[&Rule],
+    version: IpVersion,
+    used: [bool; 4],
+) -> Result<(), CheckError> {
+    let entries = &proof.entries;
     let ids: Vec<u32> = (0..entries.len() as u32).collect();
     let mut left = &ids[..];
     for (rank, rule) in rules.iter().enumerate() {
@@ -159,10 +172,7 @@ fn tree(tree: &Tree, rules: &[&Rule], version: IpVersion, used: [bool; 4]) -> Re
     if let Some(entry) = left.first() {
         return Err(CheckError::Entry { rank: entries.rank(*entry), field: "its rank" });
     }
-
-    shape(tree)?;
-    let everywhere = Region { within: Dim::ALL.map(Dim::whole), known: Vec::new() };
-    owed(tree, 0, ids, everywhere, 0)
+    proof::check(tree, proof)
 }
 
 /// The walk's assumptions about an entry's arrays hold.
@@ -343,152 +353,4 @@ fn icmp_edges(rule: &Rule) -> Vec<u128> {
         edges.extend([kind, kind | 0xff, code].iter().flat_map(|at| [at.saturating_sub(1), *at, at + 1]));
     }
     edges
-}
-
-/// Indices are in range, children have one parent and come after it, and what is searched is sorted.
-fn shape(tree: &Tree) -> Result<(), CheckError> {
-    let span = |first: u32, end: u32, len: usize| first <= end && end as usize <= len;
-    let mut has_parent = vec![false; tree.nodes.len()];
-    for (index, node) in tree.nodes.iter().enumerate() {
-        let mut child = |node: u32| {
-            let parent = has_parent.get_mut(node as usize).map(|has| std::mem::replace(has, true));
-            node as usize > index && parent == Some(false)
-        };
-        let right = match *node {
-            Node::Cut { dim, bound, below, rest } => {
-                child(below) && child(rest) && bound > 0 && bound <= dim.whole().last
-            }
-            Node::Each { first, end } => {
-                span(first, end, tree.branches.len())
-                    && tree.branches[first as usize..end as usize].iter().all(|b| child(b.node))
-            }
-            Node::BySet { first, end, rest, .. } => {
-                child(rest) && span(first, end, tree.groups.len()) && {
-                    let groups = &tree.groups[first as usize..end as usize];
-                    groups.iter().all(|g| child(g.branch.node))
-                        && groups.windows(2).all(|g| g[0].set < g[1].set)
-                }
-            }
-            Node::Leaf { first, end } => {
-                span(first, end, tree.leaves.len()) && {
-                    let leaf = &tree.leaves[first as usize..end as usize];
-                    let known = |entry: &u32| (*entry as usize) < tree.entries.len();
-                    let ordered = |two: &[u32]| tree.entries.rank(two[0]) <= tree.entries.rank(two[1]);
-                    leaf.iter().all(known) && leaf.windows(2).all(ordered)
-                }
-            }
-        };
-        if !right {
-            return Err(CheckError::Shape {
-                node: index as u32,
-                what: "indices out of range or out of order",
-            });
-        }
-    }
-    if tree.nodes.is_empty() { Err(CheckError::Shape { node: 0, what: "no root" }) } else { Ok(()) }
-}
-
-#[derive(Clone)]
-struct Region {
-    within: [Interval; 6],
-    /// Sets that hold every point considered.
-    known: Vec<(Space, SetId)>,
-}
-
-impl Region {
-    fn touched_by(&self, entries: &Entries, entry: u32) -> bool {
-        entries.fields(entry).all(|(dim, intervals)| {
-            let box_ = self.within[dim as usize];
-            intervals.iter().any(|i| i.first <= box_.last && box_.first <= i.last)
-        })
-    }
-
-    fn covered_by(&self, entries: &Entries, entry: u32) -> bool {
-        let holds = |literal: &Literal| literal.wanted && self.known.contains(&(literal.space, literal.set));
-        entries.literals(entry).iter().all(holds)
-            && entries.fields(entry).all(|(dim, intervals)| {
-                let box_ = self.within[dim as usize];
-                intervals.iter().any(|i| i.first <= box_.first && box_.last <= i.last)
-            })
-    }
-
-    fn with(&self, dim: Dim, interval: Interval) -> Self {
-        let mut part = self.clone();
-        part.within[dim as usize] = interval;
-        part
-    }
-}
-
-/// Part 3: every point of `region` that one of `owed` matches first is led to it below `node`.
-fn owed(tree: &Tree, node: u32, owed_here: Vec<u32>, region: Region, depth: u32) -> Result<(), CheckError> {
-    if depth > MAX_DEPTH {
-        return Err(CheckError::Shape { node, what: "too deep" });
-    }
-    let entries = &tree.entries;
-    let mut list = owed_here;
-    list.retain(|entry| region.touched_by(entries, *entry));
-    if let Some(last) = list.iter().position(|entry| region.covered_by(entries, *entry)) {
-        list.truncate(last + 1);
-    }
-    let lost = |entry: u32| CheckError::Lost { rank: entries.rank(entry), node };
-    // A branch is not entered for what is not below its `lowest`.
-    let into_branch = |branch: Branch, list: Vec<u32>, region: Region| match list
-        .iter()
-        .find(|entry| entries.rank(**entry) < branch.lowest)
-    {
-        Some(entry) => Err(lost(*entry)),
-        None => owed(tree, branch.node, list, region, depth + 1),
-    };
-    match tree.nodes[node as usize] {
-        Node::Leaf { first, end } => {
-            let leaf = &tree.leaves[first as usize..end as usize];
-            list.iter().find(|entry| !leaf.contains(entry)).map_or(Ok(()), |entry| Err(lost(*entry)))
-        }
-        Node::Cut { dim, bound, below, rest } => {
-            let Interval { first, last } = region.within[dim as usize];
-            // A cut beside the box leaves one side empty: nothing is owed there.
-            if bound > first {
-                let part = region.with(dim, Interval { first, last: last.min(bound - 1) });
-                owed(tree, below, list.clone(), part, depth + 1)?;
-            }
-            if bound <= last {
-                let part = region.with(dim, Interval { first: first.max(bound), last });
-                owed(tree, rest, list, part, depth + 1)?;
-            }
-            Ok(())
-        }
-        Node::Each { first, end } => {
-            // Any branch would do: all are asked. The grower says which one was meant.
-            let branches = &tree.branches[first as usize..end as usize];
-            let mut inside: Vec<Vec<u32>> = vec![Vec::new(); branches.len()];
-            for entry in list {
-                let meant =
-                    tree.parts.get(entry as usize).and_then(|part| inside.get_mut(usize::from(*part)));
-                meant.ok_or(lost(entry))?.push(entry);
-            }
-            branches
-                .iter()
-                .zip(inside)
-                .try_for_each(|(branch, list)| into_branch(*branch, list, region.clone()))
-        }
-        Node::BySet { space, first, end, rest } => {
-            // A point that matches an entry is in every set the entry wants: one of their groups
-            // will do, and it is the first.
-            let groups = &tree.groups[first as usize..end as usize];
-            let mut inside: Vec<Vec<u32>> = vec![Vec::new(); groups.len()];
-            list.retain(|entry| {
-                let known = |l: &Literal| region.known.contains(&(space, l.set));
-                let mut wanted =
-                    entries.literals(*entry).iter().filter(|l| l.space == space && l.wanted && !known(l));
-                let group = wanted.next().and_then(|l| groups.binary_search_by_key(&l.set, |g| g.set).ok());
-                group.map(|at| inside[at].push(*entry)).is_none()
-            });
-            for (group, list) in groups.iter().zip(inside) {
-                let mut region = region.clone();
-                region.known.push((space, group.set));
-                into_branch(group.branch, list, region)?;
-            }
-            owed(tree, rest, list, region, depth + 1)
-        }
-    }
 }

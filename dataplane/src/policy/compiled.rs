@@ -1,12 +1,14 @@
 //! From a rule list to the trees that decide, and the decision.
 
 use super::check::{self, CheckError};
-use super::grow::grow;
-use super::lower::{Entries, Literal, Point, Space};
-use super::tree::{NO_RANK, Tree, Watch};
+use super::grow::{Proof, grow};
+use super::lower::{Entries, Literal, Space};
+use super::point::Point;
+use super::simd::Cpu;
+use super::tree::{NONE_FOUND, Tree, Watch};
 use super::{
     Action, Decider, Explanation, IpVersion, Place, Query, Rule, RuleList, SetTable, TierDefault, Verdict,
-    explain,
+    batch, explain,
 };
 use std::sync::Arc;
 
@@ -59,6 +61,7 @@ pub struct CompiledPolicy {
     pub(super) deciders: Box<[Decider]>,
     /// The spaces whose memberships the trees ask for.
     pub(super) used: [bool; 4],
+    pub(super) cpu: Cpu,
 }
 
 /// A tier, or the profiles: the rules that are looked at together.
@@ -88,7 +91,8 @@ pub(super) enum Outcome {
 pub fn compile(list: impl Into<Arc<RuleList>>) -> Result<CompiledPolicy, CompileError> {
     let list = list.into();
     fits(&list)?;
-    proven(assemble(list))
+    let (policy, proofs) = assemble(list);
+    proven(policy, &proofs)
 }
 
 impl CompiledPolicy {
@@ -101,12 +105,29 @@ impl CompiledPolicy {
         self.decide(sets, q, &mut (), |_| {})
     }
 
+    /// Judges many packets, as [`judge`](Self::judge) does each; their walks take turns.
+    ///
+    /// # Panics
+    /// If there are not as many verdicts as queries.
+    pub fn judge_batch(&self, sets: &SetTable, queries: &[Query], verdicts: &mut [Verdict]) {
+        batch::judge(self, sets, queries, verdicts);
+    }
+
     /// Judges a packet by the same walk of the same trees, and notes what was looked at.
     ///
     /// Log rules decide nothing and are not in the trees: which of them the packet met is asked
     /// of the rules themselves, here and nowhere else.
     pub fn explain(&self, sets: &SetTable, q: &Query) -> Explanation {
         explain::explain(self, sets, q)
+    }
+
+    /// Memory that packets walk: nodes, leaves and what leaves ask for.
+    pub fn bytes(&self) -> usize {
+        let trees = self.stages.iter().flat_map(|stage| {
+            let [v4, v6] = &stage.trees;
+            std::iter::once(v4).chain((!Arc::ptr_eq(v4, v6)).then_some(v6))
+        });
+        trees.map(|tree| tree.bytes()).sum::<usize>() + self.outcomes.len()
     }
 
     /// What each slot stands for.
@@ -133,8 +154,8 @@ impl CompiledPolicy {
         let mixed = version != IpVersion::of(q.key.dst);
         let point = Point::new(q, sets, self.used);
         for stage in &self.stages {
-            let slot = match stage.trees[version as usize].find(&point, watch) {
-                rank if rank == NO_RANK || mixed => stage.default,
+            let slot = match stage.trees[version as usize].find(self.cpu, &point, watch) {
+                rank if rank == NONE_FOUND || mixed => stage.default,
                 rank => stage.base + rank,
             };
             visited(slot);
@@ -177,8 +198,9 @@ fn size(rule: &Rule) -> (usize, usize) {
 }
 
 /// Builds, unchecked.
-fn assemble(list: Arc<RuleList>) -> CompiledPolicy {
+fn assemble(list: Arc<RuleList>) -> (CompiledPolicy, Vec<Proofs>) {
     let mut stages = Vec::new();
+    let mut proofs = Vec::new();
     let mut outcomes = Vec::new();
     let mut deciders: Vec<Decider> = Vec::new();
     let mut stage = |groups: &[(Place, &[Rule])], end: Decider, pass: Outcome| {
@@ -197,7 +219,9 @@ fn assemble(list: Arc<RuleList>) -> CompiledPolicy {
             Action::Deny => Outcome::Deny,
             Action::Pass | Action::Log => pass,
         }));
-        stages.push(Stage { trees: trees(&ranked), base, default });
+        let (trees, proof) = trees(&ranked);
+        stages.push(Stage { trees, base, default });
+        proofs.push(proof);
     };
     for tier in &list.tiers {
         let place = |id| Place::Policy { tier: tier.name.clone(), policy: id };
@@ -215,24 +239,32 @@ fn assemble(list: Arc<RuleList>) -> CompiledPolicy {
 
     let stages: Box<[Stage]> = stages.into();
     let wants = |space: Space| {
-        let entries = stages.iter().flat_map(|s| &s.trees).map(|tree| &tree.entries);
+        let entries = proofs.iter().flatten().map(|proof| &proof.entries);
         entries.flat_map(all_literals).any(|literal| literal.space == space)
     };
     let used = Space::ALL.map(wants);
-    CompiledPolicy { stages, outcomes: outcomes.into(), deciders: deciders.into(), used, list }
+    let (outcomes, deciders) = (outcomes.into(), deciders.into());
+    (CompiledPolicy { stages, outcomes, deciders, used, list, cpu: Cpu::detect() }, proofs)
 }
 
-fn trees(ranked: &[&Rule]) -> [Arc<Tree>; 2] {
+/// For each IP version.
+type Proofs = [Arc<Proof>; 2];
+
+fn trees(ranked: &[&Rule]) -> ([Arc<Tree>; 2], Proofs) {
     let lowered = |version| {
         let mut entries = Entries::default();
         ranked.iter().enumerate().for_each(|(rank, rule)| entries.lower(rule, version, rank as u32));
         entries
     };
     let [v4, v6] = [IpVersion::V4, IpVersion::V6].map(lowered);
+    let grown = |entries, version| {
+        let (tree, proof) = grow(entries, version);
+        (Arc::new(tree), Arc::new(proof))
+    };
     let same = v4 == v6;
-    let v4 = Arc::new(grow(v4));
-    let v6 = if same { v4.clone() } else { Arc::new(grow(v6)) };
-    [v4, v6]
+    let v4 = grown(v4, IpVersion::V4);
+    let v6 = if same { v4.clone() } else { grown(v6, IpVersion::V6) };
+    ([v4.0, v6.0], [v4.1, v6.1])
 }
 
 fn all_literals(entries: &Entries) -> impl Iterator<Item = &Literal> {
@@ -240,8 +272,8 @@ fn all_literals(entries: &Entries) -> impl Iterator<Item = &Literal> {
 }
 
 /// Checks, and only then lets the policy out.
-fn proven(policy: CompiledPolicy) -> Result<CompiledPolicy, CompileError> {
-    check::check(&policy).map_err(|(stage, version, source)| {
+fn proven(policy: CompiledPolicy, proofs: &[Proofs]) -> Result<CompiledPolicy, CompileError> {
+    check::check(&policy, proofs).map_err(|(stage, version, source)| {
         let stage = match policy.list.tiers.get(stage) {
             Some(tier) => format!("tier {}", tier.name),
             None => "the profiles".to_owned(),
@@ -255,8 +287,8 @@ fn proven(policy: CompiledPolicy) -> Result<CompiledPolicy, CompileError> {
 impl CompiledPolicy {
     /// Compiles, breaks the result by `fault`, and checks what came of it.
     pub(super) fn sabotaged(list: RuleList, fault: impl FnOnce(&mut Self)) -> Result<Self, CompileError> {
-        let mut policy = assemble(list.into());
+        let (mut policy, proofs) = assemble(list.into());
         fault(&mut policy);
-        proven(policy)
+        proven(policy, &proofs)
     }
 }

@@ -1,293 +1,355 @@
 //! Grows a tree over entries. Nothing here is trusted: the check proves what it made.
 //!
-//! The cuts are HyperSplit's (Qi et al., INFOCOM 2009): one bound of one number at a time, where
-//! it parts the entries best. Entries that want sets are parted by set, since no bound can; and
-//! entries that say much about an address are kept apart from those that do not (EffiCuts,
-//! Vamanan et al., SIGCOMM 2010), which every cut of that address would copy. Copies are paid
-//! from a budget; a subtree that has used up its share ends in a larger leaf.
+//! Entries that want sets are parted by set. The rest are kept apart by what they say about addresses
+//! (EffiCuts, Vamanan et al., SIGCOMM 2010); then each part is a node whose branch a few picked bits spell (see `bits.rs`), most often once more, and a
+//! leaf. Where bits part nothing, a bound of one number may (HyperSplit, Qi et al., INFOCOM 2009): port
+//! ranges. Copies are paid from a budget; a subtree that has used up its share ends in a larger leaf.
 
-use super::SetId;
+use super::bits::{Picked, pick};
+use super::leaf::{self, Lane};
 use super::lower::{Dim, Entries, Interval, Space};
-use super::tree::{Branch, Group, NO_RANK, Node, Tree};
-use std::collections::BTreeMap;
+use super::pieces::{Piece, pieces};
+use super::point::{Cube, Layout};
+use super::tree::{About, Bound, Branch, Group, NONE_FOUND, Node, Ref, Tree};
+use super::{IpVersion, SetId, part};
+use std::collections::{BTreeMap, HashMap};
 
-/// Entries a leaf holds without need for a cut.
-const LEAF: usize = 8;
+/// Pieces a leaf holds without need for a node above it: one block.
+const LEAF: usize = leaf::LANES;
+/// Lists that are tried as they are, a few blocks.
+const SHORT: usize = 3 * LEAF;
 /// Nodes on the way from the root to a leaf, at most.
-pub(super) const MAX_DEPTH: u32 = 48;
-/// Copies of entries that may be made, for each entry, over the whole tree.
-const COPIES: usize = 12;
-/// From this many entries on they are parted by what they say about addresses.
-const SEPARATE: usize = 64;
+pub(super) const MAX_DEPTH: u32 = 40;
+/// Copies of pieces that may be made, for each piece, over the whole tree.
+const COPIES: usize = 5;
+/// Pieces that a cut looks at to find its bound.
+const SAMPLE: usize = 2048;
+
+/// What the check needs to follow a tree, and the walk does not.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) entries: Entries,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) cubes: Vec<Cube>,
+    /// Which branch of a [`Node::Each`] a piece was meant for, by piece.
+    pub(super) parts: Vec<u8>,
+}
 
 /// A tree in which every point finds the first of `entries` that matches it.
-pub(super) fn grow(entries: Entries) -> Tree {
-    let all: Vec<u32> = (0..entries.len() as u32).collect();
+pub(super) fn grow(entries: Entries, version: IpVersion) -> (Tree, Proof) {
+    let asks = |dim| (0..entries.len() as u32).any(|entry| entries.intervals(entry, dim).is_some());
+    let layout = match version {
+        IpVersion::V6 if asks(Dim::Src) || asks(Dim::Dst) => Layout::V6,
+        _ => Layout::V4,
+    };
+    let pieces = pieces(&entries);
+    let cubes = pieces.iter().map(|piece| piece.cube(&entries, layout)).collect();
+    let about =
+        pieces.iter().map(|piece| About { rank: entries.rank(piece.entry), hard: NONE_FOUND }).collect();
+    let tree = Tree {
+        layout,
+        root: Branch::EMPTY,
+        nodes: vec![],
+        branches: vec![],
+        groups: vec![],
+        slots: vec![],
+        lines: vec![],
+        about,
+        hard: Entries::default(),
+    };
+    let parts = vec![0; pieces.len()];
+    let proof = Proof { entries, pieces, cubes, parts };
+    // Fixed seeds: a tree must not depend on chance.
+    let leaves = HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
+    let mut grower = Grower { tree, proof, lanes: vec![], leaves };
+    let all: Vec<u32> = (0..grower.proof.pieces.len() as u32).collect();
     let budget = COPIES * all.len();
-    let tree =
-        Tree { entries, nodes: vec![], branches: vec![], groups: vec![], leaves: vec![], parts: vec![] };
-    let mut grower = Grower { tree };
-    let region = Region { within: Dim::ALL.map(Dim::whole), known: Vec::new() };
-    match grower.separate(&all) {
-        Some(classes) => {
-            let root = grower.reserve();
-            grower.tree.parts = vec![0; all.len()];
-            for (part, class) in (0u8..).zip(&classes) {
-                class.iter().for_each(|entry| grower.tree.parts[*entry as usize] = part);
-            }
-            let branches: Vec<Branch> =
-                classes.into_iter().map(|class| grower.branch(class, &region, budget / 4, 1)).collect();
-            let (first, end) = extend(&mut grower.tree.branches, branches);
-            grower.tree.nodes[root as usize] = Node::Each { first, end };
-        }
-        None => {
-            grower.node(all, &region, budget, 0);
-        }
-    }
-    grower.tree
+    grower.tree.root = grower.top(&all, &mut Vec::new(), budget, 0);
+    let tree = &mut grower.tree;
+    tree.nodes.shrink_to_fit();
+    tree.branches.shrink_to_fit();
+    tree.groups.shrink_to_fit();
+    tree.slots.shrink_to_fit();
+    tree.lines.shrink_to_fit();
+    tree.hard.shrink_to_fit();
+    (grower.tree, grower.proof)
 }
 
 struct Grower {
     tree: Tree,
+    proof: Proof,
+    /// Of the leaf being made.
+    lanes: Vec<Lane>,
+    /// Leaves by what they hold, of those made with the same sets known.
+    leaves: HashMap<Box<[u32]>, u32, ahash::RandomState>,
 }
 
-/// The part of the space a subtree is responsible for.
-#[derive(Clone)]
-struct Region {
-    within: [Interval; 6],
-    /// Sets known to hold the point.
-    known: Vec<(Space, SetId)>,
-}
-
-/// A way to part entries.
-enum Choice {
-    Cut(Dim, u128),
-    BySet(Space),
-}
+/// Sets known to hold the point.
+type Known = Vec<(Space, SetId)>;
 
 impl Grower {
-    /// Grows the subtree for `list` in `region` and returns its root.
-    fn node(&mut self, list: Vec<u32>, region: &Region, budget: usize, depth: u32) -> u32 {
-        let list = self.settle(list, region);
-        let choice = if list.len() > LEAF && depth + 1 < MAX_DEPTH {
-            self.choose(&list, region, budget)
-        } else {
-            None
-        };
+    /// Grows what comes before any choice by numbers: parts by set and by kind of address.
+    fn top(&mut self, list: &[u32], known: &mut Known, budget: usize, depth: u32) -> Branch {
+        if list.len() <= SHORT || depth + 4 > MAX_DEPTH {
+            return self.node(list, known, budget, depth);
+        }
+        if let Some(space) = self.best_space(list, known) {
+            return self.by_set(list, space, known, budget, depth);
+        }
+        let parts = part::parts(&self.proof.cubes, self.tree.layout, list);
+        if parts.len() < 2 {
+            return self.node(list, known, budget, depth);
+        }
         let node = self.reserve();
-        self.tree.nodes[node as usize] = match choice {
-            None => {
-                let (first, end) = extend(&mut self.tree.leaves, list);
-                Node::Leaf { first, end }
-            }
-            Some(Choice::Cut(dim, bound)) => {
-                let Interval { first, last } = region.within[dim as usize];
-                let mut side = region.clone();
-                side.within[dim as usize] = Interval { first, last: bound - 1 };
-                let low: Vec<u32> = self.touching(&list, &side);
-                let mut other = region.clone();
-                other.within[dim as usize] = Interval { first: bound, last };
-                let high: Vec<u32> = self.touching(&list, &other);
-
-                let total = low.len() + high.len();
-                let left = budget.saturating_sub(total.saturating_sub(list.len()));
-                let share = left * low.len() / total.max(1);
-                let below = self.node(low, &side, share, depth + 1);
-                let rest = self.node(high, &other, left - share, depth + 1);
-                Node::Cut { dim, bound, below, rest }
-            }
-            Some(Choice::BySet(space)) => {
-                let mut by_set: BTreeMap<SetId, Vec<u32>> = BTreeMap::new();
-                let mut others = Vec::new();
-                for entry in &list {
-                    match self.wanted_set(*entry, space, region) {
-                        Some(set) => by_set.entry(set).or_default().push(*entry),
-                        None => others.push(*entry),
-                    }
-                }
-                let share = |part: usize| budget * part / list.len();
-                let rest = self.node(others.clone(), region, share(others.len()), depth + 1);
-                let groups: Vec<Group> = by_set
-                    .into_iter()
-                    .map(|(set, part)| {
-                        let mut inside = region.clone();
-                        inside.known.push((space, set));
-                        let share = share(part.len());
-                        Group { set, branch: self.branch(part, &inside, share, depth + 1) }
-                    })
-                    .collect();
-                let (first, end) = extend(&mut self.tree.groups, groups);
-                Node::BySet { space, first, end, rest }
-            }
-        };
-        node
+        let mut branches = Vec::new();
+        for (number, part) in (0u8..).zip(&parts) {
+            part.iter().for_each(|piece| self.proof.parts[*piece as usize] = number);
+            let share = budget * part.len() / list.len();
+            branches.push(self.node(part, known, share, depth + 1));
+        }
+        let tree = &mut self.tree;
+        let (first, end) = extend(&mut tree.branches, &branches);
+        tree.nodes[node as usize] = Node::Each { first, end };
+        Branch { lowest: list[0], to: Ref::node(node) }
     }
 
-    fn branch(&mut self, list: Vec<u32>, region: &Region, budget: usize, depth: u32) -> Branch {
-        let lowest = list.first().map_or(NO_RANK, |entry| self.tree.entries.rank(*entry));
-        Branch { lowest, node: self.node(list, region, budget, depth) }
+    fn by_set(&mut self, list: &[u32], space: Space, known: &mut Known, budget: usize, depth: u32) -> Branch {
+        let mut by_set: BTreeMap<SetId, Vec<u32>> = BTreeMap::new();
+        let mut others = Vec::new();
+        for piece in list {
+            match self.wanted_set(*piece, space, known) {
+                Some(set) => by_set.entry(set).or_default().push(*piece),
+                None => others.push(*piece),
+            }
+        }
+        let node = self.reserve();
+        let share = |part: usize| budget * part / list.len();
+        let rest = self.top(&others, known, share(others.len()), depth + 1);
+        let mut groups: Vec<Group> = Vec::with_capacity(by_set.len());
+        for (set, part) in by_set {
+            known.push((space, set));
+            self.leaves.clear();
+            let branch = self.top(&part, known, share(part.len()), depth + 1);
+            self.leaves.clear();
+            known.pop();
+            groups.push(Group { set, branch });
+        }
+        let low = groups.first().map_or(SetId(0), |group| group.set);
+        let span = groups.last().map_or(0, |group| (group.set.0 - low.0) as usize + 1);
+        let tree = &mut self.tree;
+        let slots = match span <= 16 * groups.len() {
+            true => {
+                let mut slots = vec![NONE_FOUND; span];
+                (0u32..).zip(&groups).for_each(|(at, group)| slots[(group.set.0 - low.0) as usize] = at);
+                extend(&mut tree.slots, &slots)
+            }
+            false => (0, 0),
+        };
+        let (first, end) = extend(&mut tree.groups, &groups);
+        let (rest, _) = extend(&mut tree.branches, &[rest]);
+        tree.nodes[node as usize] = Node::BySet { space, first, end, rest, low, slots };
+        Branch { lowest: list[0], to: Ref::node(node) }
+    }
+
+    /// Grows the subtree for `list`.
+    fn node(&mut self, list: &[u32], known: &Known, budget: usize, depth: u32) -> Branch {
+        if list.len() <= LEAF || depth + 1 >= MAX_DEPTH {
+            return self.leaf(list, known);
+        }
+        if let Some(picked) = pick(&self.proof.cubes, self.tree.layout, list, budget) {
+            return self.by_bits(list, &picked, known, budget, depth);
+        }
+        if list.len() > SHORT
+            && let Some((dim, bound)) = self.best_cut(list, budget)
+        {
+            return self.by_cut(list, dim, bound, known, budget, depth);
+        }
+        self.leaf(list, known)
+    }
+
+    fn by_bits(&mut self, list: &[u32], picked: &Picked, known: &Known, budget: usize, depth: u32) -> Branch {
+        let (starts, copies) = picked.deal(&self.proof.cubes, list);
+        let left = budget.saturating_sub(copies.len() - list.len());
+        let node = self.reserve();
+        let first = self.tree.branches.len();
+        self.tree.branches.resize(first + starts.len() - 1, Branch::EMPTY);
+        for (at, two) in starts.windows(2).enumerate() {
+            let part = &copies[two[0] as usize..two[1] as usize];
+            let share = left * part.len() / copies.len();
+            // Bits that part nothing further must not be picked for ever.
+            let branch = match part.len() < list.len() {
+                true => self.node(part, known, share, depth + 1),
+                false => self.leaf(part, known),
+            };
+            self.tree.branches[first + at] = branch;
+        }
+        let Picked { words, masks } = *picked;
+        self.tree.nodes[node as usize] = Node::Bits { words, masks, first: first as u32 };
+        Branch { lowest: list[0], to: Ref::node(node) }
+    }
+
+    fn by_cut(
+        &mut self,
+        list: &[u32],
+        dim: Dim,
+        bound: u128,
+        known: &Known,
+        budget: usize,
+        depth: u32,
+    ) -> Branch {
+        let interval = |piece: u32| self.interval(piece, dim);
+        let low: Vec<u32> = list.iter().copied().filter(|piece| interval(*piece).first < bound).collect();
+        let high: Vec<u32> = list.iter().copied().filter(|piece| interval(*piece).last >= bound).collect();
+        let total = low.len() + high.len();
+        let left = budget.saturating_sub(total - list.len());
+        let share = left * low.len() / total.max(1);
+        let node = self.reserve();
+        let below = self.node(&low, known, share, depth + 1);
+        let rest = self.node(&high, known, left - share, depth + 1);
+        let tree = &mut self.tree;
+        let (first, _) = extend(&mut tree.branches, &[below, rest]);
+        tree.nodes[node as usize] = Node::Cut { dim, bound: Bound::new(bound), first };
+        Branch { lowest: list[0], to: Ref::node(node) }
+    }
+
+    fn leaf(&mut self, list: &[u32], known: &Known) -> Branch {
+        let Some(lowest) = list.first().copied() else { return Branch::EMPTY };
+        if let Some(block) = self.leaves.get(list) {
+            return Branch { lowest, to: Ref::leaf(*block) };
+        }
+        let mut lanes = std::mem::take(&mut self.lanes);
+        lanes.clear();
+        for piece in list {
+            let exact = self.is_exact(*piece, known);
+            if !exact {
+                self.harden(*piece);
+            }
+            let within = Dim::ALL.map(|dim| self.interval(*piece, dim));
+            lanes.push(Lane { within, piece: *piece, exact });
+        }
+        let tree = &mut self.tree;
+        let block = leaf::append(&mut tree.lines, tree.layout, &lanes);
+        self.lanes = lanes;
+        self.leaves.insert(list.into(), block);
+        Branch { lowest, to: Ref::leaf(block) }
+    }
+
+    /// Keeps the piece's entry for the walk.
+    fn harden(&mut self, piece: u32) {
+        let (tree, Proof { entries, pieces, .. }) = (&mut self.tree, &self.proof);
+        if tree.about[piece as usize].hard != NONE_FOUND {
+            return;
+        }
+        let entry = pieces[piece as usize].entry;
+        let hard = tree.hard.copy(entries, entry);
+        // All pieces of an entry share its copy.
+        let first = pieces.partition_point(|p| p.entry < entry);
+        let end = first + pieces[first..].partition_point(|p| p.entry == entry);
+        tree.about[first..end].iter_mut().for_each(|about| about.hard = hard);
     }
 
     /// A node whose content follows once its children are known.
     fn reserve(&mut self) -> u32 {
-        self.tree.nodes.push(Node::Leaf { first: 0, end: 0 });
+        self.tree.nodes.push(Node::Each { first: 0, end: 0 });
         self.tree.nodes.len() as u32 - 1
     }
 
-    /// What of `list` can be the first match somewhere in `region`.
-    fn settle(&self, list: Vec<u32>, region: &Region) -> Vec<u32> {
-        let mut list = self.touching(&list, region);
-        if let Some(last) = list.iter().position(|entry| self.covers(*entry, region)) {
-            list.truncate(last + 1);
-        }
-        list
+    fn interval(&self, piece: u32, dim: Dim) -> Interval {
+        self.proof.pieces[piece as usize].interval(&self.proof.entries, dim)
     }
 
-    fn touching(&self, list: &[u32], region: &Region) -> Vec<u32> {
-        list.iter().copied().filter(|entry| self.touches(*entry, region)).collect()
+    /// A lane can say all the piece says.
+    fn is_exact(&self, piece: u32, known: &Known) -> bool {
+        let (tree, Proof { entries, pieces, .. }) = (&self.tree, &self.proof);
+        let piece = &pieces[piece as usize];
+        let promised =
+            entries.literals(piece.entry).iter().all(|l| l.wanted && known.contains(&(l.space, l.set)));
+        promised
+            && entries.fields(piece.entry).all(|(dim, intervals)| {
+                let Interval { first, last } = piece.interval(entries, dim);
+                let host = first ^ last;
+                let says = match dim {
+                    Dim::Src | Dim::Dst => {
+                        let v4 = first >> 32 == 0xffff && last >> 32 == 0xffff;
+                        first & host == 0
+                            && host & host.wrapping_add(1) == 0
+                            && (v4 || tree.layout == Layout::V6)
+                    }
+                    Dim::Proto => first == last,
+                    Dim::Sport | Dim::Dport => last < super::lower::NONE,
+                    Dim::Icmp => false,
+                };
+                says && (intervals.len() == 1 || piece.pick[dim as usize] != Piece::SPAN)
+            })
     }
 
-    fn touches(&self, entry: u32, region: &Region) -> bool {
-        self.tree.entries.fields(entry).all(|(dim, intervals)| {
-            let Interval { first, last } = region.within[dim as usize];
-            let at = intervals.partition_point(|interval| interval.last < first);
-            intervals.get(at).is_some_and(|interval| interval.first <= last)
-        })
-    }
-
-    fn covers(&self, entry: u32, region: &Region) -> bool {
-        let inside = |(dim, intervals): (Dim, &[Interval])| {
-            let Interval { first, last } = region.within[dim as usize];
-            let at = intervals.partition_point(|interval| interval.last < first);
-            intervals.get(at).is_some_and(|interval| interval.first <= first && last <= interval.last)
-        };
-        self.tree.entries.fields(entry).all(inside)
-            && self
-                .tree
-                .entries
-                .literals(entry)
-                .iter()
-                .all(|l| l.wanted && region.known.contains(&(l.space, l.set)))
-    }
-
-    /// The first set of `space` the entry wants and the region does not promise.
-    fn wanted_set(&self, entry: u32, space: Space, region: &Region) -> Option<SetId> {
-        let mut literals = self.tree.entries.literals(entry).iter();
-        let open =
-            literals.find(|l| l.space == space && l.wanted && !region.known.contains(&(space, l.set)))?;
+    /// The first set of `space` the piece wants and is not known to be in.
+    fn wanted_set(&self, piece: u32, space: Space, known: &Known) -> Option<SetId> {
+        let entry = self.proof.pieces[piece as usize].entry;
+        let mut literals = self.proof.entries.literals(entry).iter();
+        let open = literals.find(|l| l.space == space && l.wanted && !known.contains(&(space, l.set)))?;
         Some(open.set)
     }
 
-    /// The cheapest way on, or none that helps and can be paid.
-    fn choose(&self, list: &[u32], region: &Region, budget: usize) -> Option<Choice> {
-        let cut = self.best_cut(list, region, budget);
-        if let Some((cost, dim, bound)) = cut {
-            // One comparison that copies next to nothing beats any number of set lookups.
-            if cost <= list.len() * list.len() * 5 / 8 {
-                return Some(Choice::Cut(dim, bound));
-            }
-        }
-        match (cut, self.best_space(list, region)) {
-            (Some((cost, ..)), Some((set_cost, space))) if set_cost < cost => Some(Choice::BySet(space)),
-            (Some((_, dim, bound)), _) => Some(Choice::Cut(dim, bound)),
-            (None, Some((_, space))) => Some(Choice::BySet(space)),
-            (None, None) => None,
-        }
-    }
-
-    /// The bound that minimises the sum of the squares of the two sides.
-    fn best_cut(&self, list: &[u32], region: &Region, budget: usize) -> Option<(usize, Dim, u128)> {
-        let mut best: Option<(usize, Dim, u128)> = None;
-        for dim in Dim::ALL {
-            let within = region.within[dim as usize];
-            // Each entry's lowest and highest value within the region; entries that say nothing span it.
-            let mut firsts = Vec::new();
-            let mut lasts = Vec::new();
-            let mut bounds = Vec::new();
-            for intervals in list.iter().filter_map(|entry| self.tree.entries.intervals(*entry, dim)) {
-                let from = intervals.partition_point(|interval| interval.last < within.first);
-                let to = intervals.partition_point(|interval| interval.first <= within.last);
-                let inside = &intervals[from..to];
-                let [Some(lowest), Some(highest)] = [inside.first(), inside.last()] else { continue };
-                firsts.push(lowest.first.max(within.first));
-                lasts.push(highest.last.min(within.last));
-                // The edges between an entry's own intervals are worth a look only while they are few.
-                let inner = if inside.len() <= 4 { inside } else { &[] };
-                bounds.extend(inner.iter().flat_map(|i| [Some(i.first), i.last.checked_add(1)]).flatten());
-            }
-            bounds.extend(firsts.iter().copied().chain(lasts.iter().filter_map(|last| last.checked_add(1))));
-            bounds.retain(|bound| within.first < *bound && *bound <= within.last);
-            firsts.sort_unstable();
-            lasts.sort_unstable();
-            bounds.sort_unstable();
-            bounds.dedup();
-            let everywhere = list.len() - firsts.len();
-            for bound in bounds {
-                let below = everywhere + firsts.partition_point(|first| *first < bound);
-                let rest = everywhere + lasts.len() - lasts.partition_point(|last| *last < bound);
-                let cost = below * below + rest * rest;
-                let helps = below.max(rest) < list.len() && below + rest - list.len() <= budget;
-                if helps && best.is_none_or(|(least, ..)| cost < least) {
-                    best = Some((cost, dim, bound));
-                }
-            }
-        }
-        best
-    }
-
-    /// The space whose sets part the entries best. A packet is taken to be in two of the sets.
-    fn best_space(&self, list: &[u32], region: &Region) -> Option<(usize, Space)> {
+    /// The space whose sets part the pieces best, if they part them well. A packet is taken to be
+    /// in two of the sets.
+    fn best_space(&self, list: &[u32], known: &Known) -> Option<Space> {
         let cost = |space| {
             let mut sizes: BTreeMap<Option<SetId>, usize> = BTreeMap::new();
-            for entry in list {
-                *sizes.entry(self.wanted_set(*entry, space, region)).or_default() += 1;
+            for piece in list {
+                *sizes.entry(self.wanted_set(*piece, space, known)).or_default() += 1;
             }
             let others = sizes.remove(&None).unwrap_or(0);
             let largest = sizes.values().copied().max()?;
             let visited = others + 2 * largest;
-            (visited < list.len()).then_some((2 * visited * visited, space))
+            (visited < list.len()).then_some((visited, space))
         };
-        Space::ALL.into_iter().filter_map(cost).min()
+        Space::ALL.into_iter().filter_map(cost).min().map(|(_, space)| space)
     }
 
-    /// The entries in up to four classes, by whether they narrow source and destination, or
-    /// `None` where there are too few or they are all alike.
-    fn separate(&self, list: &[u32]) -> Option<Vec<Vec<u32>>> {
-        if list.len() < SEPARATE {
-            return None;
-        }
-        let mut classes: [Vec<u32>; 4] = Default::default();
-        for entry in list {
-            let narrow = [Dim::Src, Dim::Dst].map(|dim| usize::from(self.is_narrow(*entry, dim)));
-            classes[narrow[0] * 2 + narrow[1]].push(*entry);
-        }
-        // A handful is cheaper to copy than to visit: it joins the entries that say least.
-        for class in 1..4 {
-            if classes[class].len() <= LEAF {
-                let few = std::mem::take(&mut classes[class]);
-                classes[0].extend(few);
+    /// The bound that minimises the sum of the squares of the two sides.
+    fn best_cut(&self, list: &[u32], budget: usize) -> Option<(Dim, u128)> {
+        let step = list.len().div_ceil(SAMPLE);
+        let sample: Vec<u32> = list.iter().copied().step_by(step).collect();
+        let n = sample.len();
+        let mut best: Option<(usize, Dim, u128)> = None;
+        for dim in Dim::ALL {
+            let mut firsts: Vec<u128> = Vec::with_capacity(n);
+            let mut lasts: Vec<u128> = Vec::with_capacity(n);
+            for piece in &sample {
+                let interval = self.interval(*piece, dim);
+                firsts.push(interval.first);
+                lasts.push(interval.last);
+            }
+            let mut bounds: Vec<u128> =
+                firsts.iter().copied().chain(lasts.iter().filter_map(|last| last.checked_add(1))).collect();
+            firsts.sort_unstable();
+            lasts.sort_unstable();
+            bounds.sort_unstable();
+            bounds.dedup();
+            for bound in bounds {
+                let below = firsts.partition_point(|first| *first < bound);
+                let rest = n - lasts.partition_point(|last| *last < bound);
+                let cost = below * below + rest * rest;
+                let within = bound > 0 && bound <= dim.whole().last;
+                // A cut that copies most of the list costs more than the blocks it saves.
+                let helps = cost * 8 <= n * n * 7 && (below + rest - n) * step <= budget;
+                if within && helps && best.is_none_or(|(least, ..)| cost < least) {
+                    best = Some((cost, dim, bound));
+                }
             }
         }
-        classes[0].sort_unstable();
-        let mut classes: Vec<_> = classes.into_iter().filter(|class| !class.is_empty()).collect();
-        classes.sort_by_key(|class| class[0]);
-        (classes.len() > 1).then_some(classes)
-    }
-
-    /// The entry's addresses lie within an IPv4 /12 or an IPv6 /32.
-    fn is_narrow(&self, entry: u32, dim: Dim) -> bool {
-        let Some([first, .., last] | [first @ last]) = self.tree.entries.intervals(entry, dim) else {
-            return false;
-        };
-        let width = last.last - first.first;
-        let v4 = first.first >> 32 == 0xffff && last.last >> 32 == 0xffff;
-        width < if v4 { 1 << 20 } else { 1 << 96 }
+        let (_, dim, bound) = best?;
+        // What holds of a sample may not hold of all.
+        let below = list.iter().filter(|piece| self.interval(**piece, dim).first < bound).count();
+        let rest = list.iter().filter(|piece| self.interval(**piece, dim).last >= bound).count();
+        (below.max(rest) < list.len() && below + rest - list.len() <= budget).then_some((dim, bound))
     }
 }
 
 /// Appends and says where.
-fn extend<T>(array: &mut Vec<T>, items: Vec<T>) -> (u32, u32) {
+fn extend<T: Clone>(array: &mut Vec<T>, items: &[T]) -> (u32, u32) {
     let first = array.len() as u32;
-    array.extend(items);
+    array.extend_from_slice(items);
     (first, array.len() as u32)
 }

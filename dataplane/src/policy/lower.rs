@@ -1,12 +1,12 @@
 //! Rules in the form trees are made of: entries, each a product of intervals and set tests.
 //!
-//! A packet becomes a [`Point`]: six numbers and, for each side, the sets it is in. An entry
+//! A packet becomes a [`Point`](super::point::Point): six numbers and, for each side, the sets it is in. An entry
 //! holds intervals for some of the numbers and wants some memberships to be true or false. A
 //! rule with a named port is the union of several entries of the same rank, since "port 80 or
 //! port `http`" is no product; every other rule is one entry. Rules that do not exist for an IP
 //! version have none.
 
-use super::{IcmpMatch, IpVersion, Query, Rule, SetId, SetTable};
+use super::{IcmpMatch, IpVersion, Rule, SetId};
 use crate::net::{Addr, PortRange, Prefix};
 
 /// What a number of a point means.
@@ -83,52 +83,6 @@ pub(super) struct Literal {
     pub(super) space: Space,
     pub(super) set: SetId,
     pub(super) wanted: bool,
-}
-
-/// A packet in the terms of entries.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Point<'a> {
-    at: [u128; 6],
-    members: [&'a [SetId]; 4],
-}
-
-impl<'a> Point<'a> {
-    /// `used` says for which spaces memberships are looked up; the others stay empty.
-    #[inline]
-    pub(super) fn new(q: &Query, sets: &'a SetTable, used: [bool; 4]) -> Self {
-        let key = &q.key;
-        let [sport, dport] = match key.proto.has_ports() {
-            true => [u128::from(key.sport), u128::from(key.dport)],
-            false => [NONE; 2],
-        };
-        let icmp = match key.proto.is_icmp() {
-            true => u128::from(q.icmp.kind) << 8 | u128::from(q.icmp.code),
-            false => NONE,
-        };
-        let members = [
-            if used[0] { sets.of_address(key.src) } else { &[] },
-            if used[1] { sets.of_address(key.dst) } else { &[] },
-            if used[2] { sets.of_port(key.src, key.proto, key.sport) } else { &[] },
-            if used[3] { sets.of_port(key.dst, key.proto, key.dport) } else { &[] },
-        ];
-        Self { at: [key.src.bits(), key.dst.bits(), key.proto.0.into(), sport, dport, icmp], members }
-    }
-
-    #[inline]
-    pub(super) const fn at(&self, dim: Dim) -> u128 {
-        self.at[dim as usize]
-    }
-
-    /// The sets the packet is in, ascending.
-    #[inline]
-    pub(super) const fn members(&self, space: Space) -> &'a [SetId] {
-        self.members[space as usize]
-    }
-
-    #[inline]
-    pub(super) fn is_in(&self, space: Space, set: SetId) -> bool {
-        self.members(space).binary_search(&set).is_ok()
-    }
 }
 
 /// Entries, in the order of their ranks, in four flat arrays.
@@ -230,6 +184,37 @@ impl Entries {
                 self.list.push(Entry { rank, fields, literals });
             }
         }
+    }
+}
+
+impl Entries {
+    /// Appends entry `entry` of `from`, and says where.
+    pub(super) fn copy(&mut self, from: &Self, entry: u32) -> u32 {
+        let first = self.fields.len() as u32;
+        for (dim, intervals) in from.fields(entry) {
+            let intervals = Span::append(&mut self.intervals, intervals.iter().copied());
+            self.fields.push(Field { dim, intervals });
+        }
+        let fields = Span { first, end: self.fields.len() as u32 };
+        let literals = Span::append(&mut self.literals, from.literals(entry).iter().copied());
+        self.list.push(Entry { rank: from.rank(entry), fields, literals });
+        self.len() as u32 - 1
+    }
+
+    /// Gives back what was allocated ahead.
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.list.shrink_to_fit();
+        self.fields.shrink_to_fit();
+        self.intervals.shrink_to_fit();
+        self.literals.shrink_to_fit();
+    }
+
+    /// Memory held.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.list[..])
+            + size_of_val(&self.fields[..])
+            + size_of_val(&self.intervals[..])
+            + size_of_val(&self.literals[..])
     }
 }
 

@@ -1,15 +1,24 @@
 #![doc = include_str!("README.md")]
 
+mod batch;
+mod bits;
 mod check;
 mod compiled;
 mod counters;
 mod explain;
 mod grow;
+mod leaf;
 mod list;
 mod lower;
+mod part;
+mod pieces;
+mod point;
+mod prefetch;
+mod proof;
 pub mod reference;
 mod rule;
 mod sets;
+mod simd;
 mod table;
 mod tree;
 mod verdict;

@@ -1,30 +1,77 @@
 //! The flat tree and its walk: from a point to the lowest rank that matches it.
 
 use super::SetId;
-use super::lower::{Dim, Entries, Interval, Literal, Point, Space};
+use super::leaf::{Block, Line};
+use super::lower::{Dim, Entries, Interval, Literal, Space};
+use super::point::{Layout, Point};
+use super::simd::Cpu;
 
-/// No entry matches.
-pub(super) const NO_RANK: u32 = u32::MAX;
+/// No piece, or no rank.
+pub(super) const NONE_FOUND: u32 = u32::MAX;
+
+/// A node, or the first block of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ref(u32);
+
+impl Ref {
+    const LEAF: u32 = 1 << 31;
+
+    pub(super) const fn node(index: u32) -> Self {
+        Self(index)
+    }
+
+    pub(super) const fn leaf(block: u32) -> Self {
+        Self(block | Self::LEAF)
+    }
+
+    /// `Ok`: a node; `Err`: a block.
+    #[inline(always)]
+    pub(super) const fn get(self) -> Result<usize, usize> {
+        if self.0 & Self::LEAF == 0 { Ok(self.0 as usize) } else { Err((self.0 ^ Self::LEAF) as usize) }
+    }
+}
 
 /// One step of the walk. Children come after their parents in [`Tree::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
+    /// On to the branch whose number the bits of two words spell, those of the second word above
+    /// those of the first. `branches[first..]`.
+    Bits { words: [u8; 2], masks: [u64; 2], first: u32 },
     /// On to `below` where the point's number is less than `bound`, else to `rest`.
-    Cut { dim: Dim, bound: u128, below: u32, rest: u32 },
-    /// The lowest of what several subtrees say. `first..end` in [`Tree::branches`], by lowest rank.
+    /// [`Tree::branches`] from `first` on.
+    Cut { dim: Dim, bound: Bound, first: u32 },
+    /// The lowest of what several subtrees say. `first..end` in [`Tree::branches`], by lowest piece.
     Each { first: u32, end: u32 },
-    /// The lowest of what `rest` and the subtrees of the sets that hold the point say.
-    /// `first..end` in [`Tree::groups`], by set.
-    BySet { space: Space, first: u32, end: u32, rest: u32 },
-    /// Entries to try in order. `first..end` in [`Tree::leaves`].
-    Leaf { first: u32, end: u32 },
+    /// The lowest of what branch `rest` and the subtrees of the sets that hold the point say.
+    /// `first..end` in [`Tree::groups`], by set; `slots` in [`Tree::slots`] from set `low` on.
+    BySet { space: Space, first: u32, end: u32, rest: u32, low: SetId, slots: (u32, u32) },
 }
 
-/// A subtree, and a rank that nothing below it undercuts.
+/// A number in 16 bytes aligned to 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bound([u64; 2]);
+
+impl Bound {
+    pub(super) const fn new(bound: u128) -> Self {
+        Self([(bound >> 64) as u64, bound as u64])
+    }
+
+    #[inline]
+    pub(super) const fn get(self) -> u128 {
+        (self.0[0] as u128) << 64 | self.0[1] as u128
+    }
+}
+
+/// A subtree, and a piece that nothing below it undercuts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Branch {
     pub(super) lowest: u32,
-    pub(super) node: u32,
+    pub(super) to: Ref,
+}
+
+impl Branch {
+    /// Holds nothing, is never entered.
+    pub(super) const EMPTY: Self = Self { lowest: NONE_FOUND, to: Ref::leaf(0) };
 }
 
 /// The subtree of entries that want one set.
@@ -34,17 +81,30 @@ pub(super) struct Group {
     pub(super) branch: Branch,
 }
 
-/// The entries of one stage for one IP version, and the way to the few that may match a point.
+/// What is known of a piece besides its box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct About {
+    /// Of its rule.
+    pub(super) rank: u32,
+    /// Its entry in [`Tree::hard`]; [`NONE_FOUND`] where no leaf asks for it.
+    pub(super) hard: u32,
+}
+
+/// The rules of one stage for one IP version, and the way to the few that may match a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tree {
-    pub(super) entries: Entries,
+    pub(super) layout: Layout,
+    pub(super) root: Branch,
     pub(super) nodes: Vec<Node>,
     pub(super) branches: Vec<Branch>,
     pub(super) groups: Vec<Group>,
-    pub(super) leaves: Vec<u32>,
-    /// Which branch of an [`Node::Each`] an entry was meant for, by entry. For the check, which
-    /// needs to know where to look; empty where there is no such node.
-    pub(super) parts: Vec<u8>,
+    /// Groups by set, for [`Node::BySet`]: index in its groups, or [`NONE_FOUND`].
+    pub(super) slots: Vec<u32>,
+    pub(super) lines: Vec<Line>,
+    /// By piece. Pieces are in the order of ranks.
+    pub(super) about: Vec<About>,
+    /// The entries whose boxes do not say all.
+    pub(super) hard: Entries,
 }
 
 /// Told of everything the walk looks at. `()` watches nothing and costs nothing.
@@ -66,90 +126,173 @@ impl Watch for () {
 }
 
 impl Tree {
-    /// The lowest rank that matches, or [`NO_RANK`].
+    /// The lowest rank that matches, or [`NONE_FOUND`].
     #[inline]
-    pub(super) fn find<W: Watch>(&self, point: &Point<'_>, watch: &mut W) -> u32 {
-        self.lower_than(0, NO_RANK, point, watch)
+    pub(super) fn find<W: Watch>(&self, cpu: Cpu, point: &Point<'_>, watch: &mut W) -> u32 {
+        self.rank(self.branch(self.root, NONE_FOUND, cpu, point, watch))
     }
 
-    /// The lowest rank below `node` that matches and is lower than `best`, or else `best`.
+    /// Memory held.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&self.nodes[..])
+            + size_of_val(&self.branches[..])
+            + size_of_val(&self.groups[..])
+            + size_of_val(&self.slots[..])
+            + size_of_val(&self.lines[..])
+            + size_of_val(&self.about[..])
+            + self.hard.bytes()
+    }
+
+    /// Of a piece that was found.
+    #[inline]
+    pub(super) fn rank(&self, piece: u32) -> u32 {
+        if piece == NONE_FOUND { piece } else { self.about[piece as usize].rank }
+    }
+
+    #[inline]
+    pub(super) fn branch<W: Watch>(
+        &self,
+        branch: Branch,
+        best: u32,
+        cpu: Cpu,
+        point: &Point<'_>,
+        watch: &mut W,
+    ) -> u32 {
+        if branch.lowest < best { self.lower_than(branch.to, best, cpu, point, watch) } else { best }
+    }
+
+    /// The lowest piece below `at` that matches and is lower than `best`, or else `best`.
     ///
     /// Recursion and indices are bounded by what the check has proven of every tree.
-    fn lower_than<W: Watch>(&self, mut node: u32, mut best: u32, point: &Point<'_>, watch: &mut W) -> u32 {
+    pub(super) fn lower_than<W: Watch>(
+        &self,
+        mut at: Ref,
+        mut best: u32,
+        cpu: Cpu,
+        point: &Point<'_>,
+        watch: &mut W,
+    ) -> u32 {
         loop {
-            match self.nodes[node as usize] {
-                Node::Cut { dim, bound, below, rest } => {
-                    let whole = dim.whole();
-                    if point.at(dim) < bound {
-                        watch.narrowed(dim, Interval { first: whole.first, last: bound - 1 });
-                        node = below;
-                    } else {
-                        watch.narrowed(dim, Interval { first: bound, last: whole.last });
-                        node = rest;
+            let node = match at.get() {
+                Err(block) if W::ACTIVE => return self.scan_watched(block, best, point, watch),
+                Err(block) => return self.scan(block, best, point),
+                Ok(node) => node,
+            };
+            let next = match &self.nodes[node] {
+                Node::Bits { words, masks, first } => {
+                    if W::ACTIVE {
+                        self.watch_bits(*words, *masks, point, watch);
                     }
+                    *first as usize + spelled(cpu, point, *words, *masks)
                 }
-                Node::Leaf { first, end } => {
-                    for entry in &self.leaves[first as usize..end as usize] {
-                        let rank = self.entries.rank(*entry);
-                        if rank >= best {
-                            break;
-                        }
-                        if self.matches(*entry, point, watch) {
-                            return rank;
-                        }
-                    }
-                    return best;
+                Node::Cut { dim, bound, first } => {
+                    let (whole, bound) = (dim.whole(), bound.get());
+                    let rest = point.at(*dim) >= bound;
+                    let to = match rest {
+                        true => Interval { first: bound, last: whole.last },
+                        false => Interval { first: whole.first, last: bound - 1 },
+                    };
+                    watch.narrowed(*dim, to);
+                    *first as usize + usize::from(rest)
                 }
                 Node::Each { first, end } => {
-                    for branch in &self.branches[first as usize..end as usize] {
-                        best = self.branch(*branch, best, point, watch);
+                    for branch in &self.branches[*first as usize..*end as usize] {
+                        best = self.branch(*branch, best, cpu, point, watch);
                     }
                     return best;
                 }
-                Node::BySet { space, first, end, rest } => {
-                    best = self.lower_than(rest, best, point, watch);
-                    let groups = &self.groups[first as usize..end as usize];
+                Node::BySet { space, first, end, rest, low, slots } => {
+                    best = self.branch(self.branches[*rest as usize], best, cpu, point, watch);
+                    let groups = &self.groups[*first as usize..*end as usize];
+                    let slots = &self.slots[slots.0 as usize..slots.1 as usize];
                     let bound = best;
-                    for set in point.members(space) {
-                        if let Ok(at) = groups.binary_search_by_key(set, |group| group.set) {
-                            best = self.branch(groups[at].branch, best, point, watch);
+                    for set in point.members(*space) {
+                        if let Some(group) = group_of(groups, slots, *low, *set) {
+                            best = self.branch(group.branch, best, cpu, point, watch);
                         }
                     }
                     if W::ACTIVE {
                         for group in groups.iter().filter(|group| group.branch.lowest < bound) {
-                            let wanted = point.is_in(space, group.set);
-                            watch.asked(Literal { space, set: group.set, wanted });
+                            let wanted = point.is_in(*space, group.set);
+                            watch.asked(Literal { space: *space, set: group.set, wanted });
                         }
                     }
                     return best;
                 }
+            };
+            let branch = self.branches[next];
+            if branch.lowest >= best {
+                return best;
             }
+            at = branch.to;
         }
     }
 
-    #[inline]
-    fn branch<W: Watch>(&self, branch: Branch, best: u32, point: &Point<'_>, watch: &mut W) -> u32 {
-        if branch.lowest < best { self.lower_than(branch.node, best, point, watch) } else { best }
+    /// The first piece of a leaf that matches and is lower than `best`, or else `best`.
+    #[inline(always)]
+    pub(super) fn scan(&self, block: usize, best: u32, point: &Point<'_>) -> u32 {
+        match self.layout {
+            Layout::V4 => self.scan_words::<1>(block, best, point),
+            Layout::V6 => self.scan_words::<4>(block, best, point),
+        }
     }
 
-    /// Every constraint of the entry holds at the point.
-    pub(super) fn matches<W: Watch>(&self, entry: u32, point: &Point<'_>, watch: &mut W) -> bool {
-        for (dim, intervals) in self.entries.fields(entry) {
-            let value = point.at(dim);
-            let after = intervals.partition_point(|interval| interval.first <= value);
-            let inside = after > 0 && value <= intervals[after - 1].last;
-            if W::ACTIVE {
-                let gap = || Interval {
-                    first: if after == 0 { 0 } else { intervals[after - 1].last + 1 },
-                    last: intervals.get(after).map_or(dim.whole().last, |next| next.first - 1),
-                };
-                watch.narrowed(dim, if inside { intervals[after - 1] } else { gap() });
+    /// `N` is the layout's number of address words.
+    #[inline(always)]
+    fn scan_words<const N: usize>(&self, mut block: usize, best: u32, point: &Point<'_>) -> u32 {
+        loop {
+            let four = Block::at(&self.lines, N, block);
+            let mut hits = four.hits(point);
+            while hits != 0 {
+                let lane = hits.trailing_zeros();
+                let piece = four.piece(lane);
+                if piece >= best {
+                    return best;
+                }
+                if four.is_exact(lane) || self.matches(piece, point, &mut ()) {
+                    return piece;
+                }
+                hits &= hits - 1;
             }
-            if !inside {
+            if !four.more() {
+                return best;
+            }
+            block += 1;
+        }
+    }
+
+    /// As [`Tree::scan`], with every comparison told.
+    fn scan_watched<W: Watch>(&self, mut block: usize, best: u32, point: &Point<'_>, watch: &mut W) -> u32 {
+        loop {
+            let four = Block::at(&self.lines, self.layout.address_words(), block);
+            for lane in (0..super::leaf::LANES as u32).filter_map(|lane| four.lane(self.layout, lane)) {
+                if lane.piece >= best {
+                    return best;
+                }
+                let within =
+                    Dim::ALL.into_iter().all(|dim| told(point, dim, &[lane.within[dim as usize]], watch));
+                if within && (lane.exact || self.matches(lane.piece, point, watch)) {
+                    return lane.piece;
+                }
+            }
+            if !four.more() {
+                return best;
+            }
+            block += 1;
+        }
+    }
+
+    /// Every constraint of the piece's entry holds at the point.
+    #[inline(never)]
+    fn matches<W: Watch>(&self, piece: u32, point: &Point<'_>, watch: &mut W) -> bool {
+        let entry = self.about[piece as usize].hard;
+        for (dim, intervals) in self.hard.fields(entry) {
+            if !told(point, dim, intervals, watch) {
                 return false;
             }
         }
-        for literal in self.entries.literals(entry) {
+        for literal in self.hard.literals(entry) {
             let is_in = point.is_in(literal.space, literal.set);
             watch.asked(Literal { wanted: is_in, ..*literal });
             if is_in != literal.wanted {
@@ -158,4 +301,57 @@ impl Tree {
         }
         true
     }
+
+    /// All that agree in the picked bits and those above them go the same way.
+    fn watch_bits<W: Watch>(&self, words: [u8; 2], masks: [u64; 2], point: &Point<'_>, watch: &mut W) {
+        for dim in Dim::ALL {
+            let mut picked = 0u128;
+            for place in self.layout.places(dim) {
+                let ones = u64::MAX >> (64 - place.width);
+                for (_, mask) in words.iter().zip(masks).filter(|(word, _)| usize::from(**word) == place.word)
+                {
+                    picked |= u128::from(mask >> place.shift & ones) << place.low;
+                }
+            }
+            if picked != 0 {
+                let below = (1u128 << picked.trailing_zeros()) - 1;
+                let at = point.at(dim);
+                let last = (at | below).min(dim.whole().last);
+                watch.narrowed(dim, Interval { first: at & !below, last });
+            }
+        }
+    }
+}
+
+/// The number that the picked bits spell.
+#[inline(always)]
+pub(super) fn spelled(cpu: Cpu, point: &Point<'_>, words: [u8; 2], masks: [u64; 2]) -> usize {
+    let [low, high] = words.map(|word| point.words[usize::from(word)]);
+    (cpu.extract(low, masks[0]) | cpu.extract(high, masks[1]) << masks[0].count_ones()) as usize
+}
+
+/// The group of `set`.
+#[inline(always)]
+pub(super) fn group_of<'a>(groups: &'a [Group], slots: &[u32], low: SetId, set: SetId) -> Option<&'a Group> {
+    let slot = set.0.wrapping_sub(low.0) as usize;
+    if slots.is_empty() {
+        return groups.binary_search_by_key(&set, |group| group.set).ok().map(|at| &groups[at]);
+    }
+    groups.get(*slots.get(slot)? as usize)
+}
+
+/// Whether one of `intervals` holds the point's number; tells the interval or the gap it is in.
+#[inline]
+fn told<W: Watch>(point: &Point<'_>, dim: Dim, intervals: &[Interval], watch: &mut W) -> bool {
+    let value = point.at(dim);
+    let after = intervals.partition_point(|interval| interval.first <= value);
+    let inside = after > 0 && value <= intervals[after - 1].last;
+    if W::ACTIVE {
+        let gap = || Interval {
+            first: if after == 0 { 0 } else { intervals[after - 1].last + 1 },
+            last: intervals.get(after).map_or(dim.whole().last, |next| next.first - 1),
+        };
+        watch.narrowed(dim, if inside { intervals[after - 1] } else { gap() });
+    }
+    inside
 }

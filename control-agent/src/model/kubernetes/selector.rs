@@ -46,30 +46,49 @@ impl LabelSelector {
     /// # Errors
     /// What makes it no selector, in one sentence.
     pub fn selector(&self) -> Result<String, String> {
-        let mut terms: Vec<String> =
-            self.match_labels.iter().map(|(key, value)| format!("{key} == {value:?}")).collect();
+        let mut terms = Vec::new();
+        for (key, value) in &self.match_labels {
+            terms.push(format!("{} == {}", label(key)?, quoted(value)?));
+        }
         for Requirement { key, operator, values } in &self.match_expressions {
             let listed = matches!(operator, Operator::In | Operator::NotIn);
             if listed == values.is_empty() {
                 let what = if listed { "needs values" } else { "takes no values" };
                 return Err(format!("{operator:?} of the label {key:?} {what}"));
             }
-            let set = || values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
+            let key = label(key)?;
+            let set = values.iter().map(|value| quoted(value)).collect::<Result<Vec<_>, _>>()?.join(", ");
             terms.push(match operator {
-                Operator::In => format!("{key} in {{{}}}", set()),
-                Operator::NotIn => format!("{key} not in {{{}}}", set()),
+                Operator::In => format!("{key} in {{{set}}}"),
+                Operator::NotIn => format!("{key} not in {{{set}}}"),
                 Operator::Exists => format!("has({key})"),
                 Operator::DoesNotExist => format!("!has({key})"),
             });
         }
         let text = if terms.is_empty() { "all()".to_owned() } else { terms.join(" && ") };
-        // Keys and values are the user's: what they make must be what was meant.
         match Selector::parse(&text) {
             Ok(_) if text.len() <= MAX_LENGTH => Ok(text),
             Ok(_) => Err(format!("it is longer than {MAX_LENGTH} bytes in Calico's language; shorten it")),
-            Err(error) => Err(format!("its keys and values do not make a selector: {text:?}: {error}")),
+            Err(error) => Err(format!("it does not make a selector: {text}: {error}")),
         }
     }
+}
+
+/// A key that is one label in Calico's language, too.
+fn label(key: &str) -> Result<&str, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-');
+    if key.is_empty() || !key.chars().all(fits) {
+        return Err(format!("{key:?} is not a label; use letters, digits, '-', '_', '.' and '/'"));
+    }
+    Ok(key)
+}
+
+/// A value that ends where it should.
+fn quoted(value: &str) -> Result<String, String> {
+    if value.contains('"') {
+        return Err(format!("{value:?} is not the value of a label; use letters, digits, '-', '_' and '.'"));
+    }
+    Ok(format!("\"{value}\""))
 }
 
 #[cfg(test)]
@@ -91,13 +110,19 @@ mod tests {
 
     #[test]
     fn what_would_mean_something_else_is_refused() {
-        assert!(selector("{matchExpressions: [{key: a, operator: In}]}").unwrap_err().contains("needs values"));
+        assert!(
+            selector("{matchExpressions: [{key: a, operator: In}]}").unwrap_err().contains("needs values")
+        );
         let with = selector("{matchExpressions: [{key: a, operator: Exists, values: [b]}]}");
         assert!(with.unwrap_err().contains("takes no values"));
         for key in ["a) || has(b", "a b", ""] {
             let text = format!("{{matchExpressions: [{{key: '{key}', operator: Exists}}]}}");
-            // A key that parses would have to be one label.
-            assert!(selector(&text).is_err(), "{key}");
+            assert!(selector(&text).unwrap_err().contains("is not a label"), "{key}");
         }
+        assert!(
+            selector("{matchLabels: {a: 'b\" || has(c) || d == \"'}}")
+                .unwrap_err()
+                .contains("is not the value")
+        );
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 pub(super) use decode::{Decoding, decode};
 
 use super::kind::{Key, Kind, shorten};
+use super::kubernetes::{Offline, OfflineKind};
 use super::resource::{API_VERSION, Resource};
 
 /// The largest input, in bytes.
@@ -43,27 +44,13 @@ pub struct LoadError {
 ///
 /// Objects are neither defaulted nor validated: see [`Resource::admit`].
 pub fn load(text: &str) -> Result<Vec<Resource>, Vec<LoadError>> {
-    let mut loader = Loader::default();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.len() > MAX_INPUT {
-        loader.document = 1;
-        loader.line = 1;
-        loader.error("", format!("{} bytes; the largest input is {MAX_INPUT}, split it", text.len()));
-    } else {
-        documents::each(text, &mut |line, document| {
-            loader.document += 1;
-            loader.line = line;
-            match document {
-                Ok(value) => loader.document(value),
-                Err(problem) => {
-                    loader.line = problem.line;
-                    loader.error("", problem.message);
-                }
-            }
-            loader.errors.len() < MAX_ERRORS
-        });
-    }
-    if loader.errors.is_empty() { Ok(loader.objects) } else { Err(loader.errors) }
+    Loader::default().all(text).map(|loader| loader.objects)
+}
+
+/// As [`load`], and takes what only evaluation offline does: the objects of either sort.
+pub fn load_offline(text: &str) -> Result<(Vec<Resource>, Vec<Offline>), Vec<LoadError>> {
+    let loader = Loader { take_offline: true, ..Loader::default() };
+    loader.all(text).map(|loader| (loader.objects, loader.offline))
 }
 
 /// Reads one object in JSON, as a store keeps it.
@@ -89,11 +76,39 @@ struct Loader {
     errors: Vec<LoadError>,
     /// Where each object was first seen.
     seen: BTreeMap<Key, usize>,
+    take_offline: bool,
+    offline: Vec<Offline>,
+    /// As `seen`, by title.
+    seen_offline: BTreeMap<String, usize>,
     document: usize,
     line: usize,
 }
 
 impl Loader {
+    fn all(mut self, text: &str) -> Result<Self, Vec<LoadError>> {
+        let loader = &mut self;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.len() > MAX_INPUT {
+            loader.document = 1;
+            loader.line = 1;
+            loader.error("", format!("{} bytes; the largest input is {MAX_INPUT}, split it", text.len()));
+        } else {
+            documents::each(text, &mut |line, document| {
+                loader.document += 1;
+                loader.line = line;
+                match document {
+                    Ok(value) => loader.document(value),
+                    Err(problem) => {
+                        loader.line = problem.line;
+                        loader.error("", problem.message);
+                    }
+                }
+                loader.errors.len() < MAX_ERRORS
+            });
+        }
+        if self.errors.is_empty() { Ok(self) } else { Err(self.errors) }
+    }
+
     fn document(&mut self, value: Value) {
         let Value::Object(mut list) = value else {
             return self.object(value, "", None);
@@ -135,6 +150,12 @@ impl Loader {
         let dot = if at.is_empty() { "" } else { "." };
         let version = body.remove("apiVersion");
         let kind = body.remove("kind");
+        let named = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
+        if let (None, Some(v), Some(k)) = (kind_of_list, named(&version), named(&kind))
+            && let Some(kind) = OfflineKind::find(&v, &k)
+        {
+            return self.offline_object(kind, body, at);
+        }
         let kind = match (kind_of_list, kind) {
             (Some(kind), None) => kind,
             (_, kind) => match kind_of(kind.as_ref()) {
@@ -145,16 +166,43 @@ impl Loader {
         if let Err(message) = check_version(version.as_ref(), kind, kind_of_list.is_some()) {
             return self.error(&format!("{at}{dot}apiVersion"), message);
         }
-        drop_what_servers_write(&mut body, kind);
-        let name = display_name(kind, &body);
+        // A node's status is its own report of itself, so it is written as any field is.
+        drop_what_servers_write(&mut body, kind == Kind::Node);
+        let name = display_name(kind.name(), kind.is_namespaced(), &body);
         match Resource::decode(kind, Value::Object(body)) {
             Ok(resource) => self.add(resource, at),
-            Err(Decoding(problems)) => {
-                for (field, message) in problems {
-                    let dot = if at.is_empty() || field.is_empty() { "" } else { "." };
-                    self.error_of(Some(&name), &format!("{at}{dot}{field}"), message);
+            Err(problems) => self.undecodable(&name, at, problems),
+        }
+    }
+
+    fn offline_object(&mut self, kind: OfflineKind, mut body: Map<String, Value>, at: &str) {
+        let name = display_name(kind.name(), kind.is_namespaced(), &body);
+        if !self.take_offline {
+            let message =
+                "is not stored: nothing live honours the kind yet; `margayctl policy eval --resources` does";
+            return self.error_of(Some(&name), at, message.to_owned());
+        }
+        drop_what_servers_write(&mut body, kind.keeps_status());
+        if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
+            metadata.remove("deletionTimestamp");
+            metadata.remove("deletionGracePeriodSeconds");
+        }
+        match kind.decode(Value::Object(body)) {
+            Ok(object) => {
+                if let Some(first) = self.seen_offline.insert(name.clone(), self.document) {
+                    let message = format!("given twice, first in document {first}; give it once");
+                    self.error_of(Some(&name), at, message);
                 }
+                self.offline.push(object);
             }
+            Err(problems) => self.undecodable(&name, at, problems),
+        }
+    }
+
+    fn undecodable(&mut self, name: &str, at: &str, Decoding(problems): Decoding) {
+        for (field, message) in problems {
+            let dot = if at.is_empty() || field.is_empty() { "" } else { "." };
+            self.error_of(Some(name), &format!("{at}{dot}{field}"), message);
         }
     }
 
@@ -221,9 +269,8 @@ fn check_version(version: Option<&Value>, kind: Kind, in_list: bool) -> Result<(
 }
 
 /// What a `get` shows and an `apply` of the same text must not trip over.
-fn drop_what_servers_write(body: &mut Map<String, Value>, kind: Kind) {
-    // A node's status is its own report of itself, so it is written as any field is.
-    if kind != Kind::Node {
+fn drop_what_servers_write(body: &mut Map<String, Value>, keep_status: bool) {
+    if !keep_status {
         body.remove("status");
     }
     if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
@@ -232,11 +279,11 @@ fn drop_what_servers_write(body: &mut Map<String, Value>, kind: Kind) {
     }
 }
 
-fn display_name(kind: Kind, body: &Map<String, Value>) -> String {
+fn display_name(kind: &str, namespaced: bool, body: &Map<String, Value>) -> String {
     let text =
         |field: &str| body.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or("");
     let (namespace, name) = (shorten(text("namespace")), shorten(text("name")));
-    if kind.is_namespaced() {
+    if namespaced {
         let namespace = if namespace.is_empty() { "default" } else { &namespace };
         format!("{kind} {namespace}/{name}")
     } else {

@@ -134,7 +134,11 @@ fn kinds_and_versions_name_the_nearest() {
         ("kind: NetworkPolicy", "apiVersion: missing; write projectcalico.org/v3"),
         (
             "kind: NetworkPolicy, apiVersion: networking.k8s.io/v1",
-            "apiVersion: \"networking.k8s.io/v1\" has no NetworkPolicy that this release knows",
+            "NetworkPolicy default/a: is not stored: nothing live honours the kind yet",
+        ),
+        (
+            "kind: NetworkPolicy, apiVersion: networking.k8s.io/v2",
+            "apiVersion: \"networking.k8s.io/v2\" has no NetworkPolicy that this release knows",
         ),
     ] {
         let found = errors(&format!("{{{header}, metadata: {{name: a}}}}"));

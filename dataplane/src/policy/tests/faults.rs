@@ -3,8 +3,8 @@
 use super::generate::*;
 use crate::net::{PortRange, Proto};
 use crate::policy::compiled::Outcome;
-use crate::policy::lower::{Dim, Entries};
-use crate::policy::tree::{Node, Tree};
+use crate::policy::lower::Dim;
+use crate::policy::tree::{Bound, Branch, Node, Ref, Tree};
 use crate::policy::*;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -37,17 +37,17 @@ fn break_it(policy: &mut CompiledPolicy, kind: u8, a: usize, b: usize) {
 }
 
 fn break_tree(tree: &mut Tree, kind: u8, a: usize, b: usize) {
-    let node = b % tree.nodes.len();
-    match (kind, &mut tree.nodes[node]) {
-        (5, Node::Cut { bound, .. }) if a.is_multiple_of(2) => *bound += 1,
-        (5, Node::Cut { below, rest, .. }) => std::mem::swap(below, rest),
-        (5, Node::BySet { first, .. }) => *first += 1,
-        (5 | 6, Node::Leaf { end, first }) => *end -= u32::from(*end > *first),
-        (6, Node::Cut { dim, .. }) => *dim = if *dim == Dim::Dport { Dim::Sport } else { Dim::Dport },
-        (6, Node::Each { end, .. } | Node::BySet { end, .. }) => *end -= 1,
-        (7, _) if !tree.leaves.is_empty() => {
-            let at = a % tree.leaves.len();
-            tree.leaves[at] = (b % tree.entries.len()) as u32;
+    let node = tree.nodes.len().checked_sub(1).map(|last| b % (last + 1));
+    match (kind, node.map(|node| &mut tree.nodes[node])) {
+        (5, Some(Node::Cut { bound, .. })) => *bound = Bound::new(bound.get() + 1),
+        (5, Some(Node::BySet { first, .. })) => *first += 1,
+        (5 | 6, Some(Node::Bits { masks, .. })) => masks[a % 2] = masks[a % 2].rotate_left(1 + b as u32 % 3),
+        (6, Some(Node::Cut { dim, .. })) => *dim = if *dim == Dim::Dport { Dim::Sport } else { Dim::Dport },
+        (6, Some(Node::Each { end, .. } | Node::BySet { end, .. })) => *end -= 1,
+        // A bit of what leaves hold: boxes, flags, pieces.
+        (7 | 11, _) if !tree.lines.is_empty() => {
+            let line = a % tree.lines.len();
+            tree.lines[line].0[b % 8] ^= 1 << (b / 8 % 64);
         }
         (8, _) if !tree.groups.is_empty() => {
             let at = a % tree.groups.len();
@@ -55,23 +55,36 @@ fn break_tree(tree: &mut Tree, kind: u8, a: usize, b: usize) {
         }
         (8, _) if !tree.branches.is_empty() => {
             let at = a % tree.branches.len();
-            tree.branches[at].lowest += 1 + (b % 30) as u32;
+            let raised = tree.branches[at].lowest.saturating_add(1 + (b % 30) as u32);
+            tree.branches[at].lowest = raised;
+        }
+        (9, _) if b.is_multiple_of(3) && !tree.branches.is_empty() => {
+            let (at, n) = (a % tree.branches.len(), tree.branches.len());
+            tree.branches.swap(at, b / 3 % n);
         }
         (9, _) => {
-            let (intervals, _) = tree.entries.arrays();
+            let (intervals, _) = tree.hard.arrays();
             if !intervals.is_empty() {
                 let interval = &mut intervals[a % intervals.len()];
                 *(if b.is_multiple_of(2) { &mut interval.first } else { &mut interval.last }) ^= 1;
             }
         }
+        (10, _) if b.is_multiple_of(3) && !tree.about.is_empty() => {
+            let at = a % tree.about.len();
+            let about = &mut tree.about[at];
+            *(if b.is_multiple_of(2) { &mut about.rank } else { &mut about.hard }) ^= 1;
+        }
+        (10, _) if b % 3 == 1 && !tree.slots.is_empty() => {
+            let at = a % tree.slots.len();
+            tree.slots[at] ^= 1;
+        }
         (10, _) => {
-            let (_, literals) = tree.entries.arrays();
+            let (_, literals) = tree.hard.arrays();
             if !literals.is_empty() {
                 let literal = &mut literals[a % literals.len()];
                 if b.is_multiple_of(2) { literal.wanted ^= true } else { literal.set.0 ^= 1 }
             }
         }
-        (11, _) => tree.entries = Entries::default(),
         _ => {}
     }
 }
@@ -125,44 +138,68 @@ fn a_sound_tree_passes() {
     assert!(CompiledPolicy::sabotaged(needful(), |_| {}).is_ok());
 }
 
+/// The leaf of the first branch that has one.
+fn some_leaf(tree: &Tree) -> usize {
+    let used = tree.branches.iter().filter(|branch| **branch != Branch::EMPTY);
+    used.filter_map(|branch| branch.to.get().err()).next().expect("a leaf")
+}
+
 #[test]
 fn a_rule_missing_from_a_leaf_is_lost() {
     let fault = |tree: &mut Tree| {
-        let full = |node: &&mut Node| matches!(node, Node::Leaf { first, end } if first < end);
-        let Some(Node::Leaf { end, .. }) = tree.nodes.iter_mut().find(full) else { panic!("no leaf") };
-        *end -= 1;
+        let used = |branch: &&mut Branch| **branch != Branch::EMPTY;
+        *tree.branches.iter_mut().find(used).unwrap() = Branch::EMPTY;
     };
     assert!(matches!(caught(fault), CheckError::Lost { .. }));
 }
 
 #[test]
-fn a_cut_at_the_wrong_bound_is_noticed() {
+fn a_branch_that_claims_to_hold_only_later_rules_is_noticed() {
     let fault = |tree: &mut Tree| {
-        let Node::Cut { bound, .. } = &mut tree.nodes[0] else { panic!("no cut") };
-        *bound += 11;
+        tree.branches.iter_mut().filter(|b| **b != Branch::EMPTY).for_each(|b| b.lowest += 1);
     };
     assert!(matches!(caught(fault), CheckError::Lost { .. }));
+}
+
+#[test]
+fn other_bits_than_the_grower_picked_are_noticed() {
+    let fault = |tree: &mut Tree| {
+        let Node::Bits { masks, .. } = &mut tree.nodes[0] else { panic!("no bits") };
+        masks[0] = masks[0].rotate_left(1);
+    };
+    assert!(matches!(caught(fault), CheckError::Lost { .. } | CheckError::Shape { .. }));
 }
 
 #[test]
 fn a_loop_is_noticed() {
     let fault = |tree: &mut Tree| {
-        let Node::Cut { below, .. } = &mut tree.nodes[0] else { panic!("no cut") };
-        *below = 0;
+        let branch = tree.branches.iter_mut().find(|branch| **branch != Branch::EMPTY).unwrap();
+        branch.to = Ref::node(0);
     };
     assert!(matches!(caught(fault), CheckError::Shape { node: 0, .. }));
 }
 
 #[test]
 fn rules_tried_in_the_wrong_order_are_noticed() {
-    let fault = |tree: &mut Tree| tree.leaves.reverse();
+    let fault = |tree: &mut Tree| {
+        // The pieces of the first two lanes of a block, exchanged.
+        for rest in tree.lines.iter_mut().skip(1).step_by(2) {
+            rest.0[5] = rest.0[5].rotate_left(32);
+        }
+    };
     assert!(matches!(caught(fault), CheckError::Shape { .. }));
 }
 
 #[test]
-fn an_interval_one_too_long_is_noticed() {
-    let fault = |tree: &mut Tree| tree.entries.arrays().0.iter_mut().for_each(|i| i.last += 1);
-    assert!(matches!(caught(fault), CheckError::Entry { .. }));
+fn every_bit_of_a_used_lane_matters() {
+    let compiled = compile(needful()).unwrap();
+    let block = some_leaf(&compiled.stages[0].trees[0]);
+    for (word, bit) in (0..6).flat_map(|word| (0..16).map(move |bit| (word, bit))) {
+        caught(|tree| tree.lines[2 * block + 1].0[word] ^= 1 << bit);
+    }
+    for (word, bit) in [0, 4].into_iter().flat_map(|word| (0..64).map(move |bit| (word, bit))) {
+        caught(|tree| tree.lines[2 * block].0[word] ^= 1 << bit);
+    }
 }
 
 #[test]

@@ -212,6 +212,77 @@ pub fn crowded_list() -> impl Strategy<Value = RuleList> {
     list_of(prop::collection::vec(some, 0..40).boxed())
 }
 
+/// Hundreds of rules as firewalls have them, with packets at the corners of rules: five fields, some of which
+/// say nothing; few distinct blocks that nest; port ranges that overlap. Both IP versions.
+pub fn firewall() -> impl Strategy<Value = (RuleList, Vec<Query>)> {
+    let net = |v6: bool| {
+        (any::<u32>(), select(&[0u8, 1, 9, 10, 16, 24, 30, 31, 32, 32])).prop_map(move |(bits, len)| {
+            // Few distinct values in each byte, so that blocks meet.
+            let bits = bits & 0x0303_0707 | 0x0a00_0000;
+            match v6 {
+                true => Prefix::truncate(Addr::from_bits(0xfd << 120 | u128::from(bits) << 64), len * 2),
+                false => Prefix::truncate(Addr::v4(bits.to_be_bytes()), len),
+            }
+        })
+    };
+    let ports = || {
+        prop_oneof![
+            3 => Just(vec![]),
+            2 => (0u16..50).prop_map(|p| vec![PortRange::one(p)]),
+            1 => (0u16..2000, 0u16..3000).prop_map(|(a, n)| vec![PortRange { first: a, last: a + n }]),
+            1 => Just(vec![PortRange { first: 1024, last: 65535 }]),
+            1 => Just(vec![PortRange { first: 0, last: 65535 }]),
+        ]
+    };
+    let rule = move |v6: bool| {
+        let nets = move || prop_oneof![1 => Just(vec![]), 3 => net(v6).prop_map(|n| vec![n])];
+        (action(), nets(), nets(), ports(), ports(), prop_oneof![Just(None), proto().prop_map(Some)])
+            .prop_map(|(action, src_nets, dst_nets, src_ports, dst_ports, protocol)| Rule {
+                src_nets,
+                dst_nets,
+                src_ports,
+                dst_ports,
+                protocol,
+                ..Rule::any(action)
+            })
+    };
+    let corner = (any::<prop::sample::Index>(), any::<[bool; 4]>(), -1i8..=1, proto());
+    (any::<bool>(), prop::collection::vec(corner, 128)).prop_flat_map(move |(v6, corners)| {
+        prop::collection::vec(rule(v6), 1..400).prop_map(move |rules| {
+            let queries = corners
+                .iter()
+                .map(|(index, last, step, proto)| corner_of(index.get(&rules), v6, *last, *step, *proto));
+            let queries = queries.collect();
+            let profiles = vec![ListedProfile { name: "p".into(), rules: rules.into() }];
+            (RuleList { tiers: vec![], profiles }, queries)
+        })
+    })
+}
+
+/// A packet at a corner of the rule, or just beside it.
+fn corner_of(rule: &Rule, v6: bool, last: [bool; 4], step: i8, proto: Proto) -> Query {
+    let any = if v6 { "fd00::1" } else { "10.0.0.1" };
+    let addr = |nets: &[Prefix], last: bool| {
+        let addr =
+            nets.first().map_or(any.parse().unwrap(), |net| if last { net.last() } else { net.addr() });
+        let stepped =
+            Addr::from_bits(addr.bits().wrapping_add_signed(if step == 1 { 0 } else { step.into() }));
+        if stepped.is_v4() == addr.is_v4() { stepped } else { addr }
+    };
+    let port = |ports: &[PortRange], last: bool| {
+        let port = ports.first().map_or(77, |range| if last { range.last } else { range.first });
+        port.saturating_add_signed(step.into())
+    };
+    let key = FlowKey {
+        src: addr(&rule.src_nets, last[0]),
+        dst: addr(&rule.dst_nets, last[1]),
+        sport: port(&rule.src_ports, last[2]),
+        dport: port(&rule.dst_ports, last[3]),
+        proto: rule.protocol.unwrap_or(proto),
+    };
+    Query { key, icmp: Icmp { kind: 8, code: 0 } }
+}
+
 pub fn set_table() -> impl Strategy<Value = SetTable> {
     let member = |v6| address(v6);
     let ips = prop::collection::vec(prop_oneof![member(false).boxed(), member(true).boxed()], 0..8);

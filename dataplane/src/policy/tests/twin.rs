@@ -1,10 +1,11 @@
 //! Trees against the linear reference.
 
 use super::generate::*;
-use crate::net::{Addr, Prefix};
+use crate::net::{Addr, FlowKey, Icmp, PortRange, Prefix, Proto};
 use crate::policy::explain::look;
+use crate::policy::leaf::Block;
 use crate::policy::lower::{Dim, NONE};
-use crate::policy::tree::Node;
+use crate::policy::tree::{NONE_FOUND, Node};
 use crate::policy::*;
 use proptest::prelude::*;
 
@@ -20,6 +21,11 @@ fn agree(list: &RuleList, sets: &SetTable, queries: &[Query]) -> Result<(), Test
         prop_assert_eq!(told.verdict, verdict);
         prop_assert_eq!(&told.decider, decider);
         prop_assert_eq!(told.walk, right.walk, "{:?}", q);
+    }
+    let mut verdicts = vec![Verdict { allow: true, slot: 0 }; queries.len()];
+    compiled.judge_batch(sets, queries, &mut verdicts);
+    for (q, verdict) in queries.iter().zip(verdicts) {
+        prop_assert_eq!(verdict, compiled.judge(sets, q), "{:?}", q);
     }
     Ok(())
 }
@@ -84,7 +90,7 @@ proptest! {
                 moved.key.sport = port(Dim::Sport, q.key.sport, other.key.sport);
                 moved.key.dport = port(Dim::Dport, q.key.dport, other.key.dport);
             }
-            let at = crate::policy::lower::Point::new(&moved, &sets, [true; 4]);
+            let at = crate::policy::point::Point::new(&moved, &sets, [true; 4]);
             if seen.memberships.iter().all(|((space, set), held)| at.is_in(*space, *set) == *held) {
                 prop_assert_eq!(compiled.judge(&sets, &moved), verdict, "{:?} for {:?}", moved, q);
             }
@@ -105,26 +111,71 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(seeded(48))]
+
+    #[test]
+    fn firewalls_judge_as_the_reference(
+        (list, queries) in firewall(),
+        others in prop::collection::vec(query(), 32),
+    ) {
+        agree(&list, &SetTable::default(), &queries)?;
+        agree(&list, &SetTable::default(), &others)?;
+    }
+}
+
 /// The properties above are worth something only while long lists grow every kind of node.
 #[test]
 fn a_long_list_grows_every_kind_of_node() {
-    let rules = (0..200u32).map(|n| {
+    let rules = (0..400u32).map(|n| {
         let block = Prefix::truncate(Addr::v4((10 << 24 | n << 8).to_be_bytes()), 24);
         let mut rule = Rule::any(if n.is_multiple_of(2) { Action::Allow } else { Action::Deny });
         if n.is_multiple_of(4) {
             rule.src_ip_sets = vec![SetId(n)]
-        } else {
+        } else if n.is_multiple_of(2) {
             rule.src_nets = vec![block]
+        } else {
+            rule.dst_nets = vec![block]
         }
         rule
     });
     let profiles = vec![ListedProfile { name: "p".into(), rules: rules.collect() }];
     let compiled = compile(RuleList { tiers: vec![], profiles }).unwrap();
-    let nodes = &compiled.stages[0].trees[IpVersion::V4 as usize].nodes;
-    assert!(nodes.iter().any(|node| matches!(node, Node::Each { .. })));
-    assert!(nodes.iter().any(|node| matches!(node, Node::BySet { .. })));
-    assert!(nodes.iter().any(|node| matches!(node, Node::Cut { .. })));
-    let largest =
-        nodes.iter().map(|node| if let Node::Leaf { first, end } = node { end - first } else { 0 }).max();
-    assert!(largest <= Some(8), "{largest:?} rules in one leaf");
+    let tree = &compiled.stages[0].trees[IpVersion::V4 as usize];
+    assert!(tree.nodes.iter().any(|node| matches!(node, Node::Each { .. })));
+    assert!(tree.nodes.iter().any(|node| matches!(node, Node::BySet { .. })));
+    assert!(tree.nodes.iter().any(|node| matches!(node, Node::Bits { .. })));
+    let leaves = tree
+        .branches
+        .iter()
+        .filter_map(|branch| branch.to.get().err().filter(|_| branch.lowest != NONE_FOUND));
+    for block in leaves {
+        assert!(!Block::at(&tree.lines, 1, block).more(), "more than four rules in a leaf");
+    }
+}
+
+/// Port ranges that no bits part.
+#[test]
+fn ranges_that_no_bits_part_are_cut() {
+    // Single low ports, and ranges of high ports that have no leading bit in common.
+    let rules = (0..200u16).map(|n| Rule {
+        protocol: Some(Proto::TCP),
+        dst_ports: match n < 100 {
+            true => vec![PortRange::one(10 * n)],
+            false => vec![PortRange { first: 1024, last: 65_535 - 300 * (n - 100) }],
+        },
+        ..Rule::any(if n.is_multiple_of(2) { Action::Allow } else { Action::Deny })
+    });
+    let profiles = vec![ListedProfile { name: "p".into(), rules: rules.collect() }];
+    let list = RuleList { tiers: vec![], profiles };
+    let compiled = compile(list.clone()).unwrap();
+    assert!(compiled.stages[0].trees[0].nodes.iter().any(|node| matches!(node, Node::Cut { .. })));
+    let sets = SetTable::default();
+    for dport in (0..=u16::MAX).step_by(75).flat_map(|port| [port.saturating_sub(7), port]) {
+        let (src, dst) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let key = FlowKey { src, dst, sport: 1, dport, proto: Proto::TCP };
+        let q = Query { key, icmp: Icmp::default() };
+        let verdict = compiled.judge(&sets, &q);
+        assert_eq!(&compiled.deciders()[verdict.slot as usize], reference::judge(&list, &sets, &q).decider());
+    }
 }

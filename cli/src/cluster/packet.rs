@@ -1,0 +1,150 @@
+//! A packet as people write it, and whom it concerns.
+
+use std::net::IpAddr;
+
+use margay_agent::model::{Protocol, WorkloadEndpoint};
+use margay_dataplane::{
+    net::{Addr, FlowKey, Icmp, Proto},
+    policy::Query,
+};
+use serde::Deserialize;
+
+use super::Cluster;
+
+/// An echo request of ICMP, and of ICMPv6.
+const ECHO: [u8; 2] = [8, 128];
+
+/// A packet, and its ends.
+pub struct Packet<'c> {
+    pub from: End<'c>,
+    pub to: End<'c>,
+    pub query: Query,
+}
+
+/// One end of a packet.
+pub struct End<'c> {
+    /// Of which one is used.
+    addresses: Vec<IpAddr>,
+    /// `None`: no policy is asked for this end.
+    pub endpoint: Option<&'c WorkloadEndpoint>,
+    /// The node whose own the address is.
+    pub host: Option<&'c str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Written {
+    from: String,
+    to: String,
+    proto: Protocol,
+    #[serde(default)]
+    sport: u16,
+    #[serde(default)]
+    dport: Option<NumberOrName>,
+    #[serde(default)]
+    icmp_type: Option<u8>,
+    #[serde(default)]
+    icmp_code: u8,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrName {
+    Number(u16),
+    Name(String),
+}
+
+/// What is wrong with a packet.
+#[derive(Debug)]
+pub struct Wrong(String);
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+/// Reads a packet of a cluster.
+pub fn read<'c>(line: &[u8], cluster: &'c Cluster) -> Result<Packet<'c>, Wrong> {
+    let written: Written = serde_json::from_slice(line).map_err(|error| Wrong(error.to_string()))?;
+    let from = end(cluster, "from", &written.from)?;
+    let to = end(cluster, "to", &written.to)?;
+    let (src, dst) = common_version(&from, &to)?;
+    let proto = Proto(written.proto.number());
+    let dport = destination_port(&written, proto, &to)?;
+    let kind = written.icmp_type.unwrap_or(ECHO[usize::from(proto == Proto::ICMP6)]);
+    let icmp = if proto.is_icmp() { Icmp { kind, code: written.icmp_code } } else { Icmp::default() };
+    let sport = if proto.has_ports() { written.sport } else { 0 };
+    let key = FlowKey { src: Addr::from(src), dst: Addr::from(dst), sport, dport, proto };
+    Ok(Packet { from, to, query: Query { key, icmp } })
+}
+
+/// An address, or "namespace/name" of an endpoint or its pod.
+fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wrong> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        if let Some(service) = cluster.services.get(&address) {
+            let why = "policy sees the address of a backend in its place: name that";
+            return Err(Wrong(format!("{side}: {address} is of service {service}; {why}")));
+        }
+        let owns = |one: &&WorkloadEndpoint| one.spec.ip_networks.iter().any(|net| net.contains(address));
+        let host = cluster.hosts.get(&address).map(String::as_str);
+        return Ok(End { addresses: vec![address], endpoint: cluster.endpoints.iter().find(owns), host });
+    }
+    let Some((namespace, name)) = text.split_once('/') else {
+        return Err(Wrong(format!("{side}: {text:?} is neither an address nor NAMESPACE/POD")));
+    };
+    if let Some(addresses) = cluster.host_pods.get(&(namespace.to_owned(), name.to_owned())) {
+        let host = addresses.first().and_then(|address| cluster.hosts.get(address)).map(String::as_str);
+        return with_address(side, text, End { addresses: addresses.clone(), endpoint: None, host });
+    }
+    let named = |one: &&WorkloadEndpoint| {
+        one.metadata.namespace == namespace
+            && [&one.metadata.name, &one.spec.pod, &one.spec.workload].into_iter().any(|known| known == name)
+    };
+    let mut found = cluster.endpoints.iter().filter(named);
+    match (found.next(), found.next()) {
+        (None, _) => Err(Wrong(format!("{side}: there is no pod or workload endpoint {text}"))),
+        (Some(_), Some(_)) => Err(Wrong(format!("{side}: {text} has several endpoints; give an address"))),
+        (Some(endpoint), None) => {
+            let addresses = endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect();
+            with_address(side, text, End { addresses, endpoint: Some(endpoint), host: None })
+        }
+    }
+}
+
+fn with_address<'c>(side: &str, text: &str, end: End<'c>) -> Result<End<'c>, Wrong> {
+    if end.addresses.is_empty() {
+        return Err(Wrong(format!("{side}: {text} has no address; give it one in status.podIP")));
+    }
+    Ok(end)
+}
+
+/// IPv4 where both have it.
+fn common_version(from: &End<'_>, to: &End<'_>) -> Result<(IpAddr, IpAddr), Wrong> {
+    let first =
+        |end: &End<'_>, v4: bool| end.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+    let both = [true, false].into_iter().find_map(|v4| Some((first(from, v4)?, first(to, v4)?)));
+    both.ok_or_else(|| Wrong("from and to have no addresses of one IP version".to_owned()))
+}
+
+/// A number, or the name that the destination gives one of its ports.
+fn destination_port(written: &Written, proto: Proto, to: &End<'_>) -> Result<u16, Wrong> {
+    let protocol = written.proto;
+    match &written.dport {
+        Some(_) if !proto.has_ports() => Err(Wrong(format!("dport: {protocol} has no ports; remove it"))),
+        None if proto.has_ports() => {
+            Err(Wrong(format!("dport: missing; {protocol} needs a number or a name")))
+        }
+        None => Ok(0),
+        Some(NumberOrName::Number(number)) => Ok(*number),
+        Some(NumberOrName::Name(name)) => {
+            let ports = to.endpoint.map(|endpoint| endpoint.spec.ports.as_slice()).unwrap_or_default();
+            let named = ports.iter().find(|port| port.name == *name && port.protocol == protocol);
+            named.map(|port| port.port).ok_or_else(|| {
+                Wrong(format!("dport: {} names no {protocol} port {name:?}; give its number", written.to))
+            })
+        }
+    }
+}
