@@ -20,6 +20,11 @@ impl Sink<World> for Tx {
                 (Some(Some(outbox)), _) => outbox.push(idx),
                 (_, Some(interface)) if !interface.queues.is_empty() => {
                     let meta = pool.get(&mut idx).meta;
+                    // It was sent on once: the queue has moved meanwhile. Not for ever round.
+                    if meta.flags.has(PacketFlags::READY) {
+                        world.drop(pool, idx, DropReason::DeviceGone);
+                        continue;
+                    }
                     meta.flags.set(PacketFlags::READY);
                     // One flow, one queue: packets of a flow stay in order.
                     let to = interface.queues[meta.hash as usize % interface.queues.len()];
