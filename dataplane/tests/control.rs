@@ -196,6 +196,10 @@ fn members_come_and_go_by_deltas() {
     assert!(passes(&mut node, 2, 80));
     node.commit(delta(&[], &[[10, 65, 0, 1]])).unwrap();
     assert!(!passes(&mut node, 3, 80));
+
+    let sets = node.state.policy().sets().clone();
+    node.commit(vec![change(Change::Policy(policy("other", 1)))]).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&sets, node.state.policy().sets()), "sets that stay are not built again");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::convert::{self, FieldError};
 use crate::net::{Addr, Mac, Prefix};
-use crate::policy::{Policy, PolicyId, Profile, SetId, SetMembers, TierDefault};
+use crate::policy::{IpSet, Policy, PolicyId, Profile, SetId, SetMembers, TierDefault};
 use crate::snapshot::Established;
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -106,7 +106,7 @@ pub enum Target {
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// By name.
-    pub ip_sets: BTreeMap<String, Arc<SetMembers>>,
+    pub ip_sets: BTreeMap<String, Arc<IpSet>>,
     /// Staged ones are not here: they are never enforced.
     pub policies: BTreeMap<PolicyId, Arc<Policy>>,
     /// By name.
@@ -184,7 +184,8 @@ impl Desired {
                     return Err(FieldError::new("id", "missing"));
                 }
                 let members = convert::members(kind, &set.members.unwrap_or_default())?;
-                self.ip_sets.insert(set.id, Arc::new(members));
+                let name = set.id.as_str().into();
+                self.ip_sets.insert(set.id, Arc::new(IpSet { name, members }));
             }
             Change::IpSetDelta(delta) => self.apply_delta(delta)?,
             Change::IpSetRemove(id) => drop(self.ip_sets.remove(&id)),
@@ -272,7 +273,7 @@ impl Desired {
         let set = self.ip_sets.get_mut(&delta.id);
         let set =
             set.ok_or_else(|| FieldError::new("id", "no such set; send it whole before its changes"))?;
-        let kind = match **set {
+        let kind = match set.members {
             SetMembers::Ip(_) => pb::ip_set::Type::Ip,
             SetMembers::Net(_) => pb::ip_set::Type::Net,
             SetMembers::IpPort(_) => pb::ip_set::Type::IpAndPort,
@@ -287,7 +288,7 @@ impl Desired {
             members.extend(added);
             members.into_iter().collect()
         }
-        let next = match (&**set, &removed, &added) {
+        let members = match (&set.members, &removed, &added) {
             (SetMembers::Ip(old), SetMembers::Ip(gone), SetMembers::Ip(new)) => {
                 SetMembers::Ip(changed(old, gone, new))
             }
@@ -299,7 +300,7 @@ impl Desired {
             }
             _ => unreachable!("all three were parsed as one type"),
         };
-        *set = Arc::new(next);
+        *set = Arc::new(IpSet { name: set.name.clone(), members });
         Ok(())
     }
 }

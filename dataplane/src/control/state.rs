@@ -527,12 +527,9 @@ impl State {
                 self.endpoints.insert(id.clone(), free.unwrap_or(EndpointIdx(u32::MAX)));
             }
         }
-        let mut table = vec![None; sets.bound()];
+        let mut members = vec![None; sets.bound()];
         for (name, id) in sets.iter() {
-            if let Some(members) = desired.ip_sets.get(name) {
-                let set = IpSet { name: name.into(), members: (**members).clone() };
-                table[id.0 as usize] = Some(Arc::new(set));
-            }
+            members[id.0 as usize] = desired.ip_sets.get(name).cloned();
         }
         let refuse = |object: String, why: &dyn std::fmt::Display| ObjectError {
             object,
@@ -540,8 +537,21 @@ impl State {
         };
         let known: BTreeSet<SetId> =
             sets.iter().filter(|(name, _)| desired.ip_sets.contains_key(*name)).map(|(_, id)| id).collect();
-        let table = SetTable::new(table).map_err(|e| refuse("IP sets".into(), &e))?;
-        let mut builder = self.policy.next(Arc::new(table));
+        // Most transactions leave the sets alone, and they may have millions of members.
+        let same = |old: &Option<Arc<IpSet>>, new: &Option<Arc<IpSet>>| match (old, new) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        let current = self.policy.sets();
+        let table = if current.all().len() == members.len()
+            && current.all().iter().zip(&members).all(|(a, b)| same(a, b))
+        {
+            current.clone()
+        } else {
+            Arc::new(SetTable::new(members).map_err(|e| refuse("IP sets".into(), &e))?)
+        };
+        let mut builder = self.policy.next(table);
         for endpoint in desired.endpoints.values() {
             let index = self.endpoint(&endpoint.id);
             let bound = builder.bind(

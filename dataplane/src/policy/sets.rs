@@ -136,6 +136,11 @@ impl SetTable {
         Ok(table)
     }
 
+    /// Every set, each at the index that is its [`SetId`].
+    pub fn all(&self) -> &[Option<Arc<IpSet>>] {
+        &self.sets
+    }
+
     /// The set `id` stands for.
     pub fn get(&self, id: SetId) -> Option<&IpSet> {
         self.sets.get(id.0 as usize)?.as_deref()
