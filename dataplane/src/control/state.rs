@@ -520,13 +520,11 @@ impl State {
 
     /// Every endpoint's policy under `desired`. Gives numbers to new endpoints.
     fn policy_table(&mut self, desired: &Desired, sets: &SetNames) -> Result<PolicyTable, ObjectError> {
-        for id in desired.endpoints.keys() {
-            if !self.endpoints.contains_key(id) {
-                let used: BTreeSet<EndpointIdx> = self.endpoints.values().copied().collect();
-                let free = (0..).map(EndpointIdx).find(|index| !used.contains(index));
-                self.endpoints.insert(id.clone(), free.unwrap_or(EndpointIdx(u32::MAX)));
-            }
-        }
+        let used: BTreeSet<EndpointIdx> = self.endpoints.values().copied().collect();
+        let free = (0..).map(EndpointIdx).filter(|index| !used.contains(index));
+        let new = desired.endpoints.keys().filter(|id| !self.endpoints.contains_key(id)).cloned();
+        let numbered: Vec<_> = new.zip(free).collect();
+        self.endpoints.extend(numbered);
         let mut members = vec![None; sets.bound()];
         for (name, id) in sets.iter() {
             members[id.0 as usize] = desired.ip_sets.get(name).cloned();
