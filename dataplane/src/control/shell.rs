@@ -121,18 +121,19 @@ impl Shell {
         for interval in [&mut pace, &mut tick] {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         }
+        let mut following = true;
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(request) => self.request(request),
                     None => break,
                 },
-                event = events.next() => match event {
+                event = events.next(), if following => match event {
                     Some(event) => self.kernel(event).await,
                     None => {
                         tracing::error!("E001 the kernel's netlink socket is gone; links and neighbours are no longer followed");
                         // The rest goes on: what is forwarded stays forwarded.
-                        std::future::pending::<()>().await;
+                        following = false;
                     }
                 },
                 _ = pace.tick() => self.listen_to_workers().await,
