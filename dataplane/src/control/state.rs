@@ -350,11 +350,6 @@ impl State {
         &self.publisher
     }
 
-    /// The publisher, to make readers of.
-    pub fn publisher_mut(&mut self) -> &mut Publisher {
-        &mut self.publisher
-    }
-
     /// The agent's generation that every worker has adopted.
     pub fn adopted(&mut self) -> u64 {
         self.publisher.adopted_commit()

@@ -116,6 +116,5 @@ pub(super) fn replace(world: &World, packet: &mut Packet<'_>, body: &[u8], link:
     packet.meta.tx_if = packet.meta.rx_if;
     packet.meta.flags.set(PacketFlags::ORIGINATED);
     world.counters.punt.add(1);
-    world.counters.rx.add(1);
-    world.counters.originated.add(1);
+    world.counters.made();
 }

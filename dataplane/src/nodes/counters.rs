@@ -73,6 +73,13 @@ impl Default for Drops {
 }
 
 impl WorkerCounters {
+    /// One packet was made here: it counts as received, too.
+    #[inline]
+    pub fn made(&self) {
+        self.rx.add(1);
+        self.originated.add(1);
+    }
+
     /// Dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> &Counted {
         &self.drops.0[reason as usize]

@@ -75,8 +75,7 @@ impl IcmpError {
         packet.meta.drop = DropReason::Unspecified;
         packet.meta.proto = if v6 { Proto::ICMP6 } else { Proto::ICMP };
         packet.meta.flags.set(PacketFlags::ORIGINATED);
-        world.counters.rx.add(1);
-        world.counters.originated.add(1);
+        world.counters.made();
         Some(IcmpErrorNext::Tx)
     }
 

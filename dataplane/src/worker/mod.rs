@@ -170,19 +170,15 @@ impl Worker {
 
     /// Sends a frame the control thread made: a question to a neighbour.
     fn inject(&mut self, interface: IfId, frame: &[u8]) {
+        // Without a frame it is made and at once lost.
+        self.world.counters.made();
         let Some(mut idx) = self.pool.alloc() else {
-            // Counted as a packet that was made and at once lost.
-            self.world.counters.rx.add(1);
-            self.world.counters.originated.add(1);
             self.world.counters.dropped(DropReason::NoFrames).add(1);
             return;
         };
-        self.world.counters.rx.add(1);
-        self.world.counters.originated.add(1);
-        let packet = self.pool.get(&mut idx);
+        let mut packet = self.pool.get(&mut idx);
         packet.meta.tx_if = interface;
         packet.meta.flags.set(PacketFlags::ORIGINATED);
-        let mut packet = packet;
         if !packet.fill(frame) {
             return self.world.drop(&mut self.pool, idx, DropReason::TxOversized);
         }
