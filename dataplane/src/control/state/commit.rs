@@ -1,0 +1,102 @@
+//! A transaction of the agent: checked against everything there is, then applied whole.
+
+use super::Purpose;
+use super::State;
+use crate::control::convert::FieldError;
+use crate::control::desired::{Desired, Endpoint, ObjectError};
+use crate::net::{Nanos, Prefix};
+use crate::policy::PolicyTree;
+use margay_api::dataplane::v1 as pb;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl State {
+    /// A new stream begins: it will say everything again.
+    pub fn begin(&mut self) {
+        self.fresh = Some(Desired::default());
+    }
+
+    /// Applies a transaction whole, or refuses it whole and leaves everything as it was.
+    pub fn commit(
+        &mut self,
+        changes: Vec<pb::Change>,
+        commit: &pb::Commit,
+        now: Nanos,
+    ) -> Result<(), Vec<ObjectError>> {
+        let (mut next, mut fresh, mut sets) = (self.desired.clone(), self.fresh.clone(), self.sets.clone());
+        let mut errors = vec![];
+        for change in changes {
+            let Some(change) = change.change else { continue };
+            if let Some(fresh) = &mut fresh
+                && let Err(error) = fresh.apply(change.clone(), &mut sets)
+            {
+                errors.push(error);
+                continue;
+            }
+            // Before the stream is in sync a delta may be about a set that only it has.
+            if let Err(error) = next.apply(change, &mut sets)
+                && fresh.is_none()
+            {
+                errors.push(error);
+            }
+        }
+        if commit.in_sync
+            && let Some(whole) = fresh.take()
+        {
+            next = whole;
+        }
+        errors.extend(self.conflicts(&next));
+        if errors.is_empty() {
+            sets.collect(&next);
+            match self.policy_table(&next, &sets) {
+                Ok(policy) => {
+                    let kept = |tree: &Arc<PolicyTree>| policy.trees().any(|other| Arc::ptr_eq(tree, other));
+                    self.retired_trees.extend(self.policy.trees().filter(|tree| !kept(tree)).cloned());
+                    self.policy = Arc::new(policy);
+                    self.forget_flows(&next);
+                    (self.desired, self.fresh, self.sets) = (next, fresh, sets);
+                    self.committed = commit.generation;
+                    self.follow_desired(now);
+                    self.dirty = true;
+                    self.publish();
+                    return Ok(());
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(errors)
+    }
+
+    /// Addresses whose flows are to be forgotten, once.
+    pub fn take_forgotten(&mut self) -> Vec<Prefix> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// Notes the addresses that no endpoint has any more, or another one has.
+    fn forget_flows(&mut self, next: &Desired) {
+        for (id, endpoint) in &self.desired.endpoints {
+            let still = next.endpoints.get(id).map(|next| next.nets.as_slice()).unwrap_or_default();
+            self.forgotten.extend(endpoint.nets.iter().filter(|net| !still.contains(net)));
+        }
+    }
+
+    /// Endpoints whose interface is another's, or that are too many.
+    fn conflicts(&self, next: &Desired) -> Vec<ObjectError> {
+        let refuse = |endpoint: &Endpoint, why: String| ObjectError {
+            object: format!("workload endpoint {}", endpoint.name),
+            error: FieldError::new("interface_name", why),
+        };
+        let fixed = self.slots.values().filter(|slot| !matches!(slot.purpose, Purpose::Workload(_)));
+        let mut taken: BTreeMap<Arc<str>, Arc<str>> =
+            fixed.map(|slot| (slot.name.clone(), "an uplink or the host port".into())).collect();
+        let mut errors = vec![];
+        for endpoint in next.endpoints.values() {
+            if taken.len() >= usize::from(self.max_interfaces) {
+                errors.push(refuse(endpoint, format!("no room: {} interfaces are in use", taken.len())));
+            } else if let Some(other) = taken.insert(endpoint.interface.clone(), endpoint.name.clone()) {
+                errors.push(refuse(endpoint, format!("{} belongs to {other} already", endpoint.interface)));
+            }
+        }
+        errors
+    }
+}

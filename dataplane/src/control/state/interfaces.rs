@@ -1,0 +1,130 @@
+//! Interfaces that are wanted, and what is known of those that are there.
+
+use super::{Facts, Purpose, Slot, State};
+use crate::control::desired::EndpointId;
+use crate::fib::Source;
+use crate::net::{IfId, Nanos, Prefix};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl State {
+    /// Wants an uplink, or a VLAN on one, or the host port, for as long as the process runs.
+    pub fn want(&mut self, name: &str, purpose: Purpose) -> Option<IfId> {
+        self.slot(name, purpose)
+    }
+
+    /// No worker serves the interface any more that had this number.
+    pub fn released(&mut self, id: IfId) {
+        self.retiring.remove(&id);
+    }
+
+    /// Interfaces whose workers are to let go of them.
+    pub fn retiring(&self) -> &BTreeSet<IfId> {
+        &self.retiring
+    }
+
+    /// Interfaces that carry packets and are wanted: name, number, purpose, and whether they are
+    /// there. VLANs are not among them: their carrier is.
+    pub fn wanted(&self) -> impl Iterator<Item = (IfId, &Arc<str>, &Purpose, bool)> {
+        let carries = |slot: &&Slot| !matches!(slot.purpose, Purpose::Uplink { vlan: Some(_) });
+        self.slots
+            .iter()
+            .filter(move |(_, slot)| carries(slot))
+            .map(|(id, slot)| (*id, &slot.name, &slot.purpose, slot.facts.is_some()))
+    }
+
+    /// An interface is there and served, or what is known of it has changed.
+    pub fn attached(&mut self, id: IfId, facts: Facts, now: Nanos) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.facts.as_ref() == Some(&facts) && slot.up {
+            return;
+        }
+        slot.facts = Some(facts);
+        slot.up = true;
+        self.follow_desired(now);
+        self.dirty = true;
+    }
+
+    /// An interface is no longer served.
+    pub fn detached(&mut self, id: IfId) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.facts = None;
+            slot.up = false;
+            self.neighbours.forget_interface(id);
+            self.dirty = true;
+        }
+    }
+
+    /// The number of the interface of this name.
+    pub fn id(&self, name: &str) -> Option<IfId> {
+        self.slots.iter().find(|(_, slot)| &*slot.name == name).map(|(id, _)| *id)
+    }
+
+    /// The number of the uplink of this name, a VLAN's too.
+    pub fn uplink(&self, name: &str) -> Option<IfId> {
+        let id = self.id(name)?;
+        matches!(self.slots[&id].purpose, Purpose::Uplink { .. }).then_some(id)
+    }
+
+    /// The VLANs that are wanted on a carrier.
+    pub fn vlans_on(&self, carrier: IfId) -> Vec<(IfId, Arc<str>)> {
+        let Some(name) = self.slots.get(&carrier).map(|slot| slot.name.clone()) else { return vec![] };
+        let on =
+            |slot: &Slot| matches!(&slot.purpose, Purpose::Uplink { vlan: Some((of, _)) } if *of == name);
+        self.slots.iter().filter(|(_, slot)| on(slot)).map(|(id, slot)| (*id, slot.name.clone())).collect()
+    }
+
+    /// Destinations that an uplink should leave to us: the workloads' addresses.
+    pub fn ours(&self) -> Vec<Prefix> {
+        let nets: BTreeSet<Prefix> =
+            self.desired.endpoints.values().flat_map(|e| e.nets.iter().copied()).collect();
+        nets.into_iter().collect()
+    }
+
+    /// The endpoint's interface is there and served.
+    pub fn endpoint_up(&self, id: &EndpointId) -> bool {
+        let slot =
+            self.slots.values().find(|slot| matches!(&slot.purpose, Purpose::Workload(of) if of == id));
+        slot.is_some_and(|slot| slot.up)
+    }
+
+    /// Brings interfaces and static neighbours in line with what is desired.
+    pub(super) fn follow_desired(&mut self, now: Nanos) {
+        let desired = self.desired.endpoints.clone();
+        self.slots.retain(|id, slot| {
+            let keep = match &slot.purpose {
+                Purpose::Workload(of) => desired.get(of).is_some_and(|e| e.interface == slot.name),
+                _ => true,
+            };
+            if !keep {
+                self.neighbours.forget_interface(*id);
+                if slot.facts.is_some() {
+                    self.retiring.insert(*id);
+                }
+            }
+            keep
+        });
+        self.endpoints.retain(|id, _| desired.contains_key(id));
+        for (id, endpoint) in &desired {
+            let Some(interface) = self.slot(&endpoint.interface, Purpose::Workload(id.clone())) else {
+                continue;
+            };
+            if let Some(mac) = endpoint.mac {
+                for net in &endpoint.nets {
+                    self.neighbours.learn(interface, net.addr(), mac, Source::Static, now);
+                }
+            }
+        }
+    }
+
+    /// The interface's slot: the one it has, or a free one.
+    fn slot(&mut self, name: &str, purpose: Purpose) -> Option<IfId> {
+        if let Some((id, slot)) = self.slots.iter().find(|(_, slot)| &*slot.name == name) {
+            return (slot.purpose == purpose).then_some(*id);
+        }
+        let free = |id: &IfId| !self.slots.contains_key(id) && !self.retiring.contains(id);
+        let id = (0..self.max_interfaces).map(IfId).find(free)?;
+        self.slots.insert(id, Slot { name: name.into(), purpose, facts: None, up: false });
+        Some(id)
+    }
+}

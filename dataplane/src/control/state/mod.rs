@@ -1,0 +1,135 @@
+//! The heart of the control thread, without its hands: objects, interfaces and neighbours in,
+//! snapshots and actions out. Time is an argument.
+
+mod commit;
+mod interfaces;
+mod neighbours;
+mod policy;
+mod publication;
+
+use super::desired::{Desired, EndpointId, SetNames};
+use crate::fib::Neighbours;
+use crate::net::{Addr, IfId, Mac, Prefix, WorkerId};
+use crate::policy::{EndpointIdx, PolicyTable, PolicyTree};
+use crate::snapshot::Publisher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What is known of an interface that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its address.
+    pub mac: Mac,
+    /// The largest IP packet it takes.
+    pub mtu: u16,
+    /// This host's addresses on it, with prefix lengths.
+    pub addresses: Vec<(Addr, u8)>,
+    /// The kernel resolves its neighbours, and we follow; else we ask ourselves.
+    pub kernel_neighbours: bool,
+    /// The workers that serve its queues.
+    pub queues: Vec<WorkerId>,
+}
+
+/// What an interface is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The network between nodes; with a VLAN, that tag on the named carrier.
+    Uplink {
+        /// The carrier's name, and the tag.
+        vlan: Option<(Arc<str>, u16)>,
+    },
+    /// A workload of this node.
+    Workload(EndpointId),
+    /// This host.
+    Host,
+}
+
+/// Something to be done to the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send `frame` by `interface`.
+    Send {
+        /// By this interface; its carrier's queues.
+        interface: IfId,
+        /// A whole frame.
+        frame: Vec<u8>,
+    },
+    /// Have the kernel resolve `addr`.
+    Resolve {
+        /// On the interface of this name.
+        interface: Arc<str>,
+        /// The neighbour.
+        addr: Addr,
+    },
+}
+
+/// An interface that is wanted, whether it is there or not.
+#[derive(Clone, Debug)]
+struct Slot {
+    name: Arc<str>,
+    purpose: Purpose,
+    /// `None`: not there, or not served.
+    facts: Option<Facts>,
+    up: bool,
+}
+
+/// The state.
+pub struct State {
+    desired: Desired,
+    sets: SetNames,
+    /// While an agent's stream is not in sync: what it said so far.
+    fresh: Option<Desired>,
+    slots: BTreeMap<IfId, Slot>,
+    endpoints: BTreeMap<EndpointId, EndpointIdx>,
+    neighbours: Neighbours,
+    publisher: Publisher,
+    policy: Arc<PolicyTable>,
+    committed: u64,
+    max_interfaces: u16,
+    /// Numbers of interfaces that are gone and that workers may still serve: not to be given again.
+    retiring: BTreeSet<IfId>,
+    /// Addresses of endpoints that are gone, or moved: their flows are to be forgotten.
+    forgotten: Vec<Prefix>,
+    /// Trees that no published policy has any more, until their counts are taken.
+    retired_trees: Vec<Arc<PolicyTree>>,
+    /// Something changed that is not published.
+    dirty: bool,
+}
+
+impl State {
+    /// Nothing desired, no interface.
+    pub fn new(publisher: Publisher, max_interfaces: u16) -> Self {
+        let policy = publisher.current().policy.clone();
+        Self {
+            desired: Desired::default(),
+            sets: SetNames::default(),
+            fresh: None,
+            slots: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            neighbours: Neighbours::default(),
+            publisher,
+            policy,
+            committed: 0,
+            max_interfaces,
+            retiring: BTreeSet::new(),
+            forgotten: vec![],
+            retired_trees: vec![],
+            dirty: false,
+        }
+    }
+
+    /// The last transaction that was applied.
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// The agent's stream has said everything.
+    pub fn in_sync(&self) -> bool {
+        self.fresh.is_none()
+    }
+
+    /// What was asked for.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+}

@@ -1,0 +1,99 @@
+//! What is published: the snapshot built from all that is known.
+
+use super::{Purpose, Slot, State};
+use crate::control::desired::Target;
+use crate::fib::{Fib, Interface, Interfaces, Role, RouteEntry, RouteTarget, Workload};
+use crate::net::{Generation, IfId};
+use crate::snapshot::{Publisher, Snapshot};
+use std::sync::Arc;
+
+impl State {
+    /// The publisher.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// The agent's generation that every worker has adopted.
+    pub fn adopted(&mut self) -> u64 {
+        self.publisher.adopted_commit()
+    }
+
+    /// Publishes what has changed since the last time, if anything has. To be called after every
+    /// batch of news.
+    pub fn publish(&mut self) -> bool {
+        if !std::mem::take(&mut self.dirty) {
+            return false;
+        }
+        let interfaces = self.interfaces();
+        let routes: Vec<RouteEntry> = self.routes().collect();
+        // Values are indexes: too many routes for one would need more memory than there is.
+        let fib = Fib::build(&routes, &interfaces, &self.neighbours).unwrap_or_default();
+        self.publisher.publish(Snapshot {
+            generation: Generation::default(),
+            committed: self.committed,
+            fib: Arc::new(fib),
+            interfaces: Arc::new(interfaces),
+            policy: self.policy.clone(),
+            established: self.desired.established,
+            endpoint_to_host: self.desired.endpoint_to_host,
+        });
+        true
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        let of = |(id, slot): (&IfId, &Slot)| {
+            let (carrier, vlan) = match &slot.purpose {
+                Purpose::Uplink { vlan: Some((carrier, tag)) } => (self.id(carrier)?, Some(*tag)),
+                _ => (*id, None),
+            };
+            // A VLAN has its carrier's address, and is up when that is.
+            let facts = slot.facts.as_ref()?;
+            let role = match &slot.purpose {
+                Purpose::Uplink { .. } => Role::Uplink,
+                Purpose::Host => Role::Host,
+                Purpose::Workload(of) => {
+                    let endpoint = self.desired.endpoints.get(of)?;
+                    Role::Workload(Workload {
+                        name: endpoint.name.clone(),
+                        endpoint: self.endpoint(of).0,
+                        active: endpoint.active,
+                        nets: endpoint.nets.clone(),
+                        spoofable: endpoint.spoofable.clone(),
+                    })
+                }
+            };
+            Some(Interface {
+                id: *id,
+                name: slot.name.clone(),
+                role,
+                mac: facts.mac,
+                mtu: facts.mtu,
+                up: slot.up,
+                carrier,
+                vlan,
+                queues: facts.queues.clone(),
+                addresses: facts.addresses.clone(),
+            })
+        };
+        Interfaces::new(self.slots.iter().filter_map(of))
+    }
+
+    fn routes(&self) -> impl Iterator<Item = RouteEntry> {
+        self.desired.routes.iter().map(|(destination, target)| {
+            let target = match target {
+                // An interface that has no number cannot be an index either.
+                Target::Workload(id) => {
+                    let interface = self.desired.endpoints.get(id).and_then(|e| self.id(&e.interface));
+                    RouteTarget::Workload(interface.unwrap_or(IfId::NONE))
+                }
+                Target::Gateway { gateway, interface, .. } => RouteTarget::Gateway {
+                    gateway: *gateway,
+                    interface: (!interface.is_empty()).then(|| self.id(interface).unwrap_or(IfId::NONE)),
+                },
+                Target::Local => RouteTarget::Local,
+                Target::Blackhole => RouteTarget::Blackhole,
+            };
+            RouteEntry { destination: *destination, target }
+        })
+    }
+}
