@@ -7,6 +7,7 @@
 //! and the second only if the first does not have the key; an insert moves at most two entries.
 
 use super::flow::FlowRef;
+use crate::packet::prefetch;
 
 /// Entries a bucket.
 const WAYS: usize = 10;
@@ -67,6 +68,26 @@ impl Index {
                 return None;
             }
         }
+    }
+
+    /// Pulls the bucket that a lookup reads first towards the cache. A hint.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.first(hash)]);
+    }
+
+    /// The same for the bucket it reads second.
+    #[inline]
+    pub fn prefetch_other(&self, hash: u64) {
+        prefetch(&self.buckets[self.other(self.first(hash), tag(hash))]);
+    }
+
+    /// A flow that is probably the one, without a look at its key.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<FlowRef> {
+        let bucket = &self.buckets[self.first(hash)];
+        let hits = bucket.hits(tag(hash));
+        (hits != 0).then(|| FlowRef(bucket.flows[hits.trailing_zeros() as usize]))
     }
 
     /// Adds a flow.

@@ -20,6 +20,7 @@ pub use tcp::{TcpFlags, TcpState};
 pub use udp::Exchange;
 
 use crate::net::{Addr, FlowKey, Nanos, Proto};
+use crate::packet::prefetch;
 use index::Index;
 use wheel::Wheel;
 
@@ -161,6 +162,31 @@ impl<V: Copy + Default> Table<V> {
         self.hasher.hash(key)
     }
 
+    /// Pulls towards the cache where it is noted which session this is. A hint.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Pulls the session itself towards the cache, or what else must be read to know that there is
+    /// none. A hint, of use some packets after [`prefetch`](Self::prefetch).
+    #[inline]
+    pub fn prefetch_session(&self, hash: u64) {
+        match self.index.guess(hash) {
+            Some(flow) => prefetch(&self.sessions[flow.session() as usize]),
+            None => self.index.prefetch_other(hash),
+        }
+    }
+
+    /// Pulls towards the cache where a session will be noted. A hint.
+    #[inline]
+    pub fn prefetch_insert(&self, hash: u64, reply_hash: u64) {
+        for hash in [hash, reply_hash] {
+            self.index.prefetch(hash);
+            self.index.prefetch_other(hash);
+        }
+    }
+
     /// The live flow with this key.
     #[inline]
     pub fn lookup(&self, key: &FlowKey, hash: u64, now: Nanos) -> Option<FlowRef> {
@@ -226,6 +252,10 @@ impl<V: Copy + Default> Table<V> {
         self.sessions[session as usize] = Session::new(&key, &reply_key, state, bindings, now);
         self.wheel.arm(session, now.plus(self.timeouts.of(state)));
         self.live += 1;
+        // Sessions often begin in bursts.
+        if let Some(soon) = self.wheel.spare_soon() {
+            prefetch(&self.sessions[soon as usize]);
+        }
         Ok(flow)
     }
 

@@ -5,6 +5,7 @@
 //! touches the wheel, and a time beyond the wheel's reach is filed at its end.
 
 use crate::net::Nanos;
+use crate::packet::prefetch;
 
 /// A tick is 2^30 nanoseconds, about a second.
 const TICK_SHIFT: u32 = 30;
@@ -53,6 +54,15 @@ impl Wheel {
     /// A session not in use, the last one released first. It is so until it is armed.
     pub fn spare(&self) -> Option<u32> {
         self.first(SPARE)
+    }
+
+    /// The session that will be spare after the next one is armed, fetched ahead: a hint.
+    pub fn spare_soon(&self) -> Option<u32> {
+        let soon = self.links[self.spare()? as usize].next;
+        self.links.get(soon as usize).map(|link| {
+            prefetch(link);
+            soon
+        })
     }
 
     /// Files a session to be looked at soon after `deadline`, wherever it was before.

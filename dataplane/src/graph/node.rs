@@ -24,6 +24,11 @@ pub trait Node<W>: Send + 'static {
     /// change the packet's fate.
     #[inline(always)]
     fn prepare(&mut self, _: &mut W, _: Packet<'_>) {}
+
+    /// Half way between [`prepare`](Self::prepare) and [`packet`](Self::packet): touch what the
+    /// table leads to. Must not change the packet's fate.
+    #[inline(always)]
+    fn approach(&mut self, _: &mut W, _: Packet<'_>) {}
 }
 
 /// Ends packets' way through the graph.
@@ -45,23 +50,29 @@ pub(super) trait AnyNode<W>: Send {
 /// A node in its loop.
 pub(super) struct Judge<N>(pub N);
 
-/// How far `prepare` runs ahead of `packet`, and the prefetch ahead of `prepare`: long enough
-/// for a line to arrive from memory, short enough for it to be still there.
+/// How far `approach` runs ahead of `packet`, `prepare` ahead of `approach`, and the prefetch ahead
+/// of `prepare`: long enough for a line to arrive from memory, short enough for it to be still there.
 const AHEAD: usize = 8;
 
 impl<W, N: Node<W>> AnyNode<W> for Judge<N> {
     fn run(&mut self, world: &mut W, pool: &mut Pool, packets: &mut Vector, nexts: &mut [u8; VECTOR]) {
         let count = packets.len();
-        for position in 0..count.min(2 * AHEAD) {
+        for position in 0..count.min(3 * AHEAD) {
             pool.prefetch(packets, position);
         }
-        for position in 0..count.min(AHEAD) {
+        for position in 0..count.min(2 * AHEAD) {
             self.0.prepare(world, pool.nth(packets, position));
         }
+        for position in 0..count.min(AHEAD) {
+            self.0.approach(world, pool.nth(packets, position));
+        }
         for (position, next) in nexts.iter_mut().enumerate().take(count) {
-            pool.prefetch(packets, position + 2 * AHEAD);
+            pool.prefetch(packets, position + 3 * AHEAD);
+            if position + 2 * AHEAD < count {
+                self.0.prepare(world, pool.nth(packets, position + 2 * AHEAD));
+            }
             if position + AHEAD < count {
-                self.0.prepare(world, pool.nth(packets, position + AHEAD));
+                self.0.approach(world, pool.nth(packets, position + AHEAD));
             }
             *next = self.0.packet(world, pool.nth(packets, position)).index();
         }

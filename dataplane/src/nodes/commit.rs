@@ -25,6 +25,14 @@ impl Node<World> for Commit {
     const NAME: &'static str = "commit";
 
     #[inline]
+    fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
+        if !packet.meta.flags.has(PacketFlags::HIT) {
+            packet.meta.reply_hash = world.flows.hash(&flow_key(&packet).reversed());
+            world.flows.prefetch_insert(packet.meta.hash, packet.meta.reply_hash);
+        }
+    }
+
+    #[inline]
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> CommitNext {
         let here = Binding { generation: world.snapshot.generation, adjacency: packet.meta.adjacency };
         if packet.meta.flags.has(PacketFlags::HIT) {
@@ -41,7 +49,7 @@ impl Node<World> for Commit {
             key,
             hash: packet.meta.hash,
             reply_key,
-            reply_hash: world.flows.hash(&reply_key),
+            reply_hash: packet.meta.reply_hash,
             state,
             // The reply's way is found when there is a reply.
             bindings: [here, Binding::default()],

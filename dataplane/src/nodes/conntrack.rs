@@ -33,6 +33,12 @@ impl Node<World> for Conntrack {
     #[inline]
     fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
         packet.meta.hash = world.flows.hash(&flow_key(&packet));
+        world.flows.prefetch(packet.meta.hash);
+    }
+
+    #[inline]
+    fn approach(&mut self, world: &mut World, packet: Packet<'_>) {
+        world.flows.prefetch_session(packet.meta.hash);
     }
 
     #[inline]

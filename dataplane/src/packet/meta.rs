@@ -43,8 +43,10 @@ pub struct Meta {
     pub flow: u32,
     /// What decided, an index into the policy's counters. `policy`.
     pub slot: u32,
-    /// Keyed hash of the flow, the same for both directions. `conntrack`'s prepare.
+    /// Keyed hash of the flow key. `conntrack`'s prepare.
     pub hash: u64,
+    /// The same of the key that a reply has. `commit`'s prepare.
+    pub reply_hash: u64,
 }
 
 const _: () = assert!(size_of::<Meta>() == 64);

@@ -6,4 +6,4 @@ mod pool;
 
 pub use drop_reason::DropReason;
 pub use meta::{Gso, L4Checksum, Meta, PacketFlags};
-pub use pool::{Frames, FramesError, HEADROOM, Packet, PktIdx, Pool, VECTOR, Vector};
+pub use pool::{Frames, FramesError, HEADROOM, Packet, PktIdx, Pool, VECTOR, Vector, prefetch};
