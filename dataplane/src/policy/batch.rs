@@ -190,7 +190,7 @@ impl Walks<'_> {
         for at in 0..std::mem::take(&mut self.steps[LEAVES].len) {
             let (packet, block) = self.steps[LEAVES].get(at);
             let best = &mut self.best[usize::from(packet)];
-            *best = tree.scan(block as usize, *best, &self.points[usize::from(packet)]);
+            *best = tree.scan(block as usize, *best, &self.points[usize::from(packet)], &());
         }
     }
 

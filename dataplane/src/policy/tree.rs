@@ -115,6 +115,11 @@ pub(super) trait Watch {
     fn narrowed(&mut self, dim: Dim, to: Interval);
     /// The walk depended on this literal being true.
     fn asked(&mut self, truth: Literal);
+    /// The rule with this rank, which matched, is to be passed over.
+    #[inline(always)]
+    fn skips(&self, _rank: u32) -> bool {
+        false
+    }
 }
 
 impl Watch for () {
@@ -176,7 +181,7 @@ impl Tree {
         loop {
             let node = match at.get() {
                 Err(block) if W::ACTIVE => return self.scan_watched(block, best, point, watch),
-                Err(block) => return self.scan(block, best, point),
+                Err(block) => return self.scan(block, best, point, watch),
                 Ok(node) => node,
             };
             let next = match &self.nodes[node] {
@@ -231,16 +236,22 @@ impl Tree {
 
     /// The first piece of a leaf that matches and is lower than `best`, or else `best`.
     #[inline(always)]
-    pub(super) fn scan(&self, block: usize, best: u32, point: &Point<'_>) -> u32 {
+    pub(super) fn scan<W: Watch>(&self, block: usize, best: u32, point: &Point<'_>, watch: &W) -> u32 {
         match self.layout {
-            Layout::V4 => self.scan_words::<1>(block, best, point),
-            Layout::V6 => self.scan_words::<4>(block, best, point),
+            Layout::V4 => self.scan_words::<1, W>(block, best, point, watch),
+            Layout::V6 => self.scan_words::<4, W>(block, best, point, watch),
         }
     }
 
     /// `N` is the layout's number of address words.
     #[inline(always)]
-    fn scan_words<const N: usize>(&self, mut block: usize, best: u32, point: &Point<'_>) -> u32 {
+    fn scan_words<const N: usize, W: Watch>(
+        &self,
+        mut block: usize,
+        best: u32,
+        point: &Point<'_>,
+        watch: &W,
+    ) -> u32 {
         loop {
             let four = Block::at(&self.lines, N, block);
             let mut hits = four.hits(point);
@@ -250,7 +261,8 @@ impl Tree {
                 if piece >= best {
                     return best;
                 }
-                if four.is_exact(lane) || self.matches(piece, point, &mut ()) {
+                let matches = four.is_exact(lane) || self.matches(piece, point, &mut ());
+                if matches && !watch.skips(self.rank(piece)) {
                     return piece;
                 }
                 hits &= hits - 1;
@@ -272,7 +284,8 @@ impl Tree {
                 }
                 let within =
                     Dim::ALL.into_iter().all(|dim| told(point, dim, &[lane.within[dim as usize]], watch));
-                if within && (lane.exact || self.matches(lane.piece, point, watch)) {
+                let matches = within && (lane.exact || self.matches(lane.piece, point, watch));
+                if matches && !watch.skips(self.rank(lane.piece)) {
                     return lane.piece;
                 }
             }
