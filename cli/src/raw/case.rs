@@ -61,10 +61,12 @@ pub fn read(line: &[u8]) -> Result<Case, Wrong> {
         host_normal: RuleList {
             tiers: tiers("rules.host_normal_tiers", rules.host_normal_tiers, &sets)?,
             profiles: profiles("rules.host_profiles", rules.host_profiles, &sets)?,
+            ..RuleList::default()
         },
         workload: RuleList {
             tiers: tiers("rules.tiers", rules.tiers, &sets)?,
             profiles: profiles("rules.profiles", rules.profiles, &sets)?,
+            ..RuleList::default()
         },
     };
     let sets = SetTable::new(sets.table).map_err(|error| Wrong::new("ip_sets", error))?;

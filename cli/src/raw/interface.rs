@@ -87,7 +87,7 @@ impl Interface {
                 )),
             })
         };
-        let tiers = |tiers| RuleList { tiers, profiles: Vec::new() };
+        let tiers = |tiers| RuleList { tiers, ..RuleList::default() };
         let stages = if rules.for_xdp {
             Stages::Xdp { untracked: tree(tiers(rules.host_normal.tiers))? }
         } else {

@@ -26,7 +26,7 @@ use super::grow::Proof;
 use super::lower::{Dim, Entries, Literal, NONE, Space};
 use super::proof;
 use super::tree::Tree;
-use super::{Action, Decider, IpVersion, Place, Rule, SetId, TierDefault, reference};
+use super::{Action, Decider, IpVersion, Otherwise, Place, Rule, SetId, TierDefault, reference};
 use crate::net::{Addr, Icmp, PortRange, Prefix, Proto};
 use std::sync::Arc;
 
@@ -118,7 +118,11 @@ fn outcomes(policy: &CompiledPolicy) -> Result<(), u32> {
         expect_rules(&mut expected, &place, &profile.rules, Outcome::Deny);
     }
     stages.push((base, expected.len() as u32));
-    expected.push((Decider { place: Place::End, rule: -1, action: Action::Deny }, Outcome::Deny));
+    let (action, outcome) = match policy.list.otherwise {
+        Otherwise::Deny => (Action::Deny, Outcome::Deny),
+        Otherwise::GoOn => (Action::Pass, Outcome::Allow),
+    };
+    expected.push((Decider { place: Place::End, rule: -1, action }, outcome));
 
     let found = policy.deciders.iter().zip(&policy.outcomes);
     let differs =

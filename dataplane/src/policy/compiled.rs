@@ -7,8 +7,8 @@ use super::point::Point;
 use super::simd::Cpu;
 use super::tree::{NONE_FOUND, Tree, Watch};
 use super::{
-    Action, Decider, Explanation, IpVersion, Place, Query, Rule, RuleList, SetTable, TierDefault, Verdict,
-    batch, explain,
+    Action, Decider, Explanation, IpVersion, Otherwise, Place, Query, Rule, RuleList, SetTable, TierDefault,
+    Verdict, batch, explain,
 };
 use std::sync::Arc;
 
@@ -119,6 +119,14 @@ impl CompiledPolicy {
     /// of the rules themselves, here and nowhere else.
     pub fn explain(&self, sets: &SetTable, q: &Query) -> Explanation {
         explain::explain(self, sets, q)
+    }
+
+    /// Something in the list decided; else nothing did, and `verdict` is the list's
+    /// [`otherwise`](RuleList::otherwise).
+    #[inline]
+    pub fn decided(&self, verdict: Verdict) -> bool {
+        // The end is the last slot.
+        (verdict.slot as usize) + 1 < self.deciders.len()
     }
 
     /// Memory that packets walk: nodes, leaves and what leaves ask for.
@@ -235,7 +243,14 @@ fn assemble(list: Arc<RuleList>) -> (CompiledPolicy, Vec<Proofs>) {
     }
     let groups: Vec<_> =
         list.profiles.iter().map(|p| (Place::Profile { name: p.name.clone() }, &p.rules[..])).collect();
-    stage(&groups, Decider { place: Place::End, rule: -1, action: Action::Deny }, Outcome::Deny);
+    let end = match list.otherwise {
+        Otherwise::Deny => Action::Deny,
+        Otherwise::GoOn => Action::Pass,
+    };
+    stage(&groups, Decider { place: Place::End, rule: -1, action: end }, Outcome::Deny);
+    if let (Otherwise::GoOn, Some(last)) = (list.otherwise, outcomes.last_mut()) {
+        *last = Outcome::Allow;
+    }
 
     let stages: Box<[Stage]> = stages.into();
     let wants = |space: Space| {

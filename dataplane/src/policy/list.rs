@@ -66,17 +66,30 @@ pub struct TierList {
     pub policies: Vec<ListedPolicy>,
 }
 
+/// What happens to a packet that neither a tier nor a profile decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Otherwise {
+    /// Drop.
+    #[default]
+    Deny,
+    /// The list has nothing to say, and lets the packet on: a host endpoint's untracked, preDNAT and
+    /// forward policy.
+    GoOn,
+}
+
 /// All that judges one direction of one endpoint.
 ///
 /// Tiers in order; where the last one passed, or where there is none, the profiles in order;
-/// where no profile matches, deny. A profile or policy that is not known is given as rules that
-/// deny all. The empty list denies all.
+/// where no profile matches, `otherwise`. A profile or policy that is not known is given as rules
+/// that deny all. The empty list denies all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RuleList {
     /// In order.
     pub tiers: Vec<TierList>,
     /// In order.
     pub profiles: Vec<ListedProfile>,
+    /// For packets that nothing above decided.
+    pub otherwise: Otherwise,
 }
 
 impl RuleList {

@@ -29,7 +29,7 @@ mod tests;
 pub use check::CheckError;
 pub use compiled::{CompileError, CompiledPolicy, compile};
 pub use counters::HitCounters;
-pub use list::{ListedPolicy, ListedProfile, Policy, Profile, RuleList, TierDefault, TierList};
+pub use list::{ListedPolicy, ListedProfile, Otherwise, Policy, Profile, RuleList, TierDefault, TierList};
 pub use rule::{Action, IcmpMatch, IpVersion, PolicyId, Rule, SetId};
 pub use sets::{IpSet, PortMember, SetError, SetKind, SetMembers, SetTable};
 pub use table::{Direction, EndpointIdx, PolicyTable, PolicyTableBuilder, PolicyTree, TableError};

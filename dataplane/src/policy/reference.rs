@@ -4,8 +4,8 @@
 //! members of a set, not the classes. The compiler's check and the tests argue against it.
 
 use super::{
-    Action, Decider, IcmpMatch, IpVersion, Place, Query, Rule, RuleList, SetId, SetMembers, SetTable,
-    TierDefault,
+    Action, Decider, IcmpMatch, IpVersion, Otherwise, Place, Query, Rule, RuleList, SetId, SetMembers,
+    SetTable, TierDefault,
 };
 use crate::net::{Addr, Icmp, PortRange, Prefix, Proto};
 
@@ -47,11 +47,15 @@ pub fn judge(list: &RuleList, sets: &SetTable, q: &Query) -> Judgement {
         }
     }
     let profiles = list.profiles.iter().map(|p| (Place::Profile { name: p.name.clone() }, &p.rules[..]));
-    let action = first_match(profiles, sets, q, &mut walk).unwrap_or_else(|| {
-        walk.push(Decider { place: Place::End, rule: -1, action: Action::Deny });
-        Action::Deny
-    });
-    Judgement { allow: action == Action::Allow, walk }
+    if let Some(action) = first_match(profiles, sets, q, &mut walk) {
+        return Judgement { allow: action == Action::Allow, walk };
+    }
+    let (action, allow) = match list.otherwise {
+        Otherwise::Deny => (Action::Deny, false),
+        Otherwise::GoOn => (Action::Pass, true),
+    };
+    walk.push(Decider { place: Place::End, rule: -1, action });
+    Judgement { allow, walk }
 }
 
 fn first_match<'a>(

@@ -136,6 +136,15 @@ impl PolicyTable {
         }
     }
 
+    /// As [`judge`](Self::judge); `None` where nothing in the endpoint's list decides and the list
+    /// lets such packets go on.
+    #[inline]
+    pub fn opinion(&self, endpoint: EndpointIdx, direction: Direction, q: &Query) -> Option<Verdict> {
+        let verdict = self.judge(endpoint, direction, q);
+        let silent = |tree: &PolicyTree| verdict.allow && !tree.compiled.decided(verdict);
+        (!self.tree(endpoint, direction).is_some_and(silent)).then_some(verdict)
+    }
+
     /// Counts a verdict this table gave for the endpoint. Only `worker` itself may say so.
     #[inline]
     pub fn count(&self, worker: WorkerId, endpoint: EndpointIdx, direction: Direction, verdict: Verdict) {

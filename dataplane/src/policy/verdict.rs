@@ -90,6 +90,7 @@ impl fmt::Display for Decider {
             Place::Policy { tier, policy } => write!(f, "{action} by rule {rule} of {policy} in tier {tier}"),
             Place::TierEnd { tier } => write!(f, "{action} by default of tier {tier}"),
             Place::Profile { name } => write!(f, "{action} by rule {rule} of profile {name}"),
+            Place::End if *action == Action::Pass => f.write_str("no policy decided"),
             Place::End => write!(f, "{action}: no profile matched"),
         }
     }

@@ -5,8 +5,8 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use margay_dataplane::net::{Addr, FlowKey, Icmp, PortRange, Prefix, Proto};
 use margay_dataplane::policy::{
-    Action, IcmpMatch, IpSet, IpVersion, ListedPolicy, ListedProfile, PolicyId, PortMember, Query, Rule,
-    RuleList, SetId, SetMembers, SetTable, TierDefault, TierList, compile, reference,
+    Action, IcmpMatch, IpSet, IpVersion, ListedPolicy, ListedProfile, Otherwise, PolicyId, PortMember, Query,
+    Rule, RuleList, SetId, SetMembers, SetTable, TierDefault, TierList, compile, reference,
 };
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ struct Input {
     /// Up to four: the default passes, and up to three policies.
     tiers: Vec<(bool, Vec<Vec<Say>>)>,
     profiles: Vec<Vec<Say>>,
+    go_on: bool,
     addresses: [Vec<Place>; 4],
     blocks: [Vec<(Place, u8)>; 2],
     ports: [Vec<(Place, u8, u8)>; 2],
@@ -71,7 +72,11 @@ fuzz_target!(|input: Input| {
     });
     let profiles =
         input.profiles.iter().take(2).map(|says| ListedProfile { name: "p".into(), rules: rules(says) });
-    let list = RuleList { tiers: tiers.collect(), profiles: profiles.collect() };
+    let list = RuleList {
+        tiers: tiers.collect(),
+        profiles: profiles.collect(),
+        otherwise: if input.go_on { Otherwise::GoOn } else { Otherwise::Deny },
+    };
     let sets = set_table(&input);
 
     let compiled = compile(list.clone()).expect("lists of this size are compiled");

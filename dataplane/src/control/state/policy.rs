@@ -124,5 +124,6 @@ fn rule_list(
     RuleList {
         tiers: endpoint.tiers.iter().map(tier).filter(|tier| !tier.policies.is_empty()).collect(),
         profiles: endpoint.profiles.iter().map(profile).collect(),
+        ..RuleList::default()
     }
 }

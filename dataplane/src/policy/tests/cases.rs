@@ -30,7 +30,7 @@ fn allowed(list: &RuleList, sets: &SetTable, q: &Query) -> bool {
 }
 
 fn rule_matches(rule: Rule, q: &Query) -> bool {
-    let list = RuleList { tiers: vec![], profiles: vec![profile("p", vec![rule])] };
+    let list = RuleList { profiles: vec![profile("p", vec![rule])], ..RuleList::default() };
     allowed(&list, &SetTable::default(), q)
 }
 
@@ -42,7 +42,7 @@ fn allow() -> Rule {
 fn pass_never_allows() {
     let sets = SetTable::default();
     let pass = || vec![Rule::any(Action::Pass)];
-    let mut list = RuleList { tiers: vec![tier("a", TierDefault::Deny, pass())], profiles: vec![] };
+    let mut list = RuleList { tiers: vec![tier("a", TierDefault::Deny, pass())], ..RuleList::default() };
     assert!(!allowed(&list, &sets, &tcp(80)), "to no profile at all");
     list.profiles = vec![profile("p", pass()), profile("open", vec![allow()])];
     assert!(!allowed(&list, &sets, &tcp(80)), "in a profile it denies, also with another behind");
@@ -58,6 +58,7 @@ fn a_policy_with_only_log_rules_isolates() {
     let list = RuleList {
         tiers: vec![tier("a", TierDefault::Deny, log)],
         profiles: vec![profile("p", vec![allow()])],
+        ..RuleList::default()
     };
     assert!(!allowed(&list, &SetTable::default(), &tcp(80)));
 }
@@ -105,12 +106,36 @@ fn sets_of_addresses_and_and_named_ports_or() {
         dst_named_ports: vec![SetId(2)],
         ..allow()
     };
-    let list = RuleList { tiers: vec![], profiles: vec![profile("p", vec![rule])] };
+    let list = RuleList { profiles: vec![profile("p", vec![rule])], ..RuleList::default() };
     let from = |src, dport| packet(Proto::TCP, src, "10.0.0.2", dport);
     assert!(allowed(&list, &sets, &from("10.0.0.1", 80)) && allowed(&list, &sets, &from("10.0.0.1", 8080)));
     assert!(!allowed(&list, &sets, &from("10.0.0.1", 81)));
     assert!(!allowed(&list, &sets, &from("10.0.0.9", 80)), "in one of two sets");
     assert!(!allowed(&list, &sets, &from("10.0.0.3", 80)), "in the other");
+}
+
+#[test]
+fn a_list_that_goes_on_lets_through_what_nothing_in_it_decides() {
+    let ssh = |action| Rule {
+        protocol: Some(Proto::TCP),
+        dst_ports: vec![PortRange::one(22)],
+        ..Rule::any(action)
+    };
+    let sets = SetTable::default();
+    let says = |default, action, dport| {
+        let tiers = vec![tier("a", default, vec![ssh(action)])];
+        let compiled =
+            compile(RuleList { tiers, otherwise: Otherwise::GoOn, ..RuleList::default() }).unwrap();
+        let verdict = compiled.judge(&sets, &tcp(dport));
+        (verdict.allow, compiled.decided(verdict))
+    };
+    assert_eq!(says(TierDefault::Pass, Action::Allow, 22), (true, true));
+    assert_eq!(says(TierDefault::Pass, Action::Deny, 22), (false, true));
+    assert_eq!(says(TierDefault::Pass, Action::Pass, 22), (true, false));
+    assert_eq!(says(TierDefault::Pass, Action::Deny, 80), (true, false), "no end-of-tier drop");
+    assert_eq!(says(TierDefault::Deny, Action::Allow, 80), (false, true), "unless the tier says so");
+    let nothing = compile(RuleList { otherwise: Otherwise::GoOn, ..RuleList::default() }).unwrap();
+    assert_eq!(nothing.explain(&sets, &tcp(80)).decider.to_string(), "no policy decided");
 }
 
 #[test]
@@ -130,7 +155,7 @@ fn an_explanation_names_the_way_and_the_reasons() {
             tier("security", TierDefault::Pass, vec![]),
             tier("default", TierDefault::Deny, vec![port, web, Rule::any(Action::Log)]),
         ],
-        profiles: vec![],
+        ..RuleList::default()
     };
     let compiled = compile(list).unwrap();
 
@@ -164,6 +189,7 @@ fn an_explanation_names_the_way_and_the_reasons() {
 fn what_cannot_be_checked_in_time_is_refused() {
     let ports = vec![PortRange::one(1); 40_000];
     let rule = Rule { dst_ports: ports, ..allow() };
-    let error = compile(RuleList { tiers: vec![], profiles: vec![profile("p", vec![rule])] }).unwrap_err();
+    let error =
+        compile(RuleList { profiles: vec![profile("p", vec![rule])], ..RuleList::default() }).unwrap_err();
     assert!(error.to_string().contains("shorten the longest lists"), "{error}");
 }

@@ -201,6 +201,7 @@ fn list(case: &Case, ids: &BTreeMap<&str, SetId>) -> RuleList {
     RuleList {
         tiers: tiers.collect(),
         profiles: profiles.map(|p| ListedProfile { name: p.name.as_str().into(), rules: rules(p) }).collect(),
+        ..RuleList::default()
     }
 }
 

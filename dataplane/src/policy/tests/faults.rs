@@ -121,7 +121,7 @@ fn needful() -> RuleList {
         ..Rule::any(if port.is_multiple_of(2) { Action::Allow } else { Action::Deny })
     };
     let rules = (0..40).map(|n| rule(1000 + 10 * n)).collect();
-    RuleList { profiles: vec![ListedProfile { name: "p".into(), rules }], tiers: vec![] }
+    RuleList { profiles: vec![ListedProfile { name: "p".into(), rules }], ..RuleList::default() }
 }
 
 fn caught(fault: impl FnOnce(&mut Tree)) -> CheckError {

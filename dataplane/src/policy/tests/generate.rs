@@ -185,8 +185,9 @@ fn list_of(rules: impl Strategy<Value = Vec<Rule>> + Clone) -> impl Strategy<Val
             .map(|(i, rules)| ListedProfile { name: format!("kns.{i}").into(), rules: rules.into() })
             .collect()
     });
-    (prop::collection::vec(tier(rules), 0..4), profiles)
-        .prop_map(|(tiers, profiles)| RuleList { tiers, profiles })
+    let otherwise = select(vec![Otherwise::Deny, Otherwise::GoOn]);
+    (prop::collection::vec(tier(rules), 0..4), profiles, otherwise)
+        .prop_map(|(tiers, profiles, otherwise)| RuleList { tiers, profiles, otherwise })
 }
 
 /// Few rules that say anything.
@@ -254,7 +255,7 @@ pub fn firewall() -> impl Strategy<Value = (RuleList, Vec<Query>)> {
                 .map(|(index, last, step, proto)| corner_of(index.get(&rules), v6, *last, *step, *proto));
             let queries = queries.collect();
             let profiles = vec![ListedProfile { name: "p".into(), rules: rules.into() }];
-            (RuleList { tiers: vec![], profiles }, queries)
+            (RuleList { profiles, ..RuleList::default() }, queries)
         })
     })
 }

@@ -8,7 +8,10 @@ const WEB: EndpointIdx = EndpointIdx(0);
 const DB: EndpointIdx = EndpointIdx(3);
 
 fn profile(rule: Rule) -> RuleList {
-    RuleList { tiers: vec![], profiles: vec![ListedProfile { name: "p".into(), rules: [rule].into() }] }
+    RuleList {
+        profiles: vec![ListedProfile { name: "p".into(), rules: [rule].into() }],
+        ..RuleList::default()
+    }
 }
 
 fn from_set(set: u32) -> RuleList {

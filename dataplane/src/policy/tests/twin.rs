@@ -17,6 +17,7 @@ fn agree(list: &RuleList, sets: &SetTable, queries: &[Query]) -> Result<(), Test
         let decider = &compiled.deciders()[verdict.slot as usize];
         prop_assert_eq!(verdict.allow, right.allow, "{:?}", q);
         prop_assert_eq!(decider, right.decider(), "{:?}", q);
+        prop_assert_eq!(compiled.decided(verdict), decider.place != Place::End, "{:?}", q);
         let told = compiled.explain(sets, q);
         prop_assert_eq!(told.verdict, verdict);
         prop_assert_eq!(&told.decider, decider);
@@ -140,7 +141,7 @@ fn a_long_list_grows_every_kind_of_node() {
         rule
     });
     let profiles = vec![ListedProfile { name: "p".into(), rules: rules.collect() }];
-    let compiled = compile(RuleList { tiers: vec![], profiles }).unwrap();
+    let compiled = compile(RuleList { profiles, ..RuleList::default() }).unwrap();
     let tree = &compiled.stages[0].trees[IpVersion::V4 as usize];
     assert!(tree.nodes.iter().any(|node| matches!(node, Node::Each { .. })));
     assert!(tree.nodes.iter().any(|node| matches!(node, Node::BySet { .. })));
@@ -167,7 +168,7 @@ fn ranges_that_no_bits_part_are_cut() {
         ..Rule::any(if n.is_multiple_of(2) { Action::Allow } else { Action::Deny })
     });
     let profiles = vec![ListedProfile { name: "p".into(), rules: rules.collect() }];
-    let list = RuleList { tiers: vec![], profiles };
+    let list = RuleList { profiles, ..RuleList::default() };
     let compiled = compile(list.clone()).unwrap();
     assert!(compiled.stages[0].trees[0].nodes.iter().any(|node| matches!(node, Node::Cut { .. })));
     let sets = SetTable::default();
