@@ -176,6 +176,16 @@ fn columns(kind: Kind) -> &'static [Column] {
         Kind::Profile => &const { [narrow("LABELS-TO-APPLY", "/spec/labelsToApply")] },
         Kind::GlobalNetworkSet | Kind::NetworkSet => &NETS,
         Kind::GlobalNetworkPolicy | Kind::NetworkPolicy => &POLICY,
+        Kind::HostEndpoint => {
+            &const {
+                [
+                    narrow("NODE", "/spec/node"),
+                    narrow("INTERFACE", "/spec/interfaceName"),
+                    narrow("IPS", "/spec/expectedIPs"),
+                    wide("PROFILES", "/spec/profiles"),
+                ]
+            }
+        }
         Kind::WorkloadEndpoint => {
             &const {
                 [

@@ -1,22 +1,35 @@
-//! Who selectors can mean: every workload endpoint and network set of the cluster, with
-//! the labels that selectors see.
+//! Who selectors can mean: every endpoint and network set of the cluster, with the labels that
+//! selectors see.
 
-use super::{EndpointKey, Resources, endpoint_key};
-use crate::model::{
-    Cidr, GlobalNetworkSet, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, NetworkSet, Profile,
-    Selector, WorkloadEndpoint, WorkloadEndpointPort, namespace_profile,
+use super::{
+    Resources, endpoint_key,
+    endpoints::{Local, Owner},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::model::{
+    Cidr, GlobalNetworkSet, HostEndpoint, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT,
+    NetworkSet, Profile, Protocol, Selector, WorkloadEndpoint, namespace_profile,
+};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
 /// What a selector selects.
 pub(super) struct Member<'a> {
     pub labels: BTreeMap<String, String>,
     /// The addresses it stands for.
-    pub nets: &'a [Cidr],
+    pub nets: Cow<'a, [Cidr]>,
     /// The ports it has a name for.
-    pub ports: &'a [WorkloadEndpointPort],
-    /// For a workload endpoint.
-    pub endpoint: Option<EndpointKey>,
+    pub ports: Vec<NamedPort<'a>>,
+    /// For an endpoint.
+    pub owner: Option<Owner>,
+}
+
+/// A port, and what its endpoint calls it.
+pub(super) struct NamedPort<'a> {
+    pub name: &'a str,
+    pub protocol: Protocol,
+    pub port: u16,
 }
 
 /// Every member, found by label.
@@ -29,29 +42,21 @@ pub(super) struct Catalog<'a> {
 impl<'a> Catalog<'a> {
     /// Everybody: endpoints of all nodes, and network sets.
     pub fn of_cluster(resources: &'a Resources) -> Self {
-        let endpoints =
-            resources.all::<WorkloadEndpoint>().map(|endpoint| endpoint_member(resources, endpoint));
-        let sets = resources.all::<NetworkSet>().map(|set| Member {
-            labels: set_labels(resources, set),
-            nets: &set.spec.nets,
-            ports: &[],
-            endpoint: None,
-        });
-        let global_sets = resources.all::<GlobalNetworkSet>().map(|set| Member {
-            labels: set.metadata.labels.clone(),
-            nets: &set.spec.nets,
-            ports: &[],
-            endpoint: None,
-        });
-        Self::new(endpoints.chain(sets).chain(global_sets).collect())
+        let workloads = resources.all::<WorkloadEndpoint>().map(|endpoint| workload(resources, endpoint));
+        let hosts = resources.all::<HostEndpoint>().map(|endpoint| host(resources, endpoint));
+        let set =
+            |labels, nets: &'a [Cidr]| Member { labels, nets: nets.into(), ports: Vec::new(), owner: None };
+        let sets = resources.all::<NetworkSet>().map(|one| set(set_labels(resources, one), &one.spec.nets));
+        let global_sets =
+            resources.all::<GlobalNetworkSet>().map(|one| set(one.metadata.labels.clone(), &one.spec.nets));
+        Self::new(workloads.chain(hosts).chain(sets).chain(global_sets).collect())
     }
 
-    /// Only these endpoints.
-    pub fn of_endpoints(
-        resources: &'a Resources,
-        endpoints: impl Iterator<Item = &'a WorkloadEndpoint>,
-    ) -> Self {
-        Self::new(endpoints.map(|endpoint| endpoint_member(resources, endpoint)).collect())
+    /// Only the endpoints of one node.
+    pub fn of_node(resources: &'a Resources, local: &Local<'a>) -> Self {
+        let workloads = local.workloads.values().map(|endpoint| workload(resources, endpoint));
+        let hosts = local.hosts.values().map(|endpoint| host(resources, endpoint));
+        Self::new(workloads.chain(hosts).collect())
     }
 
     fn new(members: Vec<Member<'a>>) -> Self {
@@ -90,30 +95,59 @@ impl<'a> Catalog<'a> {
     }
 }
 
-fn endpoint_member<'a>(resources: &Resources, endpoint: &'a WorkloadEndpoint) -> Member<'a> {
+fn workload<'a>(resources: &Resources, endpoint: &'a WorkloadEndpoint) -> Member<'a> {
+    let ports = &endpoint.spec.ports;
     Member {
-        labels: endpoint_labels(resources, endpoint),
-        nets: &endpoint.spec.ip_networks,
-        ports: &endpoint.spec.ports,
-        endpoint: Some(endpoint_key(endpoint)),
+        labels: workload_labels(resources, endpoint),
+        nets: endpoint.spec.ip_networks.as_slice().into(),
+        ports: ports
+            .iter()
+            .map(|port| NamedPort { name: &port.name, protocol: port.protocol, port: port.port })
+            .collect(),
+        owner: Some(Owner::Workload(endpoint_key(endpoint))),
+    }
+}
+
+fn host<'a>(resources: &Resources, endpoint: &'a HostEndpoint) -> Member<'a> {
+    let spec = &endpoint.spec;
+    let mut labels = inherited(resources, &spec.profiles);
+    labels.extend(endpoint.metadata.labels.clone());
+    // It has none of these, and must not pass for a workload.
+    for workloads_only in [LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT] {
+        labels.remove(workloads_only);
+    }
+    Member {
+        labels,
+        nets: spec.expected_ips.iter().copied().map(Cidr::host).collect(),
+        ports: spec
+            .ports
+            .iter()
+            .map(|port| NamedPort { name: &port.name, protocol: port.protocol, port: port.port })
+            .collect(),
+        owner: Some(Owner::Host(endpoint.metadata.name.clone())),
     }
 }
 
 /// The endpoint's own labels win over what its profiles give it; what Calico says of it wins over both.
-fn endpoint_labels(resources: &Resources, endpoint: &WorkloadEndpoint) -> BTreeMap<String, String> {
+fn workload_labels(resources: &Resources, endpoint: &WorkloadEndpoint) -> BTreeMap<String, String> {
     let spec = &endpoint.spec;
-    let mut labels = BTreeMap::new();
-    // Of two profiles that give the same label, the first in the list wins.
-    for profile in spec.profiles.iter().rev() {
-        if let Some(profile) = resources.get::<Profile>("", profile) {
-            labels.extend(profile.spec.labels_to_apply.clone());
-        }
-    }
+    let mut labels = inherited(resources, &spec.profiles);
     labels.extend(endpoint.metadata.labels.clone());
     labels.insert(LABEL_NAMESPACE.to_owned(), endpoint.metadata.namespace.clone());
     labels.insert(LABEL_ORCHESTRATOR.to_owned(), spec.orchestrator.clone());
     if !spec.service_account_name.is_empty() {
         labels.insert(LABEL_SERVICE_ACCOUNT.to_owned(), spec.service_account_name.clone());
+    }
+    labels
+}
+
+/// What an endpoint's profiles give it. Of two that give the same label, the first in the list wins.
+fn inherited(resources: &Resources, profiles: &[String]) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for profile in profiles.iter().rev() {
+        if let Some(profile) = resources.get::<Profile>("", profile) {
+            labels.extend(profile.spec.labels_to_apply.clone());
+        }
     }
     labels
 }
@@ -172,9 +206,9 @@ mod tests {
             let resources = members.iter().enumerate().map(|(at, labels)| endpoint(at, labels).into()).collect();
             let catalog = Catalog::of_cluster(&resources);
             let selector = Selector::parse(&text).unwrap();
-            let found: Vec<_> = catalog.select(&selector).map(|member| member.endpoint.clone()).collect();
+            let found: Vec<_> = catalog.select(&selector).map(|member| member.owner.clone()).collect();
             let scanned = catalog.members.iter().filter(|member| selector.matches(&member.labels));
-            prop_assert_eq!(found, scanned.map(|member| member.endpoint.clone()).collect::<Vec<_>>());
+            prop_assert_eq!(found, scanned.map(|member| member.owner.clone()).collect::<Vec<_>>());
         }
     }
 }

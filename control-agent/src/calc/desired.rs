@@ -2,8 +2,8 @@
 
 use crate::model::Cidr;
 use margay_api::dataplane::v1::{
-    HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route, WorkloadEndpoint,
-    WorkloadEndpointId,
+    HostEndpoint, HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route,
+    WorkloadEndpoint, WorkloadEndpointId,
 };
 use std::collections::BTreeMap;
 
@@ -18,8 +18,10 @@ pub struct Desired {
     pub policies: BTreeMap<PolicyKey, Policy>,
     /// Those that an endpoint of this node names, by name.
     pub profiles: BTreeMap<String, Profile>,
-    /// Those of this node.
+    /// Workloads of this node.
     pub endpoints: BTreeMap<EndpointKey, WorkloadEndpoint>,
+    /// Those of this node, by name.
+    pub host_endpoints: BTreeMap<String, HostEndpoint>,
     /// By destination.
     pub routes: BTreeMap<Cidr, Route>,
     /// By prefix.

@@ -1,30 +1,72 @@
-//! The workload endpoints of the node.
+//! The endpoints of the node: workloads' and the host's own.
 
-use super::{EndpointKey, Resources, packed};
-use crate::model::{IpNat, WorkloadEndpoint};
+use super::{
+    EndpointKey, Resources,
+    bind::{Bound, HostTiers},
+    packed,
+};
+use crate::model::{HostEndpoint, IpNat, WorkloadEndpoint};
 use margay_api::dataplane::v1::{self as api, NatMapping, TierBinding};
 use std::{collections::BTreeMap, net::IpAddr};
 
-/// The endpoints of `node`, each id once.
-pub(super) fn local<'a>(
-    resources: &'a Resources,
-    node: &str,
-    problems: &mut Vec<String>,
-) -> BTreeMap<EndpointKey, &'a WorkloadEndpoint> {
-    let mut local: BTreeMap<_, &WorkloadEndpoint> = BTreeMap::new();
-    for endpoint in resources.all::<WorkloadEndpoint>().filter(|endpoint| endpoint.spec.node == node) {
-        let key = endpoint_key(endpoint);
-        if let Some(first) = local.get(&key) {
-            problems.push(format!(
-                "{} and {} are the same endpoint of the same workload; only the first is used: delete one",
-                title(first),
-                title(endpoint)
-            ));
-        } else {
-            local.insert(key, endpoint);
+/// What is protected on one node.
+pub(super) struct Local<'a> {
+    /// Each id once.
+    pub workloads: BTreeMap<EndpointKey, &'a WorkloadEndpoint>,
+    /// By name.
+    pub hosts: BTreeMap<String, &'a HostEndpoint>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Workload(EndpointKey),
+    Host(String),
+}
+
+impl<'a> Local<'a> {
+    pub fn of(resources: &'a Resources, node: &str, problems: &mut Vec<String>) -> Self {
+        let mut workloads: BTreeMap<_, &WorkloadEndpoint> = BTreeMap::new();
+        for endpoint in resources.all::<WorkloadEndpoint>().filter(|endpoint| endpoint.spec.node == node) {
+            let key = endpoint_key(endpoint);
+            if let Some(first) = workloads.get(&key) {
+                problems.push(format!(
+                    "{} and {} are the same endpoint of the same workload; only the first is used: delete one",
+                    title(first),
+                    title(endpoint)
+                ));
+            } else {
+                workloads.insert(key, endpoint);
+            }
         }
+        let hosts = resources.all::<HostEndpoint>().filter(|endpoint| endpoint.spec.node == node);
+        let hosts = hosts.map(|endpoint| (endpoint.metadata.name.clone(), endpoint));
+        Self { workloads, hosts: hosts.collect() }
     }
-    local
+
+    /// The profiles that they name, with repetitions.
+    pub fn profiles(&self) -> impl Iterator<Item = &'a String> {
+        let workloads = self.workloads.values().flat_map(|endpoint| &endpoint.spec.profiles);
+        workloads.chain(self.hosts.values().flat_map(|endpoint| &endpoint.spec.profiles))
+    }
+
+    /// As the dataplane takes the workloads', bound to what decides for them.
+    pub fn workload_messages(&self, bound: &mut Bound) -> BTreeMap<EndpointKey, api::WorkloadEndpoint> {
+        let message = |(key, endpoint): (&EndpointKey, &&WorkloadEndpoint)| {
+            let tiers = bound.workloads.remove(key).unwrap_or_default();
+            (key.clone(), workload(key, endpoint, tiers))
+        };
+        self.workloads.iter().map(message).collect()
+    }
+
+    /// As the dataplane takes the host's own, bound to what decides for them.
+    pub fn host_messages(&self, bound: &mut Bound) -> BTreeMap<String, api::HostEndpoint> {
+        let message = |(name, endpoint): (&String, &&HostEndpoint)| {
+            let tiers = bound.hosts.remove(name).unwrap_or_default();
+            (name.clone(), host(endpoint, tiers))
+        };
+        self.hosts.iter().map(message).collect()
+    }
 }
 
 /// What the dataplane calls the endpoint.
@@ -43,8 +85,7 @@ pub fn workload_name(endpoint: &WorkloadEndpoint) -> String {
     format!("{}/{name}", endpoint.metadata.namespace)
 }
 
-/// The endpoint as the dataplane takes it, bound to the policies of `tiers`.
-pub(super) fn message(
+fn workload(
     key: &EndpointKey,
     endpoint: &WorkloadEndpoint,
     tiers: Vec<TierBinding>,
@@ -63,6 +104,22 @@ pub(super) fn message(
         nat: spec.ip_nats.iter().map(nat).collect(),
         qos: None,
         annotations: endpoint.metadata.annotations.clone().into_iter().collect(),
+        staged_tiers: Vec::new(),
+    }
+}
+
+fn host(endpoint: &HostEndpoint, tiers: HostTiers) -> api::HostEndpoint {
+    let spec = &endpoint.spec;
+    api::HostEndpoint {
+        id: endpoint.metadata.name.clone(),
+        interface_name: spec.interface_name.clone(),
+        expected_addresses: spec.expected_ips.iter().copied().map(octets).collect(),
+        tiers: tiers.normal,
+        untracked_tiers: tiers.untracked,
+        pre_dnat_tiers: tiers.pre_dnat,
+        forward_tiers: tiers.forward,
+        profile_ids: spec.profiles.clone(),
+        staged_tiers: Vec::new(),
     }
 }
 

@@ -1,19 +1,21 @@
 #![doc = include_str!("README.md")]
 
+mod bind;
 mod catalog;
 mod desired;
 mod endpoints;
 mod follow;
 mod ip_sets;
 mod policies;
+mod profiles;
 mod resources;
 mod routes;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 use margay_api::dataplane::v1::{Action, NodeConfig, node_config::Established};
-use std::collections::BTreeMap;
 
 pub use desired::{Desired, EndpointKey, PolicyKey};
 pub use endpoints::{endpoint_key, workload_name};
@@ -35,27 +37,21 @@ pub fn policy(resources: &Resources, node: &str) -> Desired {
     let mut problems = Vec::new();
     let catalog = catalog::Catalog::of_cluster(resources);
     let mut ip_sets = ip_sets::IpSets::new(&catalog);
-    let local = endpoints::local(resources, node, &mut problems);
-    let bound = policies::bind(resources, &local, &mut ip_sets, &mut problems);
-    let profiles = policies::profiles(resources, &local, &mut ip_sets, &mut problems);
-    let endpoints: BTreeMap<_, _> = local
-        .into_iter()
-        .map(|(key, endpoint)| {
-            let tiers = bound.tiers.get(&key).cloned().unwrap_or_default();
-            let message = endpoints::message(&key, endpoint, tiers);
-            (key, message)
-        })
-        .collect();
+    let local = endpoints::Local::of(resources, node, &mut problems);
+    let mut bound = bind::bind(resources, &local, &mut ip_sets, &mut problems);
+    let profiles = profiles::profiles(resources, &local, &mut ip_sets, &mut problems);
     Desired {
         config: NodeConfig {
             hostname: node.to_owned(),
             endpoint_to_host_action: Action::Deny.into(),
             established: Established::Keep.into(),
+            ..NodeConfig::default()
         },
         ip_sets: ip_sets.finish(),
+        endpoints: local.workload_messages(&mut bound),
+        host_endpoints: local.host_messages(&mut bound),
         policies: bound.policies,
         profiles,
-        endpoints,
         problems,
         ..Desired::default()
     }

@@ -29,7 +29,8 @@ pub(super) fn set(resource: &mut Resource) {
         | Resource::Profile(_)
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
-        | Resource::WorkloadEndpoint(_) => {}
+        | Resource::WorkloadEndpoint(_)
+        | Resource::HostEndpoint(_) => {}
     }
 }
 

@@ -19,6 +19,7 @@ pub enum Kind {
     GlobalNetworkPolicy,
     NetworkPolicy,
     WorkloadEndpoint,
+    HostEndpoint,
 }
 
 /// No kind has this name.
@@ -32,7 +33,7 @@ pub struct UnknownKind {
 
 impl Kind {
     /// Every kind, in the order of application.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tier,
         Self::Node,
         Self::IPPool,
@@ -42,6 +43,7 @@ impl Kind {
         Self::GlobalNetworkPolicy,
         Self::NetworkPolicy,
         Self::WorkloadEndpoint,
+        Self::HostEndpoint,
     ];
 
     /// As a manifest spells it: `NetworkPolicy`.
@@ -106,6 +108,7 @@ impl Kind {
                 ("NetworkPolicy", "networkpolicies", &["netpol", "np", "cnp", "policy", "policies"])
             }
             Self::WorkloadEndpoint => ("WorkloadEndpoint", "workloadendpoints", &["wep", "weps"]),
+            Self::HostEndpoint => ("HostEndpoint", "hostendpoints", &["hep", "heps"]),
         }
     }
 }

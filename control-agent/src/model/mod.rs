@@ -16,10 +16,11 @@ mod validate;
 
 pub use kind::{Key, Kind, UnknownKind};
 pub use kinds::{
-    AllowedUse, AssignmentMode, EncapMode, GlobalNetworkPolicy, GlobalNetworkPolicySpec, GlobalNetworkSet,
-    IpNat, IpPool, IpPoolSpec, NetworkPolicy, NetworkPolicySpec, NetworkSet, NetworkSetSpec, Node,
-    NodeAddress, NodeBgp, NodeInterface, NodeSpec, NodeStatus, NodeWireguard, OrchRef, Profile, ProfileSpec,
-    Tier, TierAction, TierSpec, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
+    AllowedUse, AssignmentMode, EncapMode, EndpointPort, GlobalNetworkPolicy, GlobalNetworkPolicySpec,
+    GlobalNetworkSet, HostEndpoint, HostEndpointSpec, IpNat, IpPool, IpPoolSpec, NetworkPolicy,
+    NetworkPolicySpec, NetworkSet, NetworkSetSpec, Node, NodeAddress, NodeBgp, NodeInterface, NodeSpec,
+    NodeStatus, NodeWireguard, OrchRef, Profile, ProfileSpec, Tier, TierAction, TierSpec, WorkloadEndpoint,
+    WorkloadEndpointPort, WorkloadEndpointSpec,
 };
 pub use load::{LoadError, MAX_INPUT, load, load_offline};
 pub use metadata::Metadata;

@@ -9,8 +9,8 @@ use super::load::{self, LoadError};
 use super::metadata::Metadata;
 use super::validate::FieldError;
 use super::{
-    GlobalNetworkPolicy, GlobalNetworkSet, IpPool, NetworkPolicy, NetworkSet, Node, Profile, Tier,
-    WorkloadEndpoint, defaults, supported, validate,
+    GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, NetworkPolicy, NetworkSet, Node, Profile,
+    Tier, WorkloadEndpoint, defaults, supported, validate,
 };
 
 /// The one version of the API.
@@ -111,6 +111,7 @@ resources! {
     GlobalNetworkPolicy(GlobalNetworkPolicy),
     NetworkPolicy(NetworkPolicy),
     WorkloadEndpoint(WorkloadEndpoint),
+    HostEndpoint(HostEndpoint),
 }
 
 impl Resource {

@@ -3,9 +3,7 @@
 //! Kept apart from [`super::validate`], which says what Calico accepts: a feature that arrives
 //! loses its line here and changes nothing there.
 
-use super::kinds::{
-    AllowedUse, EncapMode, GlobalNetworkPolicySpec, IpPoolSpec, NodeSpec, WorkloadEndpointSpec,
-};
+use super::kinds::{AllowedUse, EncapMode, IpPoolSpec, NodeSpec, WorkloadEndpointSpec};
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
 use super::resource::Resource;
@@ -18,12 +16,15 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
     refused.metadata(resource.metadata());
     match resource {
         Resource::NetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
-        Resource::GlobalNetworkPolicy(p) => refused.global_policy(&p.spec),
+        Resource::GlobalNetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::Profile(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::IPPool(p) => refused.pool(&p.spec),
         Resource::WorkloadEndpoint(w) => refused.workload(&w.spec),
         Resource::Node(n) => refused.node(&n.spec),
-        Resource::Tier(_) | Resource::NetworkSet(_) | Resource::GlobalNetworkSet(_) => {}
+        Resource::Tier(_)
+        | Resource::NetworkSet(_)
+        | Resource::GlobalNetworkSet(_)
+        | Resource::HostEndpoint(_) => {}
     }
     refused.0
 }
@@ -67,14 +68,6 @@ impl Refused {
                 self.if_used(named && rule.protocol.is_none(), format!("{at}.{side}.{list}"), remedy);
             }
         }
-    }
-
-    fn global_policy(&mut self, spec: &GlobalNetworkPolicySpec) {
-        let remedy = "it concerns host endpoints, which this release does not protect; remove it";
-        self.if_used(spec.do_not_track, "spec.doNotTrack", remedy);
-        self.if_used(spec.pre_dnat, "spec.preDNAT", remedy);
-        self.if_used(spec.apply_on_forward, "spec.applyOnForward", remedy);
-        self.rules(&spec.ingress, &spec.egress);
     }
 
     fn pool(&mut self, spec: &IpPoolSpec) {

@@ -29,9 +29,13 @@ pub(super) fn changes(old: &Desired, new: &Desired) -> Vec<Change> {
     upsert(&mut changes, &old.policies, &new.policies, Change::Policy);
     upsert(&mut changes, &old.profiles, &new.profiles, Change::Profile);
     upsert(&mut changes, &old.endpoints, &new.endpoints, Change::WorkloadEndpoint);
+    upsert(&mut changes, &old.host_endpoints, &new.host_endpoints, Change::HostEndpoint);
     upsert(&mut changes, &old.routes, &new.routes, Change::Route);
 
     remove(&mut changes, &old.routes, &new.routes, |cidr| Change::RouteRemove(packed(*cidr)));
+    remove(&mut changes, &old.host_endpoints, &new.host_endpoints, |name| {
+        Change::HostEndpointRemove(name.clone())
+    });
     remove(&mut changes, &old.endpoints, &new.endpoints, |key| Change::WorkloadEndpointRemove(key.into()));
     remove(&mut changes, &old.profiles, &new.profiles, |name| Change::ProfileRemove(name.clone()));
     remove(&mut changes, &old.policies, &new.policies, |key| Change::PolicyRemove(key.into()));

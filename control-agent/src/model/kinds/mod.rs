@@ -2,6 +2,7 @@
 
 mod global_network_policy;
 mod global_network_set;
+mod host_endpoint;
 mod ip_pool;
 mod network_policy;
 mod network_set;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use global_network_policy::{GlobalNetworkPolicy, GlobalNetworkPolicySpec};
 pub use global_network_set::GlobalNetworkSet;
+pub use host_endpoint::{EndpointPort, HostEndpoint, HostEndpointSpec};
 pub use ip_pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpPoolSpec};
 pub use network_policy::{NetworkPolicy, NetworkPolicySpec};
 pub use network_set::{NetworkSet, NetworkSetSpec};

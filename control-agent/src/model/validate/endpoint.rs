@@ -1,4 +1,4 @@
-//! Workload endpoints, nodes and network sets.
+//! Workload and host endpoints, nodes and network sets.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::Check;
 use crate::model::net::{is_port_name, parse_mac};
 use crate::model::{
-    LABEL_NAMESPACE, Metadata, Node, NodeBgp, SubnetAddr, WorkloadEndpointPort, WorkloadEndpointSpec,
+    EndpointPort, HostEndpointSpec, LABEL_NAMESPACE, Metadata, Node, NodeBgp, Protocol, SubnetAddr,
+    WorkloadEndpointPort, WorkloadEndpointSpec,
 };
 
 pub(super) fn network_set(check: &mut Check, metadata: &Metadata) {
@@ -48,26 +49,46 @@ pub(super) fn workload(check: &mut Check, spec: &WorkloadEndpointSpec) {
     }
     family(check, spec.ipv4_gateway, true, "spec.ipv4Gateway");
     family(check, spec.ipv6_gateway, false, "spec.ipv6Gateway");
-    for (i, profile) in spec.profiles.iter().enumerate() {
-        check.require(!profile.is_empty(), format_args!("spec.profiles[{i}]"), "empty; name a profile");
-        check.optional_name(profile, format_args!("spec.profiles[{i}]"));
-    }
-    let name = &spec.interface_name;
-    let message = "is not an interface's name; use 1 to 15 letters, digits and _ . -";
-    check.require(is_interface(name), "spec.interfaceName", format_args!("{name:?} {message}"));
+    profiles(check, &spec.profiles);
+    interface(check, &spec.interface_name);
     mac(check, &spec.mac, "spec.mac");
     for (i, port) in spec.ports.iter().enumerate() {
         self::port(check, port, &format!("spec.ports[{i}]"));
     }
 }
 
+pub(super) fn host(check: &mut Check, spec: &HostEndpointSpec) {
+    check.require(!spec.node.is_empty(), "spec.node", "missing; name the node that has the interface");
+    check.optional_name(&spec.node, "spec.node");
+    if spec.interface_name.is_empty() {
+        let message =
+            "missing, and so is expectedIPs; name an interface, or * for all, or give its addresses";
+        check.require(!spec.expected_ips.is_empty(), "spec.interfaceName", message);
+    } else {
+        interface(check, &spec.interface_name);
+    }
+    profiles(check, &spec.profiles);
+    for (i, EndpointPort { name, protocol, port }) in spec.ports.iter().enumerate() {
+        let at = format!("spec.ports[{i}]");
+        number(check, *protocol, *port, &at);
+        port_name(check, name, &at);
+    }
+}
+
+fn profiles(check: &mut Check, profiles: &[String]) {
+    for (i, profile) in profiles.iter().enumerate() {
+        check.require(!profile.is_empty(), format_args!("spec.profiles[{i}]"), "empty; name a profile");
+        check.optional_name(profile, format_args!("spec.profiles[{i}]"));
+    }
+}
+
+fn interface(check: &mut Check, name: &str) {
+    let message = "is not an interface's name; use 1 to 15 letters, digits and _ . -";
+    check.require(is_interface(name), "spec.interfaceName", format_args!("{name:?} {message}"));
+}
+
 fn port(check: &mut Check, port: &WorkloadEndpointPort, at: &str) {
-    check.require(
-        port.protocol.has_ports(),
-        format_args!("{at}.protocol"),
-        format_args!("{} has no ports; use TCP, UDP or SCTP", port.protocol),
-    );
-    check.require(port.port != 0, format_args!("{at}.port"), "0; a port is 1 to 65535");
+    number(check, port.protocol, port.port, at);
     if port.name.is_empty() {
         check.require(
             port.host_port != 0,
@@ -75,13 +96,22 @@ fn port(check: &mut Check, port: &WorkloadEndpointPort, at: &str) {
             "missing; a port without a hostPort needs a name",
         );
     } else {
-        let message = "is not a port's name; use up to 15 lower case letters, digits and single hyphens";
-        check.require(
-            is_port_name(&port.name),
-            format_args!("{at}.name"),
-            format_args!("{:?} {message}", port.name),
-        );
+        port_name(check, &port.name, at);
     }
+}
+
+fn number(check: &mut Check, protocol: Protocol, port: u16, at: &str) {
+    check.require(
+        protocol.has_ports(),
+        format_args!("{at}.protocol"),
+        format_args!("{protocol} has no ports; use TCP, UDP or SCTP"),
+    );
+    check.require(port != 0, format_args!("{at}.port"), "0; a port is 1 to 65535");
+}
+
+fn port_name(check: &mut Check, name: &str, at: &str) {
+    let message = "is not a port's name; use up to 15 lower case letters, digits and single hyphens";
+    check.require(is_port_name(name), format_args!("{at}.name"), format_args!("{name:?} {message}"));
 }
 
 pub(super) fn node(check: &mut Check, node: &Node) {

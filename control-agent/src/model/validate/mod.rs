@@ -44,6 +44,7 @@ pub(super) fn resource(resource: &Resource) -> Vec<FieldError> {
         Resource::NetworkSet(s) => endpoint::network_set(&mut check, &s.metadata),
         Resource::GlobalNetworkSet(s) => endpoint::network_set(&mut check, &s.metadata),
         Resource::WorkloadEndpoint(w) => endpoint::workload(&mut check, &w.spec),
+        Resource::HostEndpoint(h) => endpoint::host(&mut check, &h.spec),
         Resource::Node(n) => endpoint::node(&mut check, n),
         Resource::IPPool(p) => pool::pool(&mut check, &p.spec),
     }

@@ -84,7 +84,6 @@ fn selectors_of_namespaces_are_global_alone_or_not_at_all() {
 #[test]
 fn what_this_release_does_not_honour_is_refused_by_name() {
     for (kind, spec, field) in [
-        ("GlobalNetworkPolicy", "{applyOnForward: true}", "spec.applyOnForward"),
         ("NetworkPolicy", "{ingress: [{action: Allow, http: {methods: [GET]}}]}", "spec.ingress[0].http"),
         ("NetworkPolicy", "{egress: [{action: Allow, notICMP: {type: 8}}]}", "spec.egress[0].notICMP"),
         (
@@ -126,6 +125,13 @@ fn what_a_user_of_calico_writes_is_admitted() {
             "WorkloadEndpoint",
             "{node: n, interfaceName: cali1, ipNetworks: [10.0.0.1/32], mac: '02:00:00:00:00:01'}",
         ),
+        ("GlobalNetworkPolicy", "{doNotTrack: true, applyOnForward: true, egress: [{action: Allow}]}"),
+        ("GlobalNetworkPolicy", "{preDNAT: true, applyOnForward: true, ingress: [{action: Allow}]}"),
+        (
+            "HostEndpoint",
+            "{node: n, interfaceName: '*', ports: [{name: kubelet, protocol: TCP, port: 10250}]}",
+        ),
+        ("HostEndpoint", "{node: n, expectedIPs: [10.0.0.1, 'fd00::1'], profiles: [nodes]}"),
         (
             "NetworkPolicy",
             "{serviceAccountSelector: role == 'web', performanceHints: [AssumeNeededOnEveryNode], egress: [
@@ -138,6 +144,24 @@ fn what_a_user_of_calico_writes_is_admitted() {
             Ok(&admitted),
             "what was admitted once is admitted again"
         );
+    }
+}
+
+#[test]
+fn a_host_endpoint_is_an_interface_of_a_node() {
+    for (spec, field) in [
+        ("{interfaceName: eth0}", "spec.node"),
+        ("{node: n}", "spec.interfaceName"),
+        ("{node: n, interfaceName: 'eth 0'}", "spec.interfaceName"),
+        ("{node: n, interfaceName: eth0, profiles: ['']}", "spec.profiles[0]"),
+        (
+            "{node: n, interfaceName: eth0, ports: [{name: a, protocol: ICMP, port: 1}]}",
+            "spec.ports[0].protocol",
+        ),
+        ("{node: n, interfaceName: eth0, ports: [{name: a, protocol: TCP, port: 0}]}", "spec.ports[0].port"),
+        ("{node: n, interfaceName: eth0, ports: [{name: A-, protocol: TCP, port: 1}]}", "spec.ports[0].name"),
+    ] {
+        assert_eq!(fields("HostEndpoint", spec), [field], "{spec}");
     }
 }
 

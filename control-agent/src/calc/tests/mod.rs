@@ -1,5 +1,7 @@
 //! Literal manifests in, checked messages out.
 
+mod hosts;
+
 use super::*;
 use crate::model::{Cidr, Resource, load};
 use margay_api::dataplane::v1::{IpSet, Policy, Rule, TierBinding, ip_set::Type, route::Target};

@@ -1,0 +1,165 @@
+//! Host endpoints.
+
+use super::*;
+use margay_api::dataplane::v1::HostEndpoint;
+
+/// Node a's uplink, and another interface of node b.
+const HOSTS: &str = r#"
+apiVersion: projectcalico.org/v3
+kind: Profile
+metadata: {name: nodes}
+spec:
+  ingress: [{action: Allow}]
+  labelsToApply: {kind: machine, role: from-profile}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: a-uplink, labels: {role: node, projectcalico.org/namespace: shop}}
+spec:
+  node: a
+  interfaceName: eth0
+  expectedIPs: [192.168.0.1, "fd00::1"]
+  profiles: [nodes]
+  ports: [{name: kubelet, protocol: TCP, port: 10250}]
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: b-all, labels: {role: node}}
+spec: {node: b, interfaceName: "*", expectedIPs: [192.168.0.2]}
+"#;
+
+fn host<'a>(desired: &'a Desired, name: &str) -> &'a HostEndpoint {
+    &desired.host_endpoints[name]
+}
+
+/// "tier: in a,b; out c" of each.
+fn bindings(tiers: &[TierBinding]) -> Vec<String> {
+    let names = |ids: &[margay_api::dataplane::v1::PolicyId]| {
+        ids.iter().map(|id| id.name.as_str()).collect::<Vec<_>>().join(",")
+    };
+    let text = |tier: &TierBinding| {
+        format!("{}: in {}; out {}", tier.name, names(&tier.ingress_policies), names(&tier.egress_policies))
+    };
+    tiers.iter().map(text).collect()
+}
+
+fn global(name: &str, spec: &str) -> String {
+    policy("GlobalNetworkPolicy", name, &format!("{spec}, ingress: [{{action: Deny}}]"))
+}
+
+#[test]
+fn a_host_endpoint_is_sent_to_its_node_alone() {
+    let a = on("a", &[HOSTS]);
+    assert_eq!(a.host_endpoints.keys().collect::<Vec<_>>(), ["a-uplink"]);
+    let uplink = host(&a, "a-uplink");
+    assert_eq!((uplink.id.as_str(), uplink.interface_name.as_str()), ("a-uplink", "eth0"));
+    assert_eq!(uplink.expected_addresses.iter().map(Vec::len).collect::<Vec<_>>(), [4, 16]);
+    assert_eq!(uplink.profile_ids, ["nodes"]);
+    assert_eq!(a.profiles["nodes"].inbound_rules.len(), 1);
+    assert!(uplink.tiers.is_empty() && uplink.forward_tiers.is_empty());
+    let b = on("b", &[HOSTS]);
+    assert_eq!(host(&b, "b-all").interface_name, "*");
+    assert!(!b.profiles.contains_key("nodes"), "nobody there names it");
+}
+
+#[test]
+fn policies_are_split_by_where_they_judge() {
+    let both = "egress: [{action: Deny}]";
+    let desired = on(
+        "a",
+        &[
+            HOSTS,
+            &global("plain", "selector: role == 'node', order: 2"),
+            &global("forward", &format!("selector: role == 'node', order: 1, applyOnForward: true, {both}")),
+            &global(
+                "raw",
+                &format!("selector: role == 'node', doNotTrack: true, applyOnForward: true, {both}"),
+            ),
+            &global("early", "selector: role == 'node', preDNAT: true, applyOnForward: true"),
+        ],
+    );
+    let uplink = host(&desired, "a-uplink");
+    assert_eq!(bindings(&uplink.tiers), ["default: in forward,plain; out forward"]);
+    assert_eq!(bindings(&uplink.forward_tiers), ["default: in forward; out forward"]);
+    assert_eq!(bindings(&uplink.untracked_tiers), ["default: in raw; out raw"]);
+    assert_eq!(bindings(&uplink.pre_dnat_tiers), ["default: in early; out "]);
+    let ends = [&uplink.tiers, &uplink.forward_tiers, &uplink.untracked_tiers, &uplink.pre_dnat_tiers];
+    assert_eq!(
+        ends.map(|tiers| tiers[0].default_action()),
+        [Action::Deny, Action::Deny, Action::Pass, Action::Pass]
+    );
+    let flags = |name| (named(&desired, name).untracked, named(&desired, name).pre_dnat);
+    assert_eq!(
+        ["plain", "forward", "raw", "early"].map(flags),
+        [(false, false), (false, false), (true, false), (false, true)]
+    );
+}
+
+#[test]
+fn what_judges_before_tracking_or_translation_is_nothing_to_workloads() {
+    let desired = on(
+        "a",
+        &[
+            &global("raw", "selector: app == 'web', doNotTrack: true, applyOnForward: true"),
+            &global("early", "selector: app == 'web', preDNAT: true, applyOnForward: true"),
+            &global("forward", "selector: app == 'web', applyOnForward: true"),
+        ],
+    );
+    assert_eq!(tiers(&desired, "shop/web"), [("default".into(), vec!["forward".into()], vec![])]);
+    assert_eq!(desired.policies.len(), 1, "the others decide nothing here");
+}
+
+#[test]
+fn a_pre_dnat_policy_without_ingress_decides_nothing() {
+    let spec = "selector: role == 'node', preDNAT: true, applyOnForward: true, types: []";
+    let mut policies = resources(&[&global("early", spec)]);
+    let Resource::GlobalNetworkPolicy(early) = &mut policies[0] else { panic!("another kind") };
+    // Refused when it is applied: only a program could have stored it.
+    early.spec.types = vec![crate::model::PolicyType::Egress];
+    policies.extend(resources(&[CLUSTER, HOSTS]));
+    let desired = desired(&policies.into_iter().collect(), "a");
+    assert!(desired.policies.is_empty() && host(&desired, "a-uplink").pre_dnat_tiers.is_empty());
+}
+
+#[test]
+fn only_global_policy_without_namespace_or_account_selects_hosts() {
+    let desired = on(
+        "a",
+        &[
+            HOSTS,
+            &global("inherits", "selector: kind == 'machine' && role == 'node'"),
+            &global("namespaces", "namespaceSelector: '!has(nothing)'"),
+            &global("accounts", "serviceAccountSelector: '!has(nothing)'"),
+            &global("absence", "selector: projectcalico.org/namespace != 'shop' && has(role)"),
+            &policy("NetworkPolicy", "namespaced", "selector: has(role), ingress: [{action: Deny}]"),
+        ],
+    );
+    let found = bindings(&host(&desired, "a-uplink").tiers);
+    assert_eq!(found, ["default: in absence,inherits; out "], "a label does not make it a workload");
+}
+
+#[test]
+fn expected_addresses_are_what_selectors_mean() {
+    let members_of = |entity: &str| {
+        let rule = format!("selector: app == 'web', ingress: [{{action: Allow, source: {{{entity}}}}}]");
+        let desired = on("a", &[HOSTS, &policy("GlobalNetworkPolicy", "g", &rule)]);
+        members(&desired.ip_sets[&only_inbound(&desired, "g").src_ip_set_ids[0]])
+    };
+    assert_eq!(members_of("selector: role == 'node'"), ["192.168.0.1/32", "192.168.0.2/32", "fd00::1/128"]);
+    assert_eq!(
+        members_of("namespaceSelector: global()"),
+        ["192.168.0.1/32", "192.168.0.2/32", "198.51.100.0/24", "fd00::1/128"]
+    );
+    assert!(
+        members_of("namespaceSelector: all(), selector: has(role)").iter().all(|net| !net.starts_with("192"))
+    );
+}
+
+#[test]
+fn named_ports_of_hosts_are_found() {
+    let rule =
+        "selector: app == 'web', egress: [{action: Allow, protocol: TCP, destination: {ports: [kubelet]}}]";
+    let desired = on("a", &[HOSTS, &policy("GlobalNetworkPolicy", "g", rule)]);
+    let id = &named(&desired, "g").outbound_rules[0].dst_named_port_ip_set_ids[0];
+    assert_eq!(members(&desired.ip_sets[id]), ["192.168.0.1:6:10250", "fd00::1:6:10250"]);
+}
