@@ -6,7 +6,7 @@ use crate::{Common, traffic};
 use anyhow::{Result, ensure};
 use clap::Args;
 use margay_dataplane::conntrack::{Admit, FlowHasher, NewSession, Segment, Settings, Table};
-use margay_dataplane::net::{FlowKey, Nanos};
+use margay_dataplane::net::{FlowKey, Generation, Nanos};
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::rc::Rc;
@@ -68,7 +68,10 @@ fn begin(table: &mut Table<u64>, key: &FlowKey) -> Result<()> {
     let reply_key = key.reversed();
     let (hash, reply_hash) = (table.hash(key), table.hash(&reply_key));
     let bindings = [1, 2];
-    table.insert(NewSession { key: *key, hash, reply_key, reply_hash, state, bindings }, NOW)?;
+    table.insert(
+        NewSession { key: *key, hash, reply_key, reply_hash, state, judged: Generation(1), bindings },
+        NOW,
+    )?;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub use state::{Admit, Observed, Segment, State, Step, Timeouts};
 pub use tcp::{TcpFlags, TcpState};
 pub use udp::Exchange;
 
-use crate::net::{Addr, FlowKey, Nanos, Proto};
+use crate::net::{Addr, FlowKey, Generation, Nanos, Proto};
 use crate::packet::prefetch;
 use index::Index;
 use wheel::Wheel;
@@ -71,6 +71,8 @@ pub struct NewSession<V> {
     pub reply_hash: u64,
     /// As [`Table::admit`] said.
     pub state: State,
+    /// Of the snapshot whose policy allowed it; 0: no policy was asked.
+    pub judged: Generation,
     /// What the caller wants to know of each direction: original, reply.
     pub bindings: [V; 2],
 }
@@ -101,6 +103,8 @@ pub struct Entry<'a, V> {
     pub idle: Nanos,
     /// Until it is gone, if no packet comes.
     pub remaining: Nanos,
+    /// Of the snapshot whose policy allowed it last.
+    pub judged: Generation,
     /// Original, reply.
     pub bindings: &'a [V; 2],
 }
@@ -222,7 +226,7 @@ impl<V: Copy + Default> Table<V> {
     /// Makes a session. In a full table another may be given up for it; closed sessions with
     /// one of its keys are.
     pub fn insert(&mut self, new: NewSession<V>, now: Nanos) -> Result<FlowRef, InsertError> {
-        let NewSession { key, hash, reply_key, reply_hash, state, bindings } = new;
+        let NewSession { key, hash, reply_key, reply_hash, .. } = new;
         debug_assert!(hash == self.hash(&key) && reply_hash == self.hash(&reply_key));
         let holders = [self.find(&reply_key, reply_hash), self.find(&key, hash)];
         for holder in holders.into_iter().flatten() {
@@ -249,8 +253,8 @@ impl<V: Copy + Default> Table<V> {
             self.counters.refused += 1;
             return Err(InsertError::Full);
         }
-        self.sessions[session as usize] = Session::new(&key, &reply_key, state, bindings, now);
-        self.wheel.arm(session, now.plus(self.timeouts.of(state)));
+        self.sessions[session as usize] = Session::new(&new, now);
+        self.wheel.arm(session, now.plus(self.timeouts.of(new.state)));
         self.live += 1;
         // Sessions often begin in bursts.
         if let Some(soon) = self.wheel.spare_soon() {
@@ -299,6 +303,17 @@ impl<V: Copy + Default> Table<V> {
     #[inline]
     pub fn binding_mut(&mut self, flow: FlowRef) -> &mut V {
         &mut self.sessions[flow.session() as usize].bindings[flow.direction() as usize]
+    }
+
+    /// The generation of the snapshot whose policy allowed the session last.
+    pub fn judged(&self, flow: FlowRef) -> Generation {
+        self.sessions[flow.session() as usize].judged
+    }
+
+    /// Policy was asked again, and allowed it.
+    #[inline]
+    pub fn set_judged(&mut self, flow: FlowRef, by: Generation) {
+        self.sessions[flow.session() as usize].judged = by;
     }
 
     /// The key of a live flow.
@@ -437,6 +452,7 @@ impl<V: Copy + Default> Table<V> {
             state,
             idle: now.since(session.used),
             remaining,
+            judged: session.judged,
             bindings: &session.bindings,
         })
     }
@@ -451,20 +467,25 @@ struct Session<V> {
     used: Nanos,
     ports: [[u16; 2]; 2],
     bindings: [V; 2],
+    judged: Generation,
     proto: Proto,
     /// `None`: the place is spare.
     state: Option<State>,
 }
 
-impl<V> Session<V> {
-    fn new(key: &FlowKey, reply_key: &FlowKey, state: State, bindings: [V; 2], now: Nanos) -> Self {
+const _: () = assert!(size_of::<Session<[u32; 2]>>() == 104);
+
+impl<V: Copy> Session<V> {
+    fn new(new: &NewSession<V>, now: Nanos) -> Self {
+        let NewSession { key, reply_key, .. } = new;
         Self {
             addrs: [[key.src, key.dst], [reply_key.src, reply_key.dst]],
             used: now,
             ports: [[key.sport, key.dport], [reply_key.sport, reply_key.dport]],
-            bindings,
+            bindings: new.bindings,
+            judged: new.judged,
             proto: key.proto,
-            state: Some(state),
+            state: Some(new.state),
         }
     }
 

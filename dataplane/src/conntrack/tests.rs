@@ -2,7 +2,7 @@
 
 use super::reference::{Reference, Twin, Verdict};
 use super::*;
-use crate::net::Icmp;
+use crate::net::{Generation, Icmp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::HashSet;
@@ -43,7 +43,10 @@ fn open_as(
     now: Nanos,
 ) -> Result<FlowRef, InsertError> {
     let (hash, reply_hash) = (t.hash(&key), t.hash(&reply_key));
-    t.insert(NewSession { key, hash, reply_key, reply_hash, state, bindings: [10, 20] }, now)
+    t.insert(
+        NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), bindings: [10, 20] },
+        now,
+    )
 }
 
 fn open(t: &mut Table<u64>, key: FlowKey, segment: Segment, now: Nanos) -> Result<FlowRef, InsertError> {
@@ -421,7 +424,7 @@ impl Pair {
         self.made += 1;
         let bindings = [self.made << 1, self.made << 1 | 1];
         let (hash, reply_hash) = (self.table.hash(&key), self.table.hash(&reply_key));
-        let new = NewSession { key, hash, reply_key, reply_hash, state, bindings };
+        let new = NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), bindings };
         let (evicted, len) = (self.table.counters().evicted, self.table.len());
         let got = match self.table.insert(new, self.twin.now) {
             Ok(_) => Verdict::Made,

@@ -5,6 +5,7 @@ use super::{Binding, World};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, InsertError, NewSession};
 use crate::graph::Node;
+use crate::net::Generation;
 use crate::packet::{DropReason, Packet, PacketFlags};
 
 arcs! {
@@ -36,7 +37,7 @@ impl Node<World> for Commit {
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> CommitNext {
         let here = Binding { generation: world.snapshot.generation, adjacency: packet.meta.adjacency };
         if packet.meta.flags.has(PacketFlags::HIT) {
-            *world.flows.binding_mut(FlowRef(packet.meta.flow)) = here;
+            bind(world, FlowRef(packet.meta.flow), here, packet.meta.judged);
             return CommitNext::Rewrite;
         }
         let Admit::New(state) = world.flows.admit(packet.meta.proto, segment(packet.meta)) else {
@@ -51,6 +52,7 @@ impl Node<World> for Commit {
             reply_key,
             reply_hash: packet.meta.reply_hash,
             state,
+            judged: packet.meta.judged,
             // The reply's way is found when there is a reply.
             bindings: [here, Binding::default()],
         };
@@ -58,7 +60,7 @@ impl Node<World> for Commit {
             Ok(_) => CommitNext::Rewrite,
             // An earlier packet of this vector began the flow.
             Err(InsertError::Taken(flow)) => {
-                *world.flows.binding_mut(flow) = here;
+                bind(world, flow, here, packet.meta.judged);
                 CommitNext::Rewrite
             }
             Err(InsertError::Full) => {
@@ -66,5 +68,15 @@ impl Node<World> for Commit {
                 CommitNext::Drop
             }
         }
+    }
+}
+
+/// Gives a live flow its way. A packet that policy was not asked about leaves the verdict's
+/// generation as it is: that is still whose verdict it lives by.
+#[inline]
+fn bind(world: &mut World, flow: FlowRef, way: Binding, judged: Generation) {
+    *world.flows.binding_mut(flow) = way;
+    if judged == way.generation {
+        world.flows.set_judged(flow, judged);
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn account(world: &mut World, packet: Packet<'_>) {
         return;
     }
     let deciding = (reason == DropReason::PolicyDenied).then(|| Deciding {
-        generation: world.snapshot.generation,
+        generation: packet.meta.judged,
         endpoint: packet.meta.endpoint,
         ingress: packet.meta.flags.has(PacketFlags::INGRESS),
         slot: packet.meta.slot,

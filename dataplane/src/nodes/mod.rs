@@ -34,7 +34,7 @@ pub use punt::Punt;
 pub use rewrite::{Rewrite, RewriteNext};
 pub use route::{Route, RouteNext};
 pub use tx::Tx;
-pub use world::{Binding, Limits, World};
+pub use world::{Binding, Credit, Limits, World};
 
 /// `Meta::adjacency` of a packet whose next hop is not resolved.
 pub(crate) const UNRESOLVED: u32 = u32::MAX;

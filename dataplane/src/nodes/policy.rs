@@ -36,6 +36,7 @@ impl Node<World> for Policy {
             query.icmp = request_of(query.key.proto, query.icmp);
             (source, destination) = (destination, source);
         }
+        packet.meta.judged = world.snapshot.generation;
         let denied = judge(world, source, Direction::Egress, &query)
             .or_else(|| judge(world, destination, Direction::Ingress, &query));
         let Some(deciding) = denied else { return PolicyNext::Commit };

@@ -142,6 +142,11 @@ impl Credit {
         Self { interval, burst, empty_at: Nanos(0) }
     }
 
+    /// There always is one.
+    pub const fn unlimited() -> Self {
+        Self::new(Nanos(0), 1)
+    }
+
     /// Takes one, if there is one.
     #[inline]
     pub fn take(&mut self, now: Nanos) -> bool {
@@ -175,5 +180,7 @@ mod tests {
         let taken = (0..1000u64).filter(|us| credit.take(start.plus(Nanos(us * 10_000)))).count();
         assert!((9..=10).contains(&taken), "{taken}");
         assert_eq!((0..100).filter(|_| credit.take(start.plus(Nanos::from_secs(60)))).count(), 10);
+        let mut unlimited = Credit::unlimited();
+        assert!((0..100).all(|_| unlimited.take(start)));
     }
 }

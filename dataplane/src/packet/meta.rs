@@ -1,7 +1,7 @@
 //! What is known of a packet: one cache line beside its frame.
 
 use super::DropReason;
-use crate::net::{Icmp, IfId, Proto};
+use crate::net::{Generation, Icmp, IfId, Proto};
 
 /// Facts about one packet. Exactly one cache line; offsets count from the frame's first byte.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,8 @@ pub struct Meta {
     pub endpoint: u32,
     /// Conntrack's `FlowRef`, meaningful with [`PacketFlags::HIT`]. `conntrack`.
     pub flow: u32,
+    /// Of the snapshot whose policy judged it last; 0: none did. `policy`.
+    pub judged: Generation,
     /// What decided, an index into the policy's counters. `policy`.
     pub slot: u32,
     /// Keyed hash of the flow key. `conntrack`'s prepare.

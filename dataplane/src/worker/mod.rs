@@ -10,7 +10,7 @@ pub use thread::{Idle, Parts, Thread, Wake, ticks};
 
 use crate::graph::Graph;
 use crate::net::{IfId, Nanos, Prefix};
-use crate::nodes::World;
+use crate::nodes::{Credit, World};
 use crate::packet::{DropReason, PacketFlags, Pool, VECTOR, Vector};
 use crate::snapshot::Reader;
 
@@ -93,6 +93,12 @@ impl Worker {
     /// The world, for tests and the control side before the worker starts.
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// Shows every dropped packet to the control thread, not one now and then, as long as its ring
+    /// has room: for tests that look at each verdict.
+    pub fn show_every_drop(&mut self) {
+        self.world.samples = Credit::unlimited();
     }
 
     /// The graph.
