@@ -13,6 +13,7 @@ mod random;
 mod record;
 mod rig;
 mod rules;
+mod swaps;
 mod traffic;
 mod wire;
 
@@ -36,6 +37,8 @@ enum What {
     Conntrack(conntrack::Options),
     /// Longest-prefix match alone
     Lpm(lpm::Options),
+    /// Verdicts while contradictory rule sets are swapped: a check, not a measurement
+    Swaps(swaps::Options),
 }
 
 /// How long to measure, and what becomes of the figures.
@@ -47,6 +50,13 @@ struct Common {
     /// Time to measure each case, over all rounds
     #[arg(long, default_value_t = 1.0, value_name = "S", value_parser = seconds)]
     seconds: f64,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What becomes of the figures.
+#[derive(Args, Clone, Debug)]
+struct Output {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -68,5 +78,6 @@ fn main() -> anyhow::Result<()> {
         What::Policy(options) => policy::run(&options),
         What::Conntrack(options) => conntrack::run(&options),
         What::Lpm(options) => lpm::run(&options),
+        What::Swaps(options) => swaps::run(&options),
     }
 }

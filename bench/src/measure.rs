@@ -102,11 +102,11 @@ pub fn alternate(common: &Common, mut cases: Vec<(String, Work<'_>)>) -> Result<
 
 /// Prints figures, unless JSON is wanted, and records them.
 pub fn report(common: &Common, figures: &[Figures]) -> Result<()> {
-    if !common.json {
+    if !common.output.json {
         let row = |f: &Figures| vec![f.case.clone(), f.nanos.text(), format!("{:.1}", f.cycles.median)];
         table(&["case", "ns (min to max)", "cycles"], &figures.iter().map(row).collect::<Vec<_>>());
     }
-    record::finish(common, figures)
+    record::finish(&common.output, figures)
 }
 
 /// A figure over all rounds.

@@ -105,10 +105,10 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     let figures: Vec<Figures> = cases.iter().map(|case| case.figures(options)).collect();
-    if !options.common.json {
+    if !options.common.output.json {
         print(&figures);
     }
-    record::finish(&options.common, &figures)
+    record::finish(&options.common.output, &figures)
 }
 
 /// A rig with its traffic, and what was measured of it.

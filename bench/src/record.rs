@@ -28,16 +28,16 @@ struct Machine {
 }
 
 /// Prints the figures as JSON where asked to, and writes them to a new file where asked to.
-pub fn finish<R: Serialize>(common: &crate::Common, results: &[R]) -> Result<()> {
-    if !common.json && !common.record {
+pub fn finish<R: Serialize>(output: &crate::Output, results: &[R]) -> Result<()> {
+    if !output.json && !output.record {
         return Ok(());
     }
     let record = Record { date: date()?, command: command(), commit: commit(), machine: machine()?, results };
     let text = serde_json::to_string_pretty(&record)?;
-    if common.json {
+    if output.json {
         println!("{text}");
     }
-    if common.record {
+    if output.record {
         let name: String = record.date.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
         let what = std::env::args().nth(1).unwrap_or_default();
         let path = Path::new(RESULTS).join(format!("{name}-{what}.json"));

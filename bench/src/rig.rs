@@ -9,6 +9,7 @@ use margay_api::dataplane::v1::{self as pb, change::Change};
 use margay_dataplane::conntrack::{FlowHasher, Settings};
 use margay_dataplane::control::{Facts, Purpose, State};
 use margay_dataplane::graph::NodeCount;
+use margay_dataplane::io::Device;
 use margay_dataplane::net::{Addr, IfId, Mac, Nanos, Prefix, WorkerId};
 use margay_dataplane::nodes::{Inbox, Limits, WorkerCounters, World};
 use margay_dataplane::packet::{DropReason, Frames, Pool, VECTOR, Vector};
@@ -91,21 +92,31 @@ impl Rig {
 
     /// Attaches both wires, in place of those that are there.
     pub fn feed(&mut self, stream: Stream) {
+        let from = Wire::new(Some(stream), self.batch, self.valve.clone());
+        let to = Wire::new(None, self.batch, self.valve.clone());
+        self.attach(Box::new(from), Box::new(to));
+    }
+
+    /// Attaches the uplink's device and the workload's, in place of those that are there.
+    pub fn attach(&mut self, from: Box<dyn Device>, to: Box<dyn Device>) {
         for interface in [self.uplink, self.workload] {
             assert!(
                 self.rings.commands.push(Command::Detach(interface)).is_ok(),
                 "the command ring has room"
             );
         }
-        let from = Wire::new(Some(stream), self.batch, self.valve.clone());
-        let to = Wire::new(None, self.batch, self.valve.clone());
-        for (interface, wire) in [(self.uplink, from), (self.workload, to)] {
-            let port = Port { interface, queue: 0, device: Box::new(wire), counters: Arc::default() };
+        for (interface, device) in [(self.uplink, from), (self.workload, to)] {
+            let port = Port { interface, queue: 0, device, counters: Arc::default() };
             let attach = Command::Attach { port, outbox: Box::default() };
             assert!(self.rings.commands.push(attach).is_ok(), "the command ring has room");
         }
         self.worker.poll(self.now);
         while self.rings.returned.pop().is_some() {}
+    }
+
+    /// The worker and the control side, for who drives each in a thread of its own.
+    pub fn ends(&mut self) -> (&mut Worker, &mut State) {
+        (&mut self.worker, &mut self.state)
     }
 
     /// What policy says of packets to the workload.
@@ -198,7 +209,6 @@ impl Bare {
 
     /// Lets at least `packets` through; returns how many it were.
     pub fn run(&mut self, packets: u64) -> u64 {
-        use margay_dataplane::io::Device;
         // As the worker sees it: a call that cannot be inlined.
         let device: &mut dyn Device = std::hint::black_box(&mut self.wire);
         let mut done = 0;
