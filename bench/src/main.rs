@@ -4,6 +4,7 @@
 //! only such ratios mean much. Every figure is a median with its lowest and highest round.
 //! Before anything is timed, its answers are compared with the slow twin's, or its packets counted.
 
+mod classbench;
 mod conntrack;
 mod lpm;
 mod measure;
@@ -33,6 +34,8 @@ enum What {
     Pipeline(pipeline::Options),
     /// Policy alone: time to judge a packet, time to compile
     Policy(policy::Options),
+    /// Classification of ClassBench traces, in turns with a peer
+    Classbench(classbench::Options),
     /// The flow table alone
     Conntrack(conntrack::Options),
     /// Longest-prefix match alone
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Pipeline(options) => pipeline::run(&options),
         What::Policy(options) => policy::run(&options),
+        What::Classbench(options) => classbench::run(&options),
         What::Conntrack(options) => conntrack::run(&options),
         What::Lpm(options) => lpm::run(&options),
         What::Swaps(options) => swaps::run(&options),

@@ -123,8 +123,11 @@ pub struct Spread {
 impl Spread {
     /// Of at least one round.
     pub fn of(rounds: impl IntoIterator<Item = f64>) -> Self {
-        let mut rounds: Vec<f64> =
-            rounds.into_iter().map(|figure| (figure * 100.0).round() / 100.0).collect();
+        Self::exact(rounds.into_iter().map(|figure| (figure * 100.0).round() / 100.0).collect())
+    }
+
+    /// The same, not rounded to hundredths.
+    pub fn exact(mut rounds: Vec<f64>) -> Self {
         rounds.sort_by(f64::total_cmp);
         let (min, max) = (rounds[0], rounds[rounds.len() - 1]);
         let half = rounds.len() / 2;

@@ -22,6 +22,7 @@ mod simd;
 mod table;
 mod tree;
 mod verdict;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -34,3 +35,4 @@ pub use rule::{Action, IcmpMatch, IpVersion, PolicyId, Rule, SetId};
 pub use sets::{IpSet, PortMember, SetError, SetKind, SetMembers, SetTable};
 pub use table::{Direction, EndpointIdx, PolicyTable, PolicyTableBuilder, PolicyTree, TableError};
 pub use verdict::{Decider, Explanation, Place, Query, Verdict};
+pub use work::Work;

@@ -115,6 +115,12 @@ pub(super) trait Watch {
     fn narrowed(&mut self, dim: Dim, to: Interval);
     /// The walk depended on this literal being true.
     fn asked(&mut self, truth: Literal);
+    /// The walk is at a node.
+    #[inline(always)]
+    fn at_node(&mut self) {}
+    /// The walk tries a block of a leaf.
+    #[inline(always)]
+    fn at_block(&mut self) {}
     /// The rule with this rank, which matched, is to be passed over.
     #[inline(always)]
     fn skips(&self, _rank: u32) -> bool {
@@ -184,6 +190,7 @@ impl Tree {
                 Err(block) => return self.scan(block, best, point, watch),
                 Ok(node) => node,
             };
+            watch.at_node();
             let next = match &self.nodes[node] {
                 Node::Bits { words, masks, first } => {
                     if W::ACTIVE {
@@ -277,6 +284,7 @@ impl Tree {
     /// As [`Tree::scan`], with every comparison told.
     fn scan_watched<W: Watch>(&self, mut block: usize, best: u32, point: &Point<'_>, watch: &mut W) -> u32 {
         loop {
+            watch.at_block();
             let four = Block::at(&self.lines, self.layout.address_words(), block);
             for lane in (0..super::leaf::LANES as u32).filter_map(|lane| four.lane(self.layout, lane)) {
                 if lane.piece >= best {
