@@ -149,6 +149,7 @@ fn columns(kind: Kind) -> &'static [Column] {
     ];
     const NETS: [Column; 1] = [narrow("NETS", "/spec/nets")];
     match kind {
+        Kind::FelixConfiguration => &const { [narrow("BPF", "/spec/bpfEnabled")] },
         Kind::Tier => {
             &const { [narrow(">ORDER", "/spec/order"), narrow("DEFAULT-ACTION", "/spec/defaultAction")] }
         }

@@ -25,7 +25,8 @@ pub(super) fn set(resource: &mut Resource) {
         }
         Resource::Tier(tier) => default_tier(tier),
         Resource::IPPool(pool) => default_pool(&mut pool.spec),
-        Resource::Node(_)
+        Resource::FelixConfiguration(_)
+        | Resource::Node(_)
         | Resource::Profile(_)
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each is the kind of its name")]
 pub enum Kind {
+    FelixConfiguration,
     Tier,
     Node,
     IPPool,
@@ -33,7 +34,8 @@ pub struct UnknownKind {
 
 impl Kind {
     /// Every kind, in the order of application.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
+        Self::FelixConfiguration,
         Self::Tier,
         Self::Node,
         Self::IPPool,
@@ -95,6 +97,9 @@ impl Kind {
 
     const fn row(self) -> (&'static str, &'static str, &'static [&'static str]) {
         match self {
+            Self::FelixConfiguration => {
+                ("FelixConfiguration", "felixconfigurations", &["felixconfig", "felixconfigs"])
+            }
             Self::Tier => ("Tier", "tiers", &[]),
             Self::Node => ("Node", "nodes", &["no"]),
             Self::IPPool => ("IPPool", "ippools", &["pool", "pools"]),
@@ -193,7 +198,7 @@ mod tests {
         let e = Kind::parse("NetworkPolcy").unwrap_err().to_string();
         assert!(e.contains("did you mean NetworkPolicy?"), "{e}");
         let e = Kind::parse("Deployment").unwrap_err().to_string();
-        assert!(e.contains("the kinds are Tier, Node"), "{e}");
+        assert!(e.contains("the kinds are FelixConfiguration, Tier"), "{e}");
         assert!(Kind::parse("").is_err());
         assert!(Kind::parse(&"x".repeat(10_000)).unwrap_err().to_string().len() < 300);
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 /// The object's identity, its labels, and what the store wrote.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Metadata {
     /// Lower case letters, digits, `-` and `.`; at most 253 bytes (RFC 1123).

@@ -9,19 +9,14 @@ mod metadata;
 mod net;
 mod resource;
 mod rule;
+pub mod scalar;
 mod scope;
 pub mod selector;
 mod supported;
 mod validate;
 
 pub use kind::{Key, Kind, UnknownKind};
-pub use kinds::{
-    AllowedUse, AssignmentMode, EncapMode, EndpointPort, GlobalNetworkPolicy, GlobalNetworkPolicySpec,
-    GlobalNetworkSet, HostEndpoint, HostEndpointSpec, IpNat, IpPool, IpPoolSpec, NetworkPolicy,
-    NetworkPolicySpec, NetworkSet, NetworkSetSpec, Node, NodeAddress, NodeBgp, NodeInterface, NodeSpec,
-    NodeStatus, NodeWireguard, OrchRef, Profile, ProfileSpec, Tier, TierAction, TierSpec, WorkloadEndpoint,
-    WorkloadEndpointPort, WorkloadEndpointSpec,
-};
+pub use kinds::*;
 pub use load::{LoadError, MAX_INPUT, load, load_offline};
 pub use metadata::Metadata;
 pub use net::{Cidr, CidrError, IpVersion, Port, Protocol, SubnetAddr};

@@ -9,8 +9,8 @@ use super::load::{self, LoadError};
 use super::metadata::Metadata;
 use super::validate::FieldError;
 use super::{
-    GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, NetworkPolicy, NetworkSet, Node, Profile,
-    Tier, WorkloadEndpoint, defaults, supported, validate,
+    FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, NetworkPolicy,
+    NetworkSet, Node, Profile, Tier, WorkloadEndpoint, defaults, supported, validate,
 };
 
 /// The one version of the API.
@@ -102,6 +102,7 @@ macro_rules! resources {
 }
 
 resources! {
+    FelixConfiguration(FelixConfiguration),
     Tier(Tier),
     Node(Node),
     IPPool(IpPool),

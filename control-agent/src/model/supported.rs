@@ -3,7 +3,7 @@
 //! Kept apart from [`super::validate`], which says what Calico accepts: a feature that arrives
 //! loses its line here and changes nothing there.
 
-use super::kinds::{AllowedUse, EncapMode, IpPoolSpec, NodeSpec, WorkloadEndpointSpec};
+use super::kinds::{AllowedUse, EncapMode, FelixConfiguration, IpPoolSpec, NodeSpec, WorkloadEndpointSpec};
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
 use super::resource::Resource;
@@ -15,6 +15,7 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
     let mut refused = Refused(Vec::new());
     refused.metadata(resource.metadata());
     match resource {
+        Resource::FelixConfiguration(f) => refused.felix(f),
         Resource::NetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::GlobalNetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::Profile(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
@@ -28,6 +29,9 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
     }
     refused.0
 }
+
+/// The settings of a [`FelixConfiguration`] that something acts on.
+const FELIX_HONOURED: [&str; 0] = [];
 
 struct Refused(Vec<FieldError>);
 
@@ -67,6 +71,21 @@ impl Refused {
                 let remedy = "a port's name without a protocol; set the rule's protocol to TCP, UDP or SCTP";
                 self.if_used(named && rule.protocol.is_none(), format!("{at}.{side}.{list}"), remedy);
             }
+        }
+    }
+
+    fn felix(&mut self, felix: &FelixConfiguration) {
+        let name = &felix.metadata.name;
+        let read = name == "default" || name.strip_prefix("node.").is_some_and(|node| !node.is_empty());
+        let message = format!("{name:?} is read by nobody; call it default, or node.NAME for one node");
+        if !read {
+            self.0.push(FieldError::new("metadata.name", message));
+        }
+        let spec =
+            serde_json::to_value(&felix.spec).expect("settings have string keys and finite numbers only");
+        for field in spec.as_object().into_iter().flat_map(serde_json::Map::keys) {
+            let honoured = FELIX_HONOURED.contains(&field.as_str());
+            self.if_used(!honoured, format!("spec.{field}"), "nothing here acts on it, so remove it");
         }
     }
 

@@ -1,5 +1,6 @@
 //! One kind a file: its fields as `projectcalico.org/v3` names them.
 
+mod felix_configuration;
 mod global_network_policy;
 mod global_network_set;
 mod host_endpoint;
@@ -13,6 +14,10 @@ mod workload_endpoint;
 
 use serde::Serialize;
 
+pub use felix_configuration::{
+    BpfConntrackTimeouts, EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec,
+    HealthTimeoutOverride, RouteTables,
+};
 pub use global_network_policy::{GlobalNetworkPolicy, GlobalNetworkPolicySpec};
 pub use global_network_set::GlobalNetworkSet;
 pub use host_endpoint::{EndpointPort, HostEndpoint, HostEndpointSpec};

@@ -5,6 +5,8 @@
 mod cidr;
 mod port;
 mod protocol;
+#[cfg(test)]
+mod schema;
 
 use std::fmt;
 
@@ -42,7 +44,7 @@ where
 }
 
 /// What a protocol or a port may be written as.
-enum NumberOrText {
+pub(super) enum NumberOrText {
     Number(i64),
     Text(String),
 }

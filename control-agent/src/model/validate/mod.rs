@@ -4,6 +4,7 @@
 //! are the rules between fields, between an object and its name, and the limits of sizes.
 
 mod endpoint;
+mod felix;
 mod names;
 mod policy;
 mod pool;
@@ -12,6 +13,8 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub(in crate::model) use text::is_label;
 
 use super::resource::Resource;
 use super::selector::{self, Selector};
@@ -37,6 +40,7 @@ pub(super) fn resource(resource: &Resource) -> Vec<FieldError> {
     let mut check = Check { errors: Vec::new() };
     names::metadata(&mut check, resource.kind(), resource.metadata());
     match resource {
+        Resource::FelixConfiguration(f) => felix::felix(&mut check, &f.spec),
         Resource::NetworkPolicy(p) => policy::namespaced(&mut check, &p.spec),
         Resource::GlobalNetworkPolicy(p) => policy::global(&mut check, &p.spec),
         Resource::Tier(t) => policy::tier(&mut check, t),

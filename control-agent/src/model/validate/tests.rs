@@ -1,4 +1,4 @@
-use crate::model::{Resource, load};
+use crate::model::{FailsafePort, Protocol, Resource, load};
 
 fn object(kind: &str, spec: &str) -> Resource {
     let text =
@@ -193,4 +193,40 @@ fn names_and_namespaces() {
         let found = errors(kind, metadata);
         assert!(found.len() == 1 && found[0].starts_with(wanted), "{metadata}: {found:?}");
     }
+}
+#[test]
+fn settings_are_refused_by_name_where_nothing_acts_on_them() {
+    let felix = |name: &str, spec: &str| {
+        let text = format!(
+            "{{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {{name: {name}}}, spec: {spec}}}"
+        );
+        let object = load(&text).unwrap().remove(0);
+        assert_eq!(object.validate(), []);
+        object.unsupported().into_iter().map(|e| e.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(felix("default", "{bpfLogLevel: ''}"), [""; 0]);
+    assert_eq!(felix("node.a", "{}"), [""; 0]);
+    assert!(felix("other", "{}")[0].contains("\"other\" is read by nobody"));
+    let found = felix("default", "{vxlanMTU: 1400, bpfEnabled: false}");
+    assert!(found.len() == 2 && found.iter().all(|e| e.contains("not supported yet")), "{found:?}");
+}
+
+#[test]
+fn settings_of_the_dataplane() {
+    for (spec, field) in [
+        ("{kubeNodePortRanges: [http]}", "spec.kubeNodePortRanges[0]"),
+        ("{externalNodesList: ['fd00::/64']}", "spec.externalNodesList[0]"),
+        (
+            "{failsafeInboundHostPorts: [{protocol: ICMP, port: 1}]}",
+            "spec.failsafeInboundHostPorts[0].protocol",
+        ),
+        ("{routeTableRange: {min: 1, max: 2}, routeTableRanges: [{min: 1, max: 2}]}", "spec.routeTableRange"),
+        ("{routeTableRanges: [{min: 1, max: 40000}, {min: 40001, max: 65536}]}", "spec.routeTableRanges"),
+        ("{healthTimeoutOverrides: [{name: 'a,b', timeout: 5s}]}", "spec.healthTimeoutOverrides[0].name"),
+        ("{bpfLogFilters: {'a b': tcp}}", "spec.bpfLogFilters"),
+    ] {
+        assert_eq!(fields("FelixConfiguration", spec), [field], "{spec}");
+    }
+    assert_eq!(fields("FelixConfiguration", "{failsafeOutboundHostPorts: []}"), [""; 0]);
+    assert_eq!(FailsafePort::INBOUND[0].protocol(), Protocol::TCP);
 }

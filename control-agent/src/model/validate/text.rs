@@ -8,7 +8,7 @@ pub(super) const MAX_SUBDOMAIN: usize = 253;
 pub(super) const MAX_LABEL: usize = 63;
 
 /// Lower case letters, digits and `-`, not at the ends. The length is for the caller to limit.
-pub(super) fn is_label(s: &str) -> bool {
+pub(in crate::model) fn is_label(s: &str) -> bool {
     !s.is_empty()
         && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !s.starts_with('-')
@@ -18,6 +18,12 @@ pub(super) fn is_label(s: &str) -> bool {
 /// Labels joined by dots. The length is for the caller to limit.
 pub(super) fn is_subdomain(s: &str) -> bool {
     s.split('.').all(is_label)
+}
+
+/// A name that the kernel would take for an interface.
+pub(super) fn is_interface(s: &str) -> bool {
+    (1..=15).contains(&s.len())
+        && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 pub(super) fn bad_name(name: &str) -> String {
