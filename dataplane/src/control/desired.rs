@@ -282,21 +282,15 @@ impl Desired {
             convert::members(kind, &delta.added.unwrap_or_default()).map_err(|e| e.within("added"))?;
         let removed =
             convert::members(kind, &delta.removed.unwrap_or_default()).map_err(|e| e.within("removed"))?;
-        fn changed<T: Ord + Copy>(old: &[T], removed: &[T], added: &[T]) -> Vec<T> {
-            let mut members: BTreeSet<T> = old.iter().copied().collect();
-            members.retain(|member| !removed.contains(member));
-            members.extend(added);
-            members.into_iter().collect()
-        }
         let members = match (&set.members, &removed, &added) {
             (SetMembers::Ip(old), SetMembers::Ip(gone), SetMembers::Ip(new)) => {
-                SetMembers::Ip(changed(old, gone, new))
+                SetMembers::Ip(old.updated(gone, new))
             }
             (SetMembers::Net(old), SetMembers::Net(gone), SetMembers::Net(new)) => {
-                SetMembers::Net(changed(old, gone, new))
+                SetMembers::Net(old.updated(gone, new))
             }
             (SetMembers::IpPort(old), SetMembers::IpPort(gone), SetMembers::IpPort(new)) => {
-                SetMembers::IpPort(changed(old, gone, new))
+                SetMembers::IpPort(old.updated(gone, new))
             }
             _ => unreachable!("all three were parsed as one type"),
         };

@@ -1,15 +1,17 @@
 //! The vocabulary every other room speaks: addresses, prefixes, ports, protocols, flow keys,
-//! ids and time. Plain values; nothing here touches a packet or the system.
+//! ids and time, and an ordered map whose versions share structure. Plain values; nothing here touches a packet or the system.
 
 mod addr;
 mod flow;
 mod mac;
 mod prefix;
+mod shared_map;
 
 pub use addr::Addr;
 pub use flow::{FlowKey, Icmp, PortRange, Proto};
 pub use mac::Mac;
 pub use prefix::{Prefix, PrefixError};
+pub use shared_map::{Difference, SharedMap};
 
 /// Nanoseconds since an arbitrary start, always an argument, never read from a clock here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -32,7 +32,7 @@ pub use compiled::{CompileError, CompiledPolicy, compile};
 pub use counters::HitCounters;
 pub use list::{ListedPolicy, ListedProfile, Otherwise, Policy, Profile, RuleList, TierDefault, TierList};
 pub use rule::{Action, IcmpMatch, IpVersion, PolicyId, Rule, SetId};
-pub use sets::{IpSet, PortMember, SetError, SetKind, SetMembers, SetTable};
+pub use sets::{Class, IpSet, Members, PortMember, SetError, SetKind, SetMembers, SetTable};
 pub use table::{Direction, EndpointIdx, PolicyTable, PolicyTableBuilder, PolicyTree, TableError};
 pub use verdict::{Decider, Explanation, Place, Query, Verdict};
 pub use work::Work;

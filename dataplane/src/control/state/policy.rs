@@ -5,7 +5,7 @@ use crate::control::convert::FieldError;
 use crate::control::desired::{self, Desired, Endpoint, EndpointId, ObjectError, SetNames};
 use crate::policy::{
     Action as RuleAction, Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable,
-    PolicyTree, Rule, RuleList, SetId, SetTable, TableError, TierList,
+    PolicyTree, Rule, RuleList, SetId, TableError, TierList,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,19 +61,18 @@ impl State {
         };
         let known: BTreeSet<SetId> =
             sets.iter().filter(|(name, _)| desired.ip_sets.contains_key(*name)).map(|(_, id)| id).collect();
-        // Most transactions leave the sets alone, and they may have millions of members.
-        let same = |old: &Option<Arc<IpSet>>, new: &Option<Arc<IpSet>>| match (old, new) {
+        // Most transactions leave most sets alone, and they may have millions of members.
+        let current = self.policy.sets();
+        let same = |(id, new): &(SetId, Option<Arc<IpSet>>)| match (current.get(*id), new) {
             (Some(old), Some(new)) => Arc::ptr_eq(old, new),
             (None, None) => true,
             _ => false,
         };
-        let current = self.policy.sets();
-        let table = if current.all().len() == members.len()
-            && current.all().iter().zip(&members).all(|(a, b)| same(a, b))
-        {
+        let changed: Vec<_> = (0..).map(SetId).zip(members).filter(|change| !same(change)).collect();
+        let table = if changed.is_empty() {
             current.clone()
         } else {
-            Arc::new(SetTable::new(members).map_err(|e| refuse("IP sets".into(), &e))?)
+            Arc::new(current.updated(changed).map_err(|e| refuse("IP sets".into(), &e))?)
         };
         let mut builder = self.policy.next(table);
         for endpoint in desired.endpoints.values() {

@@ -95,9 +95,9 @@ fn sets_of_addresses_and_and_named_ports_or() {
     let ip = |text: &str| text.parse().unwrap();
     let http = PortMember { addr: ip("10.0.0.2"), proto: Proto::TCP, port: 8080 };
     let sets = SetTable::new(vec![
-        set("s:a", SetMembers::Ip(vec![ip("10.0.0.1"), ip("10.0.0.9")])),
-        set("s:b", SetMembers::Net(vec!["10.0.0.0/29".parse().unwrap()])),
-        set("n:http", SetMembers::IpPort(vec![http])),
+        set("s:a", SetMembers::Ip(vec![ip("10.0.0.1"), ip("10.0.0.9")].into())),
+        set("s:b", SetMembers::Net(vec!["10.0.0.0/29".parse().unwrap()].into())),
+        set("n:http", SetMembers::IpPort(vec![http].into())),
     ])
     .unwrap();
     let rule = Rule {
@@ -145,7 +145,7 @@ fn a_packet_of_two_versions_is_denied() {
 
 #[test]
 fn an_explanation_names_the_way_and_the_reasons() {
-    let members = SetMembers::Ip(vec!["10.0.0.1".parse().unwrap()]);
+    let members = SetMembers::Ip(vec!["10.0.0.1".parse().unwrap()].into());
     let sets = SetTable::new(vec![Some(Arc::new(IpSet { name: "s:abc".into(), members }))]).unwrap();
     let port =
         Rule { protocol: Some(Proto::TCP), dst_ports: vec![PortRange::one(80)], ..Rule::any(Action::Log) };

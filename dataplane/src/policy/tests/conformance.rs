@@ -146,7 +146,10 @@ fn polprog() {
             members.push(Some(Arc::new(IpSet { name: name.as_str().into(), members: set(texts) })));
         }
         let empty = SetId(members.len() as u32);
-        members.push(Some(Arc::new(IpSet { name: "empty".into(), members: SetMembers::Ip(vec![]) })));
+        members.push(Some(Arc::new(IpSet {
+            name: "empty".into(),
+            members: SetMembers::Ip(Members::default()),
+        })));
         let sets = SetTable::new(members).unwrap();
         let list = list(case, &ids);
         run_case(case, &list, &sets);

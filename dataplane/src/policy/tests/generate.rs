@@ -293,10 +293,13 @@ pub fn set_table() -> impl Strategy<Value = SetTable> {
             .prop_map(|(addr, proto, port)| PortMember { addr, proto, port }),
         0..20,
     );
-    let addresses = prop_oneof![ips.prop_map(SetMembers::Ip).boxed(), nets.prop_map(SetMembers::Net).boxed()];
+    let addresses = prop_oneof![
+        ips.prop_map(|of| SetMembers::Ip(of.into())).boxed(),
+        nets.prop_map(|of| SetMembers::Net(of.into())).boxed()
+    ];
     (
         prop::collection::vec(addresses, ADDRESS_SETS as usize),
-        prop::collection::vec(ports.prop_map(SetMembers::IpPort), PORT_SETS as usize),
+        prop::collection::vec(ports.prop_map(|of| SetMembers::IpPort(of.into())), PORT_SETS as usize),
     )
         .prop_map(|(addresses, ports)| {
             let named = addresses.into_iter().chain(ports).enumerate();

@@ -106,7 +106,7 @@ fn a_set_that_is_gone_or_of_the_wrong_kind_is_refused_even_for_a_known_tree() {
 
     let error = first.next(Arc::default()).bind(WEB, from_set(0), RuleList::default()).unwrap_err();
     assert_eq!(error, TableError::MissingSet { set: SetId(0) });
-    let mut wrong = first.next(sets(vec![SetMembers::IpPort(vec![])]));
+    let mut wrong = first.next(sets(vec![SetMembers::IpPort(Members::default())]));
     let error = wrong.bind(WEB, RuleList::default(), from_set(0)).unwrap_err();
     let TableError::WrongKind { name, expected: SetKind::Address, found: SetKind::AddressAndPort } = error
     else {
