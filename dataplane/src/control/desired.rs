@@ -1,11 +1,11 @@
 //! What the agent asked for: parsed objects by their identity, changed a transaction at a time.
 
 use super::convert::{self, FieldError};
-use crate::net::{Addr, Mac, Prefix};
-use crate::policy::{IpSet, Policy, PolicyId, Profile, SetId, SetMembers, TierDefault};
+use super::set_names::SetNames;
+use crate::net::{Addr, Mac, Prefix, SharedMap};
+use crate::policy::{IpSet, Policy, PolicyId, Profile, SetMembers, TierDefault};
 use crate::snapshot::Established;
 use margay_api::dataplane::v1::{self as pb, change::Change};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// An object that was refused.
@@ -102,71 +102,23 @@ pub enum Target {
     Blackhole,
 }
 
-/// Everything that was asked for.
+/// Everything that was asked for. A clone is cheap, and shares what does not change.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// By name.
-    pub ip_sets: BTreeMap<String, Arc<IpSet>>,
+    pub ip_sets: SharedMap<Arc<str>, Arc<IpSet>>,
     /// Staged ones are not here: they are never enforced.
-    pub policies: BTreeMap<PolicyId, Arc<Policy>>,
+    pub policies: SharedMap<PolicyId, Arc<Policy>>,
     /// By name.
-    pub profiles: BTreeMap<Arc<str>, Arc<Profile>>,
+    pub profiles: SharedMap<Arc<str>, Arc<Profile>>,
     /// Workloads of this node.
-    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    pub endpoints: SharedMap<EndpointId, Arc<Endpoint>>,
     /// By destination.
-    pub routes: BTreeMap<Prefix, Target>,
+    pub routes: SharedMap<Prefix, Target>,
     /// What a policy change means for live flows.
     pub established: Established,
     /// Workloads may speak to their own host.
     pub endpoint_to_host: bool,
-}
-
-/// Numbers for the names of sets: a set keeps its number as long as anything names it.
-#[derive(Clone, Debug, Default)]
-pub struct SetNames {
-    ids: HashMap<String, SetId>,
-    free: BTreeSet<SetId>,
-}
-
-impl SetNames {
-    /// The name's number, given to it if it has none.
-    pub fn id(&mut self, name: &str) -> SetId {
-        if let Some(id) = self.ids.get(name) {
-            return *id;
-        }
-        let next = SetId((self.ids.len() + self.free.len()) as u32);
-        let id = self.free.pop_first().unwrap_or(next);
-        self.ids.insert(name.to_owned(), id);
-        id
-    }
-
-    /// Every name with its number.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, SetId)> {
-        self.ids.iter().map(|(name, id)| (name.as_str(), *id))
-    }
-
-    /// One more than the largest number given so far.
-    pub fn bound(&self) -> usize {
-        self.ids.len() + self.free.len()
-    }
-
-    /// Takes numbers back from names that nothing in `desired` uses.
-    pub fn collect(&mut self, desired: &Desired) {
-        let rules = desired.policies.values().flat_map(|p| [&p.inbound, &p.outbound]);
-        let rules = rules.chain(desired.profiles.values().flat_map(|p| [&p.inbound, &p.outbound]));
-        let named: BTreeSet<SetId> = rules
-            .flat_map(|rules| rules.iter())
-            .flat_map(|r| r.address_sets().chain(r.port_sets()))
-            .collect();
-        let free = &mut self.free;
-        self.ids.retain(|name, id| {
-            let used = desired.ip_sets.contains_key(name) || named.contains(id);
-            if !used {
-                free.insert(*id);
-            }
-            used
-        });
-    }
 }
 
 impl Desired {
@@ -184,11 +136,11 @@ impl Desired {
                     return Err(FieldError::new("id", "missing"));
                 }
                 let members = convert::members(kind, &set.members.unwrap_or_default())?;
-                let name = set.id.as_str().into();
-                self.ip_sets.insert(set.id, Arc::new(IpSet { name, members }));
+                let name: Arc<str> = set.id.into();
+                self.ip_sets.insert(name.clone(), Arc::new(IpSet { name, members }));
             }
             Change::IpSetDelta(delta) => self.apply_delta(delta)?,
-            Change::IpSetRemove(id) => drop(self.ip_sets.remove(&id)),
+            Change::IpSetRemove(id) => drop(self.ip_sets.remove(id.as_str())),
             Change::Policy(policy) => self.apply_policy(policy, sets)?,
             Change::PolicyRemove(id) => drop(self.policies.remove(&convert::policy_id(Some(&id))?)),
             Change::Profile(profile) => {
@@ -199,12 +151,13 @@ impl Desired {
                 let name: Arc<str> = profile.name.into();
                 let inbound = convert::rules("inbound_rules", &profile.inbound_rules, &mut id)?;
                 let outbound = convert::rules("outbound_rules", &profile.outbound_rules, &mut id)?;
-                self.profiles.insert(name.clone(), Arc::new(Profile { name, inbound, outbound }));
+                let profile = Profile::new(name.clone(), inbound, outbound);
+                keep_equal(&mut self.profiles, name, profile);
             }
             Change::ProfileRemove(name) => drop(self.profiles.remove(name.as_str())),
             Change::WorkloadEndpoint(endpoint) => {
                 let endpoint = endpoint_of(endpoint)?;
-                self.endpoints.insert(endpoint.id.clone(), Arc::new(endpoint));
+                keep_equal(&mut self.endpoints, endpoint.id.clone(), endpoint);
             }
             Change::WorkloadEndpointRemove(id) => drop(self.endpoints.remove(&id.into())),
             Change::Route(route) => {
@@ -264,13 +217,13 @@ impl Desired {
             self.policies.remove(&id);
             return Ok(());
         }
-        let policy = Policy { id: id.clone(), tier: policy.tier.into(), inbound, outbound };
-        self.policies.insert(id, Arc::new(policy));
+        let policy = Policy::new(id.clone(), policy.tier.into(), inbound, outbound);
+        keep_equal(&mut self.policies, id, policy);
         Ok(())
     }
 
     fn apply_delta(&mut self, delta: pb::IpSetDelta) -> Result<(), FieldError> {
-        let set = self.ip_sets.get_mut(&delta.id);
+        let set = self.ip_sets.get(delta.id.as_str());
         let set =
             set.ok_or_else(|| FieldError::new("id", "no such set; send it whole before its changes"))?;
         let kind = match set.members {
@@ -294,9 +247,39 @@ impl Desired {
             }
             _ => unreachable!("all three were parsed as one type"),
         };
-        *set = Arc::new(IpSet { name: set.name.clone(), members });
+        if members.len() > convert::MAX_MEMBERS {
+            let most = convert::MAX_MEMBERS;
+            let why = format!("{} members with these; at most {most} fit one set", members.len());
+            return Err(FieldError::new("added", why));
+        }
+        let name = set.name.clone();
+        self.ip_sets.insert(name.clone(), Arc::new(IpSet { name, members }));
         Ok(())
     }
+
+    /// Has what is as in `old` be the very same object, so that nothing need be made of it again.
+    pub fn reuse(&mut self, old: &Self) {
+        reuse(&mut self.ip_sets, &old.ip_sets);
+        reuse(&mut self.policies, &old.policies);
+        reuse(&mut self.profiles, &old.profiles);
+        reuse(&mut self.endpoints, &old.endpoints);
+    }
+}
+
+/// Sets an object, unless it is as it was.
+fn keep_equal<K: Ord + Clone, T: PartialEq>(map: &mut SharedMap<K, Arc<T>>, key: K, object: T) {
+    if map.get(&key).is_none_or(|old| **old != object) {
+        map.insert(key, Arc::new(object));
+    }
+}
+
+fn reuse<K: Ord + Clone, T: Eq>(map: &mut SharedMap<K, Arc<T>>, old: &SharedMap<K, Arc<T>>) {
+    let same = |(key, old): (&K, &Arc<T>)| {
+        let new = map.get(key)?;
+        (!Arc::ptr_eq(new, old) && new == old).then(|| (key.clone(), Some(old.clone())))
+    };
+    let same: Vec<_> = old.iter().filter_map(same).collect();
+    map.apply(&same);
 }
 
 fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {

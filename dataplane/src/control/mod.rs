@@ -3,16 +3,20 @@
 mod convert;
 mod denials;
 mod desired;
+mod difference;
 mod explain;
 mod ports;
 mod server;
+mod set_names;
 mod shell;
 mod state;
 mod view;
 
 pub use convert::FieldError;
-pub use desired::{Desired, Endpoint, EndpointId, ObjectError, SetNames, Target, Tier};
+pub use desired::{Desired, Endpoint, EndpointId, ObjectError, Target, Tier};
+pub use difference::Difference;
 pub use ports::{DeviceOptions, Ports, WorkerEnd};
 pub use server::Service;
+pub use set_names::SetNames;
 pub use shell::{Request, Shell};
 pub use state::{Action, Facts, Purpose, State};

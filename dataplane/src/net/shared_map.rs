@@ -88,18 +88,17 @@ impl<K, V> SharedMap<K, V> {
     }
 
     /// Every entry, by ascending key.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> + Clone {
-        let runs = self.branches.iter().flat_map(|(_, branch)| branch.iter());
-        runs.flat_map(|(_, run)| run.iter()).map(|(key, value)| (key, value))
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        Iter { branches: self.branches.iter(), runs: [].iter(), entries: [].iter() }
     }
 
     /// Every key, ascending.
-    pub fn keys(&self) -> impl Iterator<Item = &K> + Clone {
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
     }
 
     /// Every value, by ascending key.
-    pub fn values(&self) -> impl Iterator<Item = &V> + Clone {
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
 }
@@ -134,21 +133,19 @@ impl<K: Ord, V> SharedMap<K, V> {
     }
 
     /// Entries from `first` on, by ascending key.
-    pub fn from<'a>(&'a self, first: &K) -> impl Iterator<Item = (&'a K, &'a V)> {
+    pub fn from(&self, first: &K) -> Iter<'_, K, V> {
         let branch = self.branches.partition_point(|(key, _)| key <= first).saturating_sub(1);
-        let mut branches = self.branches.get(branch..).unwrap_or_default().iter();
+        let branches = self.branches.get(branch..).unwrap_or_default().iter();
+        let mut iter = Iter { branches, runs: [].iter(), entries: [].iter() };
         // Only the first branch and the first run have entries before it.
-        let (mut runs, mut entries) = ([].iter(), [].iter());
-        if let Some((_, branch)) = branches.next() {
+        if let Some((_, branch)) = iter.branches.next() {
             let run = branch.partition_point(|(key, _)| key <= first).saturating_sub(1);
-            runs = branch[run..].iter();
-            if let Some((_, run)) = runs.next() {
-                entries = run[run.partition_point(|(key, _)| key < first)..].iter();
+            iter.runs = branch[run..].iter();
+            if let Some((_, run)) = iter.runs.next() {
+                iter.entries = run[run.partition_point(|(key, _)| key < first)..].iter();
             }
         }
-        let later = branches.flat_map(|(_, branch)| branch.iter());
-        let later = runs.chain(later).flat_map(|(_, run)| run.iter());
-        entries.chain(later).map(|(key, value)| (key, value))
+        iter
     }
 }
 
@@ -371,6 +368,39 @@ impl<'a, K, V> Runs<'a, K, V> {
     fn skip_branch(&mut self) {
         self.branches = &self.branches[1..];
         self.run = 0;
+    }
+}
+
+/// The entries of a map, by ascending key.
+#[derive(Clone, Debug)]
+pub struct Iter<'a, K, V> {
+    branches: std::slice::Iter<'a, Below<K, Branch<K, V>>>,
+    runs: std::slice::Iter<'a, Below<K, Run<K, V>>>,
+    entries: std::slice::Iter<'a, (K, V)>,
+}
+
+impl<'a, K, V> Iterator for Iter<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((key, value)) = self.entries.next() {
+                return Some((key, value));
+            }
+            match self.runs.next() {
+                Some((_, run)) => self.entries = run.iter(),
+                None => self.runs = self.branches.next()?.1.iter(),
+            }
+        }
+    }
+}
+
+impl<'a, K, V> IntoIterator for &'a SharedMap<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Iter<'a, K, V>;
+
+    fn into_iter(self) -> Iter<'a, K, V> {
+        self.iter()
     }
 }
 

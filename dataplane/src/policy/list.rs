@@ -1,6 +1,6 @@
 //! What applies to one direction of one endpoint, in order.
 
-use super::{PolicyId, Rule};
+use super::{PolicyId, Rule, SetId};
 use std::sync::Arc;
 
 /// A policy, both directions. The tiers of an endpoint refer to it.
@@ -14,6 +14,8 @@ pub struct Policy {
     pub inbound: Arc<[Rule]>,
     /// Judges packets from the endpoint.
     pub outbound: Arc<[Rule]>,
+    /// The sets that `inbound` names, and those that `outbound` does; ascending.
+    pub sets: [Arc<[SetId]>; 2],
 }
 
 /// A profile: rules that judge what no tier decided.
@@ -25,6 +27,32 @@ pub struct Profile {
     pub inbound: Arc<[Rule]>,
     /// Judges packets from the endpoint.
     pub outbound: Arc<[Rule]>,
+    /// The sets that `inbound` names, and those that `outbound` does; ascending.
+    pub sets: [Arc<[SetId]>; 2],
+}
+
+impl Policy {
+    /// Of these rules.
+    pub fn new(id: PolicyId, tier: Arc<str>, inbound: Arc<[Rule]>, outbound: Arc<[Rule]>) -> Self {
+        let sets = [sets_of(&inbound), sets_of(&outbound)];
+        Self { id, tier, inbound, outbound, sets }
+    }
+}
+
+impl Profile {
+    /// Of these rules.
+    pub fn new(name: Arc<str>, inbound: Arc<[Rule]>, outbound: Arc<[Rule]>) -> Self {
+        let sets = [sets_of(&inbound), sets_of(&outbound)];
+        Self { name, inbound, outbound, sets }
+    }
+}
+
+fn sets_of(rules: &[Rule]) -> Arc<[SetId]> {
+    let mut sets: Vec<SetId> =
+        rules.iter().flat_map(|rule| rule.address_sets().chain(rule.port_sets())).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    sets.into()
 }
 
 /// What happens to a packet that no policy of a tier decided.

@@ -97,22 +97,39 @@ type Trees = HashMap<Arc<RuleList>, Arc<PolicyTree>, ahash::RandomState>;
 #[derive(Debug)]
 pub struct PolicyTable {
     sets: Arc<SetTable>,
-    endpoints: Vec<Option<Bound>>,
-    trees: Trees,
+    endpoints: Arc<[Option<Bound>]>,
+    trees: Arc<Trees>,
     workers: usize,
 }
 
 impl PolicyTable {
     /// No endpoint, hence nothing allowed. `workers` is how many will count hits.
     pub fn empty(workers: usize) -> Self {
-        Self { sets: Arc::default(), endpoints: Vec::new(), trees: no_trees(), workers }
+        Self { sets: Arc::default(), endpoints: Arc::default(), trees: Arc::new(no_trees()), workers }
     }
 
     /// Begins the table that follows this one: over `sets`, with no endpoint bound yet. Trees
     /// whose rules occur again are taken over with their counters.
     pub fn next(&self, sets: Arc<SetTable>) -> PolicyTableBuilder {
-        let next = Self { sets, endpoints: Vec::new(), trees: no_trees(), workers: self.workers };
-        PolicyTableBuilder { previous: self.trees.clone(), next }
+        let (previous, workers) = (self.trees.clone(), self.workers);
+        PolicyTableBuilder { previous, sets, endpoints: Vec::new(), trees: no_trees(), workers }
+    }
+
+    /// This table over other members of the same sets; `None` where `sets` are others: then rules may
+    /// ask for what is not there.
+    pub fn with_members(&self, sets: &Arc<SetTable>) -> Option<Self> {
+        let next = || Self {
+            sets: sets.clone(),
+            endpoints: self.endpoints.clone(),
+            trees: self.trees.clone(),
+            workers: self.workers,
+        };
+        sets.answers_as(&self.sets).then(next)
+    }
+
+    /// The trees are those of `other`, as after [`PolicyTable::with_members`].
+    pub fn shares_trees(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.trees, &other.trees)
     }
 
     /// Judges a packet to the endpoint. An endpoint that is not bound is denied all.
@@ -182,8 +199,11 @@ impl PolicyTable {
 /// A table in the making. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct PolicyTableBuilder {
-    previous: Trees,
-    next: PolicyTable,
+    previous: Arc<Trees>,
+    sets: Arc<SetTable>,
+    endpoints: Vec<Option<Bound>>,
+    trees: Trees,
+    workers: usize,
 }
 
 impl PolicyTableBuilder {
@@ -199,20 +219,21 @@ impl PolicyTableBuilder {
         }
         let bound = Bound { ingress: self.tree(ingress.into())?, egress: self.tree(egress.into())? };
         let index = endpoint.0 as usize;
-        if self.next.endpoints.len() <= index {
-            self.next.endpoints.resize(index + 1, None);
+        if self.endpoints.len() <= index {
+            self.endpoints.resize(index + 1, None);
         }
-        self.next.endpoints[index] = Some(bound);
+        self.endpoints[index] = Some(bound);
         Ok(())
     }
 
     /// The table.
     pub fn finish(self) -> PolicyTable {
-        self.next
+        let Self { sets, endpoints, trees, workers, .. } = self;
+        PolicyTable { sets, endpoints: endpoints.into(), trees: Arc::new(trees), workers }
     }
 
     fn tree(&mut self, list: Arc<RuleList>) -> Result<Arc<PolicyTree>, TableError> {
-        if let Some(tree) = self.next.trees.get(&list) {
+        if let Some(tree) = self.trees.get(&list) {
             return Ok(tree.clone());
         }
         // Asked of trees taken over as well: their sets may be gone.
@@ -221,11 +242,11 @@ impl PolicyTableBuilder {
             Some(tree) => tree.clone(),
             None => {
                 let compiled = compile(list.clone())?;
-                let hits = HitCounters::new(self.next.workers, compiled.deciders().len());
+                let hits = HitCounters::new(self.workers, compiled.deciders().len());
                 Arc::new(PolicyTree { compiled, hits })
             }
         };
-        self.next.trees.insert(tree.compiled.list().clone(), tree.clone());
+        self.trees.insert(tree.compiled.list().clone(), tree.clone());
         Ok(tree)
     }
 
@@ -234,7 +255,7 @@ impl PolicyTableBuilder {
             let addresses = rule.address_sets().map(|set| (set, SetKind::Address));
             for (set, expected) in addresses.chain(rule.port_sets().map(|set| (set, SetKind::AddressAndPort)))
             {
-                let found = self.next.sets.get(set).ok_or(TableError::MissingSet { set })?;
+                let found = self.sets.get(set).ok_or(TableError::MissingSet { set })?;
                 if found.kind() != expected {
                     let name = found.name.to_string();
                     return Err(TableError::WrongKind { name, expected, found: found.kind() });

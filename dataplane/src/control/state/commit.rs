@@ -4,10 +4,11 @@ use super::Purpose;
 use super::State;
 use crate::control::convert::FieldError;
 use crate::control::desired::{Desired, Endpoint, ObjectError};
+use crate::control::difference::Difference;
 use crate::net::{Nanos, Prefix};
-use crate::policy::PolicyTree;
+use crate::policy::PolicyTable;
 use margay_api::dataplane::v1 as pb;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 impl State {
@@ -41,30 +42,34 @@ impl State {
             }
         }
         if commit.in_sync
-            && let Some(whole) = fresh.take()
+            && let Some(mut whole) = fresh.take()
         {
+            whole.reuse(&self.desired);
             next = whole;
         }
-        errors.extend(self.conflicts(&next));
-        if errors.is_empty() {
-            sets.collect(&next);
-            match self.policy_table(&next, &sets) {
-                Ok(policy) => {
-                    let kept = |tree: &Arc<PolicyTree>| policy.trees().any(|other| Arc::ptr_eq(tree, other));
-                    self.retired_trees.extend(self.policy.trees().filter(|tree| !kept(tree)).cloned());
-                    self.policy = Arc::new(policy);
-                    self.forget_flows(&next);
-                    (self.desired, self.fresh, self.sets) = (next, fresh, sets);
-                    self.committed = commit.generation;
-                    self.follow_desired(now);
-                    self.dirty = true;
-                    self.publish();
-                    return Ok(());
-                }
-                Err(error) => errors.push(error),
-            }
+        let old = self.desired.clone();
+        let difference = Difference::between(&old, &next);
+        errors.extend(self.conflicts(&difference));
+        if !errors.is_empty() {
+            return Err(errors);
         }
-        Err(errors)
+        let stands_for = sets.settle(&difference);
+        let numbered = self.numbered(&difference);
+        let policy = self.policy_table(&difference, stands_for, &numbered).map_err(|error| vec![error])?;
+        // From here on nothing is refused.
+        let forwards_anew = !difference.leaves_forwarding();
+        self.retire_trees(&policy);
+        self.policy = Arc::new(policy);
+        self.forget_flows(&difference);
+        (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
+        self.committed = commit.generation;
+        if forwards_anew {
+            self.follow_desired(now);
+            self.dirty = true;
+        }
+        self.judges_anew = true;
+        self.publish();
+        Ok(())
     }
 
     /// Addresses whose flows are to be forgotten, once.
@@ -73,15 +78,28 @@ impl State {
     }
 
     /// Notes the addresses that no endpoint has any more, or another one has.
-    fn forget_flows(&mut self, next: &Desired) {
-        for (id, endpoint) in &self.desired.endpoints {
-            let still = next.endpoints.get(id).map(|next| next.nets.as_slice()).unwrap_or_default();
-            self.forgotten.extend(endpoint.nets.iter().filter(|net| !still.contains(net)));
+    fn forget_flows(&mut self, difference: &Difference<'_>) {
+        for endpoint in &difference.endpoints {
+            let nets = |endpoint: Option<&'_ Arc<Endpoint>>| endpoint.map_or(vec![], |e| e.nets.clone());
+            let still = nets(endpoint.new);
+            self.forgotten.extend(nets(endpoint.old).into_iter().filter(|net| !still.contains(net)));
+        }
+    }
+
+    /// Notes the trees that `next` does not have.
+    fn retire_trees(&mut self, next: &PolicyTable) {
+        if !next.shares_trees(&self.policy) {
+            let kept: HashSet<_> = next.trees().map(Arc::as_ptr).collect();
+            let gone = self.policy.trees().filter(|tree| !kept.contains(&Arc::as_ptr(tree)));
+            self.retired_trees.extend(gone.cloned());
         }
     }
 
     /// Endpoints whose interface is another's, or that are too many.
-    fn conflicts(&self, next: &Desired) -> Vec<ObjectError> {
+    fn conflicts(&self, difference: &Difference<'_>) -> Vec<ObjectError> {
+        if difference.endpoints.is_empty() {
+            return vec![];
+        }
         let refuse = |endpoint: &Endpoint, why: String| ObjectError {
             object: format!("workload endpoint {}", endpoint.name),
             error: FieldError::new("interface_name", why),
@@ -90,7 +108,7 @@ impl State {
         let mut taken: BTreeMap<Arc<str>, Arc<str>> =
             fixed.map(|slot| (slot.name.clone(), "an uplink or the host port".into())).collect();
         let mut errors = vec![];
-        for endpoint in next.endpoints.values() {
+        for endpoint in difference.next.endpoints.values() {
             if taken.len() >= usize::from(self.max_interfaces) {
                 errors.push(refuse(endpoint, format!("no room: {} interfaces are in use", taken.len())));
             } else if let Some(other) = taken.insert(endpoint.interface.clone(), endpoint.name.clone()) {

@@ -57,7 +57,7 @@ impl State {
 
     /// The number of the interface of this name.
     pub fn id(&self, name: &str) -> Option<IfId> {
-        self.slots.iter().find(|(_, slot)| &*slot.name == name).map(|(id, _)| *id)
+        self.names.get(name).copied()
     }
 
     /// The number of the uplink of this name, a VLAN's too.
@@ -83,9 +83,9 @@ impl State {
 
     /// The endpoint's interface is there and served.
     pub fn endpoint_up(&self, id: &EndpointId) -> bool {
-        let slot =
-            self.slots.values().find(|slot| matches!(&slot.purpose, Purpose::Workload(of) if of == id));
-        slot.is_some_and(|slot| slot.up)
+        let endpoint = self.desired.endpoints.get(id);
+        let slot = endpoint.and_then(|endpoint| self.slots.get(&self.id(&endpoint.interface)?));
+        slot.is_some_and(|slot| slot.up && matches!(&slot.purpose, Purpose::Workload(of) if of == id))
     }
 
     /// Brings interfaces and static neighbours in line with what is desired.
@@ -97,6 +97,7 @@ impl State {
                 _ => true,
             };
             if !keep {
+                self.names.remove(&slot.name);
                 self.neighbours.forget_interface(*id);
                 if slot.facts.is_some() {
                     self.retiring.insert(*id);
@@ -104,7 +105,6 @@ impl State {
             }
             keep
         });
-        self.endpoints.retain(|id, _| desired.contains_key(id));
         for (id, endpoint) in &desired {
             let Some(interface) = self.slot(&endpoint.interface, Purpose::Workload(id.clone())) else {
                 continue;
@@ -119,12 +119,14 @@ impl State {
 
     /// The interface's slot: the one it has, or a free one.
     fn slot(&mut self, name: &str, purpose: Purpose) -> Option<IfId> {
-        if let Some((id, slot)) = self.slots.iter().find(|(_, slot)| &*slot.name == name) {
-            return (slot.purpose == purpose).then_some(*id);
+        if let Some(id) = self.id(name) {
+            return (self.slots[&id].purpose == purpose).then_some(id);
         }
         let free = |id: &IfId| !self.slots.contains_key(id) && !self.retiring.contains(id);
         let id = (0..self.max_interfaces).map(IfId).find(free)?;
-        self.slots.insert(id, Slot { name: name.into(), purpose, facts: None, up: false });
+        let name: Arc<str> = name.into();
+        self.names.insert(name.clone(), id);
+        self.slots.insert(id, Slot { name, purpose, facts: None, up: false });
         Some(id)
     }
 }

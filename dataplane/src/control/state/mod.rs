@@ -7,12 +7,13 @@ mod neighbours;
 mod policy;
 mod publication;
 
-use super::desired::{Desired, EndpointId, SetNames};
+use super::desired::{Desired, EndpointId};
+use super::set_names::SetNames;
 use crate::fib::Neighbours;
-use crate::net::{Addr, IfId, Mac, Prefix, WorkerId};
-use crate::policy::{EndpointIdx, PolicyTable, PolicyTree};
+use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
+use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, PolicyTree, Rule};
 use crate::snapshot::Publisher;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What is known of an interface that is there.
@@ -80,7 +81,9 @@ pub struct State {
     /// While an agent's stream is not in sync: what it said so far.
     fresh: Option<Desired>,
     slots: BTreeMap<IfId, Slot>,
-    endpoints: BTreeMap<EndpointId, EndpointIdx>,
+    /// By name.
+    names: HashMap<Arc<str>, IfId>,
+    endpoints: SharedMap<EndpointId, EndpointIdx>,
     neighbours: Neighbours,
     publisher: Publisher,
     policy: Arc<PolicyTable>,
@@ -92,8 +95,12 @@ pub struct State {
     forgotten: Vec<Prefix>,
     /// Trees that no published policy has any more, until their counts are taken.
     retired_trees: Vec<Arc<PolicyTree>>,
-    /// Something changed that is not published.
+    /// What stands for rules that are missing, or that ask for sets that are.
+    deny: Arc<[Rule]>,
+    /// Interfaces, neighbours or routes changed, and that is not published.
     dirty: bool,
+    /// Of the rest, something changed that is not published.
+    judges_anew: bool,
 }
 
 impl State {
@@ -105,7 +112,8 @@ impl State {
             sets: SetNames::default(),
             fresh: None,
             slots: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
+            names: HashMap::new(),
+            endpoints: SharedMap::default(),
             neighbours: Neighbours::default(),
             publisher,
             policy,
@@ -114,7 +122,9 @@ impl State {
             retiring: BTreeSet::new(),
             forgotten: vec![],
             retired_trees: vec![],
+            deny: Arc::new([Rule::any(RuleAction::Deny)]),
             dirty: false,
+            judges_anew: false,
         }
     }
 

@@ -2,10 +2,12 @@
 
 use super::State;
 use crate::control::convert::FieldError;
-use crate::control::desired::{self, Desired, Endpoint, EndpointId, ObjectError, SetNames};
+use crate::control::desired::{self, Desired, Endpoint, EndpointId, ObjectError};
+use crate::control::difference::Difference;
+use crate::net::SharedMap;
 use crate::policy::{
-    Action as RuleAction, Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable,
-    PolicyTree, Rule, RuleList, SetId, TableError, TierList,
+    Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, PolicyTree, Rule, RuleList,
+    SetId, SetTable, TableError, TierList,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,89 +42,90 @@ impl State {
         self.endpoints.get(id).copied().unwrap_or(EndpointIdx(u32::MAX))
     }
 
-    /// Every endpoint's policy under `desired`. Gives numbers to new endpoints.
-    pub(super) fn policy_table(
-        &mut self,
-        desired: &Desired,
-        sets: &SetNames,
-    ) -> Result<PolicyTable, ObjectError> {
-        let used: BTreeSet<EndpointIdx> = self.endpoints.values().copied().collect();
-        let free = (0..).map(EndpointIdx).filter(|index| !used.contains(index));
-        let new = desired.endpoints.keys().filter(|id| !self.endpoints.contains_key(id)).cloned();
-        let numbered: Vec<_> = new.zip(free).collect();
-        self.endpoints.extend(numbered);
-        let mut members = vec![None; sets.bound()];
-        for (name, id) in sets.iter() {
-            members[id.0 as usize] = desired.ip_sets.get(name).cloned();
+    /// Numbers for the endpoints that `next` has.
+    pub(super) fn numbered(&self, difference: &Difference<'_>) -> SharedMap<EndpointId, EndpointIdx> {
+        let mut numbered = self.endpoints.clone();
+        if difference.endpoints.is_empty() {
+            return numbered;
         }
+        let used: BTreeSet<EndpointIdx> = numbered.values().copied().collect();
+        let free = (0..).map(EndpointIdx).filter(|index| !used.contains(index));
+        let is_new = |id: &&EndpointId| !numbered.contains_key(*id);
+        let new = difference.next.endpoints.keys().filter(is_new).cloned();
+        let gone = numbered.keys().filter(|id| !difference.next.endpoints.contains_key(*id)).cloned();
+        let mut changes: Vec<_> = new.zip(free.map(Some)).chain(gone.map(|id| (id, None))).collect();
+        changes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        numbered.apply(&changes);
+        numbered
+    }
+
+    /// Every endpoint's policy after `difference`, when sets are what `sets` says from now on.
+    pub(super) fn policy_table(
+        &self,
+        difference: &Difference<'_>,
+        sets: Vec<(SetId, Option<Arc<IpSet>>)>,
+        numbered: &SharedMap<EndpointId, EndpointIdx>,
+    ) -> Result<PolicyTable, ObjectError> {
         let refuse = |object: String, why: &dyn std::fmt::Display| ObjectError {
             object,
             error: FieldError::new("", why),
         };
-        let known: BTreeSet<SetId> =
-            sets.iter().filter(|(name, _)| desired.ip_sets.contains_key(*name)).map(|(_, id)| id).collect();
-        // Most transactions leave most sets alone, and they may have millions of members.
         let current = self.policy.sets();
-        let same = |(id, new): &(SetId, Option<Arc<IpSet>>)| match (current.get(*id), new) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            (None, None) => true,
-            _ => false,
+        let table = match sets.is_empty() {
+            true => current.clone(),
+            false => Arc::new(current.updated(sets).map_err(|e| refuse("IP sets".into(), &e))?),
         };
-        let changed: Vec<_> = (0..).map(SetId).zip(members).filter(|change| !same(change)).collect();
-        let table = if changed.is_empty() {
-            current.clone()
-        } else {
-            Arc::new(current.updated(changed).map_err(|e| refuse("IP sets".into(), &e))?)
-        };
-        let mut builder = self.policy.next(table);
-        for endpoint in desired.endpoints.values() {
-            let index = self.endpoint(&endpoint.id);
-            let bound = builder.bind(
-                index,
-                rule_list(desired, &known, endpoint, Direction::Ingress),
-                rule_list(desired, &known, endpoint, Direction::Egress),
-            );
+        // Most transactions change members of sets, and no rule asks for another set than before.
+        if difference.leaves_rules()
+            && let Some(table) = self.policy.with_members(&table)
+        {
+            return Ok(table);
+        }
+        let mut builder = self.policy.next(table.clone());
+        for endpoint in difference.next.endpoints.values() {
+            let Some(index) = numbered.get(&endpoint.id) else { continue };
+            let list = |direction| self.rule_list(difference.next, &table, endpoint, direction);
+            let bound = builder.bind(*index, list(Direction::Ingress), list(Direction::Egress));
             bound.map_err(|e: TableError| {
                 refuse(format!("policy of workload endpoint {}", endpoint.name), &e)
             })?;
         }
         Ok(builder.finish())
     }
-}
 
-/// All that judges one direction of an endpoint. What is missing denies.
-fn rule_list(
-    desired: &Desired,
-    known: &BTreeSet<SetId>,
-    endpoint: &Endpoint,
-    direction: Direction,
-) -> RuleList {
-    let deny: Arc<[Rule]> = Arc::new([Rule::any(RuleAction::Deny)]);
-    let or_deny = |rules: Option<&Arc<[Rule]>>| match rules {
-        Some(rules) => {
-            let mut named = rules.iter().flat_map(|r| r.address_sets().chain(r.port_sets()));
-            if named.all(|id| known.contains(&id)) { rules.clone() } else { deny.clone() }
+    /// All that judges one direction of an endpoint. What is missing denies.
+    fn rule_list(
+        &self,
+        desired: &Desired,
+        sets: &SetTable,
+        endpoint: &Endpoint,
+        direction: Direction,
+    ) -> RuleList {
+        let at = usize::from(direction == Direction::Egress);
+        // By whether every set is there that they name.
+        let or_deny = |rules: &Arc<[Rule]>, named: &[SetId]| {
+            let there = named.iter().all(|id| sets.get(*id).is_some());
+            if there { rules.clone() } else { self.deny.clone() }
+        };
+        let deny = || self.deny.clone();
+        let tier = |tier: &desired::Tier| {
+            let ids = [&tier.ingress, &tier.egress][at];
+            let policies = ids.iter().map(|id| {
+                let policy = desired.policies.get(id);
+                let rules = policy.map_or_else(deny, |p| or_deny([&p.inbound, &p.outbound][at], &p.sets[at]));
+                ListedPolicy { id: id.clone(), rules }
+            });
+            TierList { name: tier.name.clone(), default: tier.default, policies: policies.collect() }
+        };
+        let profile = |name: &Arc<str>| {
+            let profile = desired.profiles.get(name);
+            let rules = profile.map_or_else(deny, |p| or_deny([&p.inbound, &p.outbound][at], &p.sets[at]));
+            ListedProfile { name: name.clone(), rules }
+        };
+        RuleList {
+            tiers: endpoint.tiers.iter().map(tier).filter(|tier| !tier.policies.is_empty()).collect(),
+            profiles: endpoint.profiles.iter().map(profile).collect(),
+            ..RuleList::default()
         }
-        None => deny.clone(),
-    };
-    let tier = |tier: &desired::Tier| {
-        let ids = if direction == Direction::Ingress { &tier.ingress } else { &tier.egress };
-        let policies = ids.iter().map(|id| {
-            let policy = desired.policies.get(id);
-            let rules =
-                policy.map(|p| if direction == Direction::Ingress { &p.inbound } else { &p.outbound });
-            ListedPolicy { id: id.clone(), rules: or_deny(rules) }
-        });
-        TierList { name: tier.name.clone(), default: tier.default, policies: policies.collect() }
-    };
-    let profile = |name: &Arc<str>| {
-        let profile = desired.profiles.get(name);
-        let rules = profile.map(|p| if direction == Direction::Ingress { &p.inbound } else { &p.outbound });
-        ListedProfile { name: name.clone(), rules: or_deny(rules) }
-    };
-    RuleList {
-        tiers: endpoint.tiers.iter().map(tier).filter(|tier| !tier.policies.is_empty()).collect(),
-        profiles: endpoint.profiles.iter().map(profile).collect(),
-        ..RuleList::default()
     }
 }

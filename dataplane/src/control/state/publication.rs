@@ -21,18 +21,23 @@ impl State {
     /// Publishes what has changed since the last time, if anything has. To be called after every
     /// batch of news.
     pub fn publish(&mut self) -> bool {
-        if !std::mem::take(&mut self.dirty) {
+        let forwards_anew = std::mem::take(&mut self.dirty);
+        if !std::mem::take(&mut self.judges_anew) && !forwards_anew {
             return false;
         }
-        let interfaces = self.interfaces();
-        let routes: Vec<RouteEntry> = self.routes().collect();
-        // Values are indexes: too many routes for one would need more memory than there is.
-        let fib = Fib::build(&routes, &interfaces, &self.neighbours).unwrap_or_default();
+        let current = self.publisher.current();
+        let (mut fib, mut interfaces) = (current.fib.clone(), current.interfaces.clone());
+        if forwards_anew {
+            interfaces = Arc::new(self.interfaces());
+            let routes: Vec<RouteEntry> = self.routes().collect();
+            // Values are indexes: too many routes for one would need more memory than there is.
+            fib = Arc::new(Fib::build(&routes, &interfaces, &self.neighbours).unwrap_or_default());
+        }
         self.publisher.publish(Snapshot {
             generation: Generation::default(),
             committed: self.committed,
-            fib: Arc::new(fib),
-            interfaces: Arc::new(interfaces),
+            fib,
+            interfaces,
             policy: self.policy.clone(),
             established: self.desired.established,
             endpoint_to_host: self.desired.endpoint_to_host,

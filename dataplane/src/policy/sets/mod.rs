@@ -73,6 +73,8 @@ pub enum SetError {
 pub struct SetTable {
     sets: Paged<Option<Arc<IpSet>>, 64>,
     len: usize,
+    /// The same in tables that have sets of the same kinds under the same ids.
+    shape: Arc<()>,
     classes: Arc<Classes>,
     v4: Family<u32, 8>,
     v6: Family<u128, 3>,
@@ -94,6 +96,7 @@ impl SetTable {
         Self {
             sets: Paged::default(),
             len: 0,
+            shape: Arc::new(()),
             classes: Arc::default(),
             v4: Family::new(hashes),
             v6: Family::new(hashes),
@@ -122,6 +125,9 @@ impl SetTable {
             if old.is_none() && new.is_none() {
                 continue;
             }
+            if old.as_deref().map(IpSet::kind) != new.as_deref().map(IpSet::kind) {
+                next.shape = Arc::new(());
+            }
             bound = bound.max(id.0 + 1);
             next.len = next.len + usize::from(new.is_some()) - usize::from(old.is_some());
             next.sets.set(id.0 as usize, new);
@@ -136,6 +142,12 @@ impl SetTable {
         apply_ports(&mut next.ports6, &members.ports6, &mut edit)?;
         next.classes = Arc::new(edit.finish());
         Ok(next)
+    }
+
+    /// This and `other` are versions of a table that have sets of the same kinds under the same ids:
+    /// what may ask the one may ask the other.
+    pub fn answers_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shape, &other.shape)
     }
 
     /// Every set that is there.

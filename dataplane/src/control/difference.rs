@@ -1,0 +1,61 @@
+//! What a transaction changes, found without a look at what it leaves alone.
+
+use super::desired::{Desired, Endpoint, EndpointId};
+use crate::net;
+use crate::policy::{IpSet, Policy, PolicyId, Profile, SetId};
+use std::sync::Arc;
+
+type Differences<'a, K, T> = Vec<net::Difference<'a, K, Arc<T>>>;
+
+/// The lists of sets that one object names, by direction.
+pub type NamedSets<'a> = Option<&'a [Arc<[SetId]>; 2]>;
+
+/// What differs between what is desired and what comes next.
+pub struct Difference<'a> {
+    /// What comes next.
+    pub next: &'a Desired,
+    /// IP sets, by name.
+    pub ip_sets: Differences<'a, Arc<str>, IpSet>,
+    /// Policies.
+    pub policies: Differences<'a, PolicyId, Policy>,
+    /// Profiles, by name.
+    pub profiles: Differences<'a, Arc<str>, Profile>,
+    /// Workloads.
+    pub endpoints: Differences<'a, EndpointId, Endpoint>,
+    /// Whether any route differs.
+    pub routes: bool,
+}
+
+impl<'a> Difference<'a> {
+    /// From `old` to `next`.
+    pub fn between(old: &'a Desired, next: &'a Desired) -> Self {
+        // Named one by one, so that nothing new is forgotten here. The settings are cheap: every
+        // snapshot has them anew.
+        let Desired { ip_sets, policies, profiles, endpoints, routes, established: _, endpoint_to_host: _ } =
+            old;
+        Self {
+            next,
+            ip_sets: next.ip_sets.since(ip_sets),
+            policies: next.policies.since(policies),
+            profiles: next.profiles.since(profiles),
+            endpoints: next.endpoints.since(endpoints),
+            routes: !next.routes.since(routes).is_empty(),
+        }
+    }
+
+    /// Of each policy and profile that differs, the sets it named and the sets it names.
+    pub fn named_sets(&self) -> impl Iterator<Item = (NamedSets<'a>, NamedSets<'a>)> {
+        let policies = self.policies.iter().map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets)));
+        policies.chain(self.profiles.iter().map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets))))
+    }
+
+    /// The same endpoints are judged by the same rules; the members of sets may differ.
+    pub fn leaves_rules(&self) -> bool {
+        self.policies.is_empty() && self.profiles.is_empty() && self.endpoints.is_empty()
+    }
+
+    /// Interfaces and routes stay as they are.
+    pub fn leaves_forwarding(&self) -> bool {
+        self.endpoints.is_empty() && !self.routes
+    }
+}
