@@ -100,6 +100,30 @@ impl Manifest {
                 }
             }
         }
+        faults.extend(self.offline_faults());
+        refuse(faults)
+    }
+
+    /// Checks each object by Calico's rules alone: what this version does not honour yet is no fault.
+    ///
+    /// # Errors
+    /// As those of [`Self::check`].
+    pub fn validate(&self) -> Outcome<()> {
+        let mut faults = Vec::new();
+        let mut keys = BTreeSet::new();
+        for Entry { file, resource } in &self.objects {
+            let key = resource.key();
+            faults.extend(resource.validate().iter().map(|error| format!("{file}: {key}: {error}")));
+            if !keys.insert(key.clone()) {
+                faults.push(format!("{file}: {key}: is named twice; keep one of them"));
+            }
+        }
+        faults.extend(self.offline_faults());
+        refuse(faults)
+    }
+
+    fn offline_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
         let mut titles = BTreeSet::new();
         for (file, object) in &self.offline {
             let title = object.title();
@@ -108,7 +132,7 @@ impl Manifest {
                 faults.push(format!("{file}: {title}: is named twice; keep one of them"));
             }
         }
-        refuse(faults)
+        faults
     }
 
     /// What only evaluation offline takes, in the order written.
@@ -305,5 +329,21 @@ mod tests {
         assert_eq!(failure.code, Code::Usage);
         let source = Source { files: vec!["/nonexistent/x.yaml".into()], namespace: None };
         assert_eq!(Manifest::read(&source).err().map(|failure| failure.code), Some(Code::Usage));
+    }
+
+    #[test]
+    fn what_calico_accepts_is_valid_even_where_apply_refuses_it() {
+        let peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: a}\nspec: {peerIP: 192.0.2.1}\n";
+        let manifest = read(&[("peer.yaml", peer)], None).unwrap();
+        assert!(manifest.validate().is_ok());
+        assert!(
+            manifest.check().unwrap_err().to_string().contains("nothing in this version acts on a BGPPeer")
+        );
+        let wrong = peer.replace("peerIP: 192.0.2.1", "node: a, nodeSelector: all()");
+        let failure = read(&[("peer.yaml", &wrong)], None).unwrap().validate().unwrap_err();
+        assert!(
+            failure.code == Code::Usage && failure.to_string().contains("spec.node: cannot be combined"),
+            "{failure}"
+        );
     }
 }

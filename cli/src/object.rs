@@ -147,6 +147,7 @@ fn columns(kind: Kind) -> &'static [Column] {
         narrow("SELECTOR", "/spec/selector"),
         narrow("TYPES", "/spec/types"),
     ];
+    const AGE: [Column; 1] = [narrow("CREATED", "/metadata/creationTimestamp")];
     const NETS: [Column; 1] = [narrow("NETS", "/spec/nets")];
     match kind {
         Kind::FelixConfiguration => &const { [narrow("BPF", "/spec/bpfEnabled")] },
@@ -173,6 +174,31 @@ fn columns(kind: Kind) -> &'static [Column] {
                     wide("NODE-SELECTOR", "/spec/nodeSelector"),
                 ]
             }
+        }
+        Kind::BGPConfiguration => {
+            &const { [narrow("MESH", "/spec/nodeToNodeMeshEnabled"), narrow("ASN", "/spec/asNumber")] }
+        }
+        Kind::BGPPeer => {
+            &const {
+                [
+                    narrow("PEER", "/spec/peerIP"),
+                    narrow("NODE", "/spec/node"),
+                    narrow("ASN", "/spec/asNumber"),
+                ]
+            }
+        }
+        Kind::BGPFilter
+        | Kind::ClusterInformation
+        | Kind::KubeControllersConfiguration
+        | Kind::IPAMConfiguration => &AGE,
+        Kind::IPReservation => &const { [narrow("CIDRS", "/spec/reservedCIDRs")] },
+        Kind::BlockAffinity => {
+            &const { [narrow("CIDR", "/spec/cidr"), narrow("NODE", "/spec/node"), narrow("STATE", "/spec/state")] }
+        }
+        Kind::IPAMBlock => &const { [narrow("CIDR", "/spec/cidr"), narrow("AFFINITY", "/spec/affinity")] },
+        Kind::IPAMHandle => &const { [narrow("ID", "/spec/handleID")] },
+        Kind::CalicoNodeStatus => {
+            &const { [narrow("NODE", "/spec/node"), narrow("CLASSES", "/spec/classes")] }
         }
         Kind::Profile => &const { [narrow("LABELS-TO-APPLY", "/spec/labelsToApply")] },
         Kind::GlobalNetworkSet | Kind::NetworkSet => &NETS,

@@ -10,12 +10,20 @@ use crate::{
     output::Output,
 };
 
-/// Prints a line for each object, or every fault of every one.
+/// Prints a line for each object, or every fault of every one. What is valid and would still be
+/// refused by this version's store says so, with the reason.
 pub fn run(args: &Validate, out: &mut Output) -> Outcome {
     let manifest = Manifest::read_offline(&args.source)?;
-    manifest.check()?;
+    manifest.validate()?;
     for resource in manifest.resources() {
-        writeln!(out, "{} valid", object::path(resource.kind().name(), resource.name()))?;
+        let path = object::path(resource.kind().name(), resource.name());
+        match resource.unsupported().as_slice() {
+            [] => writeln!(out, "{path} valid")?,
+            refused => {
+                let reasons: Vec<_> = refused.iter().map(ToString::to_string).collect();
+                writeln!(out, "{path} valid, and refused by `apply`: {}", reasons.join("; "))?;
+            }
+        }
     }
     for object in manifest.offline() {
         writeln!(out, "{} valid", object::path(object.kind(), &object.metadata().name))?;

@@ -1,6 +1,7 @@
 //! Where addresses are: on this node, on another one, or nowhere.
 
 use super::{EndpointKey, Resources, endpoint_key, workload_name};
+use crate::model::scalar::AsNumber;
 use crate::model::{AllowedUse, Cidr, EncapMode, IpPool, Node, SubnetAddr, WorkloadEndpoint};
 use margay_api::dataplane::v1::{
     self as api, Blackhole, HostMetadata, LocalHost, NextHop, Prefix, Route, route::Target,
@@ -102,7 +103,7 @@ pub(super) fn hosts(resources: &Resources) -> BTreeMap<String, HostMetadata> {
                 .spec
                 .bgp
                 .as_ref()
-                .and_then(|bgp| bgp.as_number)
+                .and_then(|bgp| bgp.as_number.map(AsNumber::get))
                 .map(|n| n.to_string())
                 .unwrap_or_default(),
             labels: node.metadata.labels.clone().into_iter().collect(),

@@ -31,7 +31,18 @@ pub(super) fn set(resource: &mut Resource) {
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
         | Resource::WorkloadEndpoint(_)
-        | Resource::HostEndpoint(_) => {}
+        | Resource::HostEndpoint(_)
+        | Resource::ClusterInformation(_)
+        | Resource::BGPConfiguration(_)
+        | Resource::KubeControllersConfiguration(_)
+        | Resource::IPAMConfiguration(_)
+        | Resource::BGPFilter(_)
+        | Resource::BGPPeer(_)
+        | Resource::IPReservation(_)
+        | Resource::BlockAffinity(_)
+        | Resource::IPAMBlock(_)
+        | Resource::IPAMHandle(_)
+        | Resource::CalicoNodeStatus(_) => {}
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of `projectcalico.org/v3` that this release stores.
+/// A kind of `projectcalico.org/v3`.
 ///
 /// The order is the one in which objects are applied: what others refer to comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +21,17 @@ pub enum Kind {
     NetworkPolicy,
     WorkloadEndpoint,
     HostEndpoint,
+    ClusterInformation,
+    BGPConfiguration,
+    KubeControllersConfiguration,
+    IPAMConfiguration,
+    BGPFilter,
+    BGPPeer,
+    IPReservation,
+    BlockAffinity,
+    IPAMBlock,
+    IPAMHandle,
+    CalicoNodeStatus,
 }
 
 /// No kind has this name.
@@ -34,7 +45,7 @@ pub struct UnknownKind {
 
 impl Kind {
     /// Every kind, in the order of application.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 22] = [
         Self::FelixConfiguration,
         Self::Tier,
         Self::Node,
@@ -46,6 +57,17 @@ impl Kind {
         Self::NetworkPolicy,
         Self::WorkloadEndpoint,
         Self::HostEndpoint,
+        Self::ClusterInformation,
+        Self::BGPConfiguration,
+        Self::KubeControllersConfiguration,
+        Self::IPAMConfiguration,
+        Self::BGPFilter,
+        Self::BGPPeer,
+        Self::IPReservation,
+        Self::BlockAffinity,
+        Self::IPAMBlock,
+        Self::IPAMHandle,
+        Self::CalicoNodeStatus,
     ];
 
     /// As a manifest spells it: `NetworkPolicy`.
@@ -66,6 +88,25 @@ impl Kind {
     /// Whether its objects live in a namespace.
     pub const fn is_namespaced(self) -> bool {
         matches!(self, Self::NetworkPolicy | Self::NetworkSet | Self::WorkloadEndpoint)
+    }
+
+    /// Whether this release acts on its objects, if not on each field. The store refuses the other
+    /// kinds: what it holds is never without effect.
+    pub const fn is_acted_on(self) -> bool {
+        !matches!(
+            self,
+            Self::ClusterInformation
+                | Self::BGPConfiguration
+                | Self::KubeControllersConfiguration
+                | Self::IPAMConfiguration
+                | Self::BGPFilter
+                | Self::BGPPeer
+                | Self::IPReservation
+                | Self::BlockAffinity
+                | Self::IPAMBlock
+                | Self::IPAMHandle
+                | Self::CalicoNodeStatus
+        )
     }
 
     /// Any spelling a user of `kubectl` or `calicoctl` would try: the kind, its plural or a short
@@ -114,6 +155,23 @@ impl Kind {
             }
             Self::WorkloadEndpoint => ("WorkloadEndpoint", "workloadendpoints", &["wep", "weps"]),
             Self::HostEndpoint => ("HostEndpoint", "hostendpoints", &["hep", "heps"]),
+            Self::ClusterInformation => {
+                ("ClusterInformation", "clusterinformations", &["clusterinfo", "clusterinfos"])
+            }
+            Self::BGPConfiguration => ("BGPConfiguration", "bgpconfigurations", &["bgpconfig", "bgpconfigs"]),
+            Self::KubeControllersConfiguration => {
+                ("KubeControllersConfiguration", "kubecontrollersconfigurations", &["kcc", "kccs"])
+            }
+            Self::IPAMConfiguration => {
+                ("IPAMConfiguration", "ipamconfigurations", &["ipamconfig", "ipamconfigs"])
+            }
+            Self::BGPFilter => ("BGPFilter", "bgpfilters", &[]),
+            Self::BGPPeer => ("BGPPeer", "bgppeers", &[]),
+            Self::IPReservation => ("IPReservation", "ipreservations", &[]),
+            Self::BlockAffinity => ("BlockAffinity", "blockaffinities", &["affinity", "affinities"]),
+            Self::IPAMBlock => ("IPAMBlock", "ipamblocks", &[]),
+            Self::IPAMHandle => ("IPAMHandle", "ipamhandles", &[]),
+            Self::CalicoNodeStatus => ("CalicoNodeStatus", "caliconodestatuses", &[]),
         }
     }
 }
@@ -200,6 +258,6 @@ mod tests {
         let e = Kind::parse("Deployment").unwrap_err().to_string();
         assert!(e.contains("the kinds are FelixConfiguration, Tier"), "{e}");
         assert!(Kind::parse("").is_err());
-        assert!(Kind::parse(&"x".repeat(10_000)).unwrap_err().to_string().len() < 300);
+        assert!(Kind::parse(&"x".repeat(10_000)).unwrap_err().to_string().len() < 1_500);
     }
 }

@@ -9,8 +9,10 @@ use super::load::{self, LoadError};
 use super::metadata::Metadata;
 use super::validate::FieldError;
 use super::{
-    FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, NetworkPolicy,
-    NetworkSet, Node, Profile, Tier, WorkloadEndpoint, defaults, supported, validate,
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, CalicoNodeStatus, ClusterInformation,
+    FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation,
+    IpamBlock, IpamConfiguration, IpamHandle, KubeControllersConfiguration, NetworkPolicy, NetworkSet, Node,
+    Profile, Tier, WorkloadEndpoint, defaults, supported, validate,
 };
 
 /// The one version of the API.
@@ -113,6 +115,17 @@ resources! {
     NetworkPolicy(NetworkPolicy),
     WorkloadEndpoint(WorkloadEndpoint),
     HostEndpoint(HostEndpoint),
+    ClusterInformation(ClusterInformation),
+    BGPConfiguration(BgpConfiguration),
+    KubeControllersConfiguration(KubeControllersConfiguration),
+    IPAMConfiguration(IpamConfiguration),
+    BGPFilter(BgpFilter),
+    BGPPeer(BgpPeer),
+    IPReservation(IpReservation),
+    BlockAffinity(BlockAffinity),
+    IPAMBlock(IpamBlock),
+    IPAMHandle(IpamHandle),
+    CalicoNodeStatus(CalicoNodeStatus),
 }
 
 impl Resource {

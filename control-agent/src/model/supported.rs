@@ -13,6 +13,13 @@ use super::validate::FieldError;
 /// One error a field that would otherwise be ignored.
 pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
     let mut refused = Refused(Vec::new());
+    let kind = resource.kind();
+    if !kind.is_acted_on() {
+        let message = format!(
+            "nothing in this version acts on a {kind}, so it is not stored; remove it. `margayctl validate` checks it"
+        );
+        return vec![FieldError::new("kind", message)];
+    }
     refused.metadata(resource.metadata());
     match resource {
         Resource::FelixConfiguration(f) => refused.felix(f),
@@ -26,6 +33,17 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
         | Resource::HostEndpoint(_) => {}
+        Resource::ClusterInformation(_)
+        | Resource::BGPConfiguration(_)
+        | Resource::KubeControllersConfiguration(_)
+        | Resource::IPAMConfiguration(_)
+        | Resource::BGPFilter(_)
+        | Resource::BGPPeer(_)
+        | Resource::IPReservation(_)
+        | Resource::BlockAffinity(_)
+        | Resource::IPAMBlock(_)
+        | Resource::IPAMHandle(_)
+        | Resource::CalicoNodeStatus(_) => {}
     }
     refused.0
 }

@@ -1,10 +1,17 @@
 //! One kind a file: its fields as `projectcalico.org/v3` names them.
 
+mod bgp_configuration;
+mod bgp_filter;
+mod bgp_peer;
+mod calico_node_status;
+mod cluster_information;
 mod felix_configuration;
 mod global_network_policy;
 mod global_network_set;
 mod host_endpoint;
 mod ip_pool;
+mod ipam;
+mod kube_controllers_configuration;
 mod network_policy;
 mod network_set;
 mod node;
@@ -14,14 +21,18 @@ mod workload_endpoint;
 
 use serde::Serialize;
 
-pub use felix_configuration::{
-    BpfConntrackTimeouts, EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec,
-    HealthTimeoutOverride, RouteTables,
-};
+pub use bgp_configuration::*;
+pub use bgp_filter::*;
+pub use bgp_peer::*;
+pub use calico_node_status::*;
+pub use cluster_information::*;
+pub use felix_configuration::*;
 pub use global_network_policy::{GlobalNetworkPolicy, GlobalNetworkPolicySpec};
 pub use global_network_set::GlobalNetworkSet;
 pub use host_endpoint::{EndpointPort, HostEndpoint, HostEndpointSpec};
 pub use ip_pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpPoolSpec};
+pub use ipam::*;
+pub use kube_controllers_configuration::*;
 pub use network_policy::{NetworkPolicy, NetworkPolicySpec};
 pub use network_set::{NetworkSet, NetworkSetSpec};
 pub use node::{Node, NodeAddress, NodeBgp, NodeInterface, NodeSpec, NodeStatus, NodeWireguard, OrchRef};

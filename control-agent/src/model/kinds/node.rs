@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::net::empty_is_none;
+use crate::model::scalar::AsNumber;
 use crate::model::{Metadata, SubnetAddr};
 
 /// A machine that runs workloads.
@@ -66,8 +67,8 @@ pub struct NodeSpec {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NodeBgp {
     /// Absent: the cluster's.
-    #[serde(deserialize_with = "as_number", skip_serializing_if = "Option::is_none")]
-    pub as_number: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<AsNumber>,
     /// Address and the length of its subnet.
     #[serde(
         rename = "ipv4Address",
@@ -165,28 +166,4 @@ pub struct NodeStatus {
     /// As Kubernetes assigned them.
     #[serde(rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
     pub pod_cidrs: Vec<String>,
-}
-
-/// A number, or the dotted pair of two 16-bit numbers (RFC 5396, asdot+).
-fn as_number<'de, D: serde::Deserializer<'de>>(de: D) -> Result<Option<u32>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(u32),
-        Text(String),
-    }
-    let text = match Written::deserialize(de)? {
-        Written::Number(n) => return Ok(Some(n)),
-        Written::Text(text) => text,
-    };
-    let parsed = match text.split_once('.') {
-        Some((high, low)) => match (high.parse::<u16>(), low.parse::<u16>()) {
-            (Ok(high), Ok(low)) => Some(u32::from(high) << 16 | u32::from(low)),
-            _ => None,
-        },
-        None => text.parse().ok(),
-    };
-    parsed.map(Some).ok_or_else(|| {
-        serde::de::Error::custom(format!("{text:?} is not an AS number; write 64512 or, of 32 bits, 1.10"))
-    })
 }

@@ -222,12 +222,30 @@ fn staged_action(body: &mut Value) -> Result<(), Decoding> {
     let spec = body.get_mut("spec").and_then(Value::as_object_mut);
     match spec.and_then(|spec| spec.remove("stagedAction")) {
         None => Ok(()),
-        Some(Value::String(action)) if matches!(action.as_str(), "Set" | "Delete" | "Learn" | "Ignore") => {
-            Ok(())
-        }
+        Some(Value::String(action)) if action == "Delete" => only_deletes(body),
+        Some(Value::String(action)) if matches!(action.as_str(), "Set" | "Learn" | "Ignore") => Ok(()),
         Some(other) => {
             let message = format!("{other} is not a valid value; write Set, Delete, Learn or Ignore");
             Err(Decoding(vec![("spec.stagedAction".to_owned(), message)]))
         }
     }
+}
+
+/// What is to be deleted is known by its name and tier; what else is said would mean nothing.
+fn only_deletes(body: &Value) -> Result<(), Decoding> {
+    let said = |value: &Value| match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Bool(yes) => *yes,
+        Value::Null => false,
+        Value::Number(_) => true,
+    };
+    let fields = body.get("spec").and_then(Value::as_object).into_iter().flatten();
+    let problem = |(field, _): (&String, &Value)| {
+        (format!("spec.{field}"), "says nothing where stagedAction is Delete; remove it".to_owned())
+    };
+    let problems: Vec<_> =
+        fields.filter(|(field, value)| *field != "tier" && said(value)).map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Decoding(problems)) }
 }

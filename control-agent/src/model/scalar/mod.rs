@@ -4,16 +4,22 @@
 //! Each type parses once, where the text enters, and is right from then on. A setting written as
 //! `""` is absent, as Go's encoder has it.
 
+mod as_number;
+mod community;
 mod dscp;
 mod duration;
+mod peer;
 mod text;
 mod whole;
 
+pub use as_number::AsNumber;
+pub use community::{AnyCommunity, Community};
 pub use dscp::Dscp;
 pub use duration::Duration;
+pub use peer::PeerAddr;
 pub use text::{
-    BindHost, BpfTimeout, FeatureGates, FeatureOverrides, InterfaceFilter, InterfaceName, LogPrefix, Pattern,
-    RateLimit, Region,
+    BindHost, BpfTimeout, FeatureGates, FeatureOverrides, IgnoredInterface, InterfaceFilter, InterfaceGlob,
+    InterfaceName, LogPrefix, Pattern, RateLimit, Region,
 };
 pub use whole::Whole;
 

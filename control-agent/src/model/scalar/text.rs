@@ -59,6 +59,14 @@ texts! {
     InterfaceFilter: "^[a-zA-Z0-9:._+-]{1,15}$",
         |s| short(s, ":._+-"),
         "does not name interfaces; use 1 to 15 letters, digits and : . _ -, with + for any ending";
+    /// Interfaces by name, with `*` for anything.
+    InterfaceGlob: "^[a-zA-Z0-9_.*-]{1,15}$",
+        |s| short(s, "_.*-"),
+        "does not name interfaces; use 1 to 15 letters, digits and _ . -, with * for anything";
+    /// As [`InterfaceGlob`], but not all interfaces.
+    IgnoredInterface: "^[a-zA-Z0-9_.*-]{1,15}$",
+        |s| s != "*" && short(s, "_.*-"),
+        "does not name some interfaces; use 1 to 15 letters, digits and _ . -, with * for anything beside them";
     /// Where a server listens: an address or a host's name.
     BindHost: "^[a-zA-Z0-9:._+-]{1,64}$",
         |s| limited(s, 64, ":._+-"),
@@ -143,6 +151,8 @@ mod tests {
         takes::<Pattern>(&["eth.*", "^((en|wl)[opsx].*|(eth|bond).*)", ""], &["*", "(", "[a"]);
         takes::<InterfaceName>(&["*", "eth0.5", "a_b-c"], &["", "wg&0", "eth*", "sixteenletters16"]);
         takes::<InterfaceFilter>(&["eth+", "docker0", "a:b"], &["", "eth*", "sixteenletters16"]);
+        takes::<InterfaceGlob>(&["*", "*.calico", "eth*"], &["", "eth&", "\"a"]);
+        takes::<IgnoredInterface>(&["eth*", "a"], &["*", ""]);
         takes::<BindHost>(&["localhost", "fe80::1"], &["", "a b"]);
         takes::<FeatureOverrides>(
             &["", "A=true", "A=true,B=,c_d=false,"],

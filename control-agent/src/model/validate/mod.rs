@@ -3,12 +3,14 @@
 //! Formats (an address, a port, an action) are checked where the text is read, by the types; here
 //! are the rules between fields, between an object and its name, and the limits of sizes.
 
+mod bgp;
 mod endpoint;
 mod felix;
 mod names;
 mod policy;
 mod pool;
 mod rule;
+mod settings;
 mod text;
 
 use std::collections::BTreeMap;
@@ -49,6 +51,15 @@ pub(super) fn resource(resource: &Resource) -> Vec<FieldError> {
         Resource::GlobalNetworkSet(s) => endpoint::network_set(&mut check, &s.metadata),
         Resource::WorkloadEndpoint(w) => endpoint::workload(&mut check, &w.spec),
         Resource::HostEndpoint(h) => endpoint::host(&mut check, &h.spec),
+        Resource::BGPConfiguration(b) => bgp::configuration(&mut check, &b.spec),
+        Resource::BGPPeer(b) => bgp::peer(&mut check, &b.spec),
+        Resource::BGPFilter(b) => bgp::filter(&mut check, &b.spec),
+        Resource::IPAMConfiguration(i) => settings::ipam(&mut check, &i.spec),
+        Resource::IPReservation(i) => settings::reservation(&mut check, &i.spec),
+        Resource::BlockAffinity(b) => settings::affinity(&mut check, &b.spec),
+        Resource::CalicoNodeStatus(n) => settings::node_status(&mut check, &n.spec),
+        Resource::KubeControllersConfiguration(k) => settings::controllers(&mut check, &k.spec),
+        Resource::ClusterInformation(_) | Resource::IPAMBlock(_) | Resource::IPAMHandle(_) => {}
         Resource::Node(n) => endpoint::node(&mut check, n),
         Resource::IPPool(p) => pool::pool(&mut check, &p.spec),
     }

@@ -1,4 +1,4 @@
-use crate::model::{FailsafePort, Protocol, Resource, load};
+use crate::model::{FailsafePort, Kind, Protocol, Resource, load};
 
 fn object(kind: &str, spec: &str) -> Resource {
     let text =
@@ -229,4 +229,96 @@ fn settings_of_the_dataplane() {
     }
     assert_eq!(fields("FelixConfiguration", "{failsafeOutboundHostPorts: []}"), [""; 0]);
     assert_eq!(FailsafePort::INBOUND[0].protocol(), Protocol::TCP);
+}
+
+#[test]
+fn bgp() {
+    for (spec, field) in [
+        ("{communities: [{name: a, value: '1:2'}]}", "spec.communities"),
+        (
+            "{prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: [blue]}]}",
+            "spec.prefixAdvertisements[0].communities[0]",
+        ),
+        ("{prefixAdvertisements: [{cidr: 10.0.0.0/8}]}", "spec.prefixAdvertisements[0].communities"),
+        ("{nodeToNodeMeshEnabled: false, nodeMeshMaxRestartTime: 5s}", "spec.nodeMeshMaxRestartTime"),
+        ("{ignoredInterfaces: [a, a]}", "spec.ignoredInterfaces"),
+    ] {
+        assert_eq!(fields("BGPConfiguration", spec), [field], "{spec}");
+    }
+    for (spec, field) in [
+        ("{node: a, nodeSelector: all()}", "spec.node"),
+        ("{peerSelector: all(), asNumber: 1}", "spec.asNumber"),
+        ("{localWorkloadSelector: all()}", "spec.asNumber"),
+        ("{reachableBy: 192.0.2.1}", "spec.reachableBy"),
+        ("{peerSelector: 'a ='}", "spec.peerSelector"),
+    ] {
+        assert_eq!(fields("BGPPeer", spec), [field], "{spec}");
+    }
+    assert_eq!(
+        fields(
+            "BGPPeer",
+            "{peerSelector: all(), asNumber: 0, keepOriginalNextHop: false, nextHopMode: Keep}"
+        ),
+        [""; 0]
+    );
+    for (spec, field) in [
+        ("{importV4: [{source: RemotePeers, action: Accept}]}", "spec.importV4[0].source"),
+        ("{exportV4: [{prefixLength: {min: 1}, action: Accept}]}", "spec.exportV4[0].prefixLength"),
+        ("{exportV6: [{cidr: 10.0.0.0/8, matchOperator: In, action: Accept}]}", "spec.exportV6[0].cidr"),
+        (
+            "{exportV4: [{action: Reject, operations: [{setPriority: {value: 5}}]}]}",
+            "spec.exportV4[0].operations",
+        ),
+        ("{exportV4: [{action: Accept, operations: [{}]}]}", "spec.exportV4[0].operations[0]"),
+        (
+            "{exportV4: [{action: Accept, communities: {values: ['1:2', '1:3']}}]}",
+            "spec.exportV4[0].communities.values",
+        ),
+    ] {
+        assert_eq!(fields("BGPFilter", spec), [field], "{spec}");
+    }
+}
+
+#[test]
+fn address_management_and_controllers() {
+    for (kind, spec, field) in [
+        (
+            "IPAMConfiguration",
+            "{strictAffinity: false, autoAllocateBlocks: false}",
+            "spec.autoAllocateBlocks",
+        ),
+        ("IPAMConfiguration", "{maxBlocksPerHost: 3}", "spec.maxBlocksPerHost"),
+        ("IPReservation", "{reservedCIDRs: [10.0.0.1, 10.0.0.1/32]}", "spec.reservedCIDRs"),
+        ("BlockAffinity", "{cidr: 10.0.0.0/26, node: a, state: '', deleted: true}", "spec.deleted"),
+        ("CalicoNodeStatus", "{node: a, classes: [BGP, BGP], updatePeriodSeconds: 5}", "spec.classes"),
+        (
+            "KubeControllersConfiguration",
+            "{controllers: {node: {hostEndpoint: {templates: [{labels: {'a b': c}}]}}}}",
+            "spec.controllers.node.hostEndpoint.templates[0].labels",
+        ),
+    ] {
+        assert_eq!(fields(kind, spec), [field], "{spec}");
+    }
+}
+
+#[test]
+fn a_kind_without_effect_is_refused_as_a_whole() {
+    for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_acted_on()) {
+        let spec = match kind {
+            Kind::BlockAffinity | Kind::IPAMBlock => "{cidr: 10.0.0.0/26}",
+            Kind::IPAMHandle => "{handleID: h}",
+            Kind::CalicoNodeStatus => "{node: n, classes: [BGP], updatePeriodSeconds: 5}",
+            _ => "{}",
+        };
+        let object = object(kind.name(), spec);
+        assert_eq!(object.validate(), [], "{kind}");
+        let refused = object.admit().unwrap_err();
+        assert_eq!(refused.len(), 1);
+        let text = refused[0].to_string();
+        assert!(
+            text.starts_with("kind: nothing in this version acts on a ")
+                && text.contains("margayctl validate"),
+            "{text}"
+        );
+    }
 }
