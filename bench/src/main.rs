@@ -14,6 +14,7 @@ mod random;
 mod record;
 mod rig;
 mod rules;
+mod sets;
 mod swaps;
 mod traffic;
 mod wire;
@@ -40,6 +41,8 @@ enum What {
     Conntrack(conntrack::Options),
     /// Longest-prefix match alone
     Lpm(lpm::Options),
+    /// IP sets alone: what a change of members costs, and a lookup
+    Sets(sets::Options),
     /// Verdicts while contradictory rule sets are swapped: a check, not a measurement
     Swaps(swaps::Options),
 }
@@ -82,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         What::Classbench(options) => classbench::run(&options),
         What::Conntrack(options) => conntrack::run(&options),
         What::Lpm(options) => lpm::run(&options),
+        What::Sets(options) => sets::run(&options),
         What::Swaps(options) => swaps::run(&options),
     }
 }

@@ -114,6 +114,11 @@ impl Rig {
         while self.rings.returned.pop().is_some() {}
     }
 
+    /// Lets packets through from now on.
+    pub fn open(&self) {
+        self.valve.set(true);
+    }
+
     /// The worker and the control side, for who drives each in a thread of its own.
     pub fn ends(&mut self) -> (&mut Worker, &mut State) {
         (&mut self.worker, &mut self.state)

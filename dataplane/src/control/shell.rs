@@ -74,6 +74,8 @@ pub struct Shell {
     reasons: BTreeMap<IfId, String>,
     /// Interfaces that could not be opened are to be tried again.
     retry: bool,
+    /// Something happened that interfaces may have to follow.
+    unsettled: bool,
     denials: Denials,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     ours: Vec<Prefix>,
@@ -98,6 +100,7 @@ impl Shell {
             addresses: vec![],
             reasons: BTreeMap::new(),
             retry: false,
+            unsettled: true,
             denials: Denials::default(),
             statuses: BTreeMap::new(),
             ours: vec![],
@@ -214,7 +217,8 @@ impl Shell {
         let now = self.now();
         match self.state.commit(changes, commit, now) {
             Ok(()) => {
-                tracing::info!(generation = commit.generation, in_sync = commit.in_sync, "committed");
+                tracing::debug!(generation = commit.generation, in_sync = commit.in_sync, "committed");
+                self.ports.wake_all();
                 Ok(())
             }
             Err(errors) => {
@@ -230,7 +234,11 @@ impl Shell {
 
     /// Brings the world in line with the state after any news.
     async fn settle(&mut self) {
-        self.reconcile();
+        // Thousands of transactions a second may change members of sets, and nothing else.
+        let unsettled = std::mem::take(&mut self.unsettled) | self.state.take_moved();
+        if unsettled {
+            self.reconcile();
+        }
         if self.state.publish() {
             self.ports.wake_all();
         }
@@ -240,12 +248,14 @@ impl Shell {
                 self.ports.forget_flows(&forgotten);
             }
         }
-        let ours = self.state.ours();
-        if ours != self.ours {
-            self.ours = ours;
-            self.leave_ours();
+        if unsettled {
+            let ours = self.state.ours();
+            if ours != self.ours {
+                self.ours = ours;
+                self.leave_ours();
+            }
+            self.tell_statuses();
         }
-        self.tell_statuses();
         let adopted = self.state.adopted();
         self.tell_adopted.send_if_modified(|told| std::mem::replace(told, adopted) != adopted);
     }
@@ -355,6 +365,7 @@ impl Shell {
     }
 
     async fn kernel(&mut self, event: KernelEvent) {
+        self.unsettled = true;
         match event {
             KernelEvent::Link(link) => {
                 // An interface that changed may open now.
@@ -417,6 +428,7 @@ impl Shell {
         }
         self.denials.fold(self.state.take_retired_trees());
         self.retry = true;
+        self.unsettled = true;
     }
 
     async fn act(&mut self, action: Action) {

@@ -15,7 +15,12 @@ impl State {
 
     /// No worker serves the interface any more that had this number.
     pub fn released(&mut self, id: IfId) {
-        self.retiring.remove(&id);
+        self.moved |= self.retiring.remove(&id);
+    }
+
+    /// Endpoints or interfaces have changed since this was asked last.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Interfaces whose workers are to let go of them.
@@ -51,6 +56,7 @@ impl State {
             slot.facts = None;
             slot.up = false;
             self.neighbours.forget_interface(id);
+            self.moved = true;
             self.dirty = true;
         }
     }
@@ -91,6 +97,7 @@ impl State {
     /// Brings interfaces and static neighbours in line with what is desired.
     pub(super) fn follow_desired(&mut self, now: Nanos) {
         let desired = self.desired.endpoints.clone();
+        self.moved = true;
         self.slots.retain(|id, slot| {
             let keep = match &slot.purpose {
                 Purpose::Workload(of) => desired.get(of).is_some_and(|e| e.interface == slot.name),

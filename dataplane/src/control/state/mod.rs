@@ -97,6 +97,8 @@ pub struct State {
     retired_trees: Vec<Arc<PolicyTree>>,
     /// What stands for rules that are missing, or that ask for sets that are.
     deny: Arc<[Rule]>,
+    /// Endpoints, or what is known of interfaces, changed since [`State::take_moved`].
+    moved: bool,
     /// Interfaces, neighbours or routes changed, and that is not published.
     dirty: bool,
     /// Of the rest, something changed that is not published.
@@ -123,6 +125,7 @@ impl State {
             forgotten: vec![],
             retired_trees: vec![],
             deny: Arc::new([Rule::any(RuleAction::Deny)]),
+            moved: false,
             dirty: false,
             judges_anew: false,
         }
