@@ -11,7 +11,7 @@ use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
 use crate::nodes::{Event, Inbox, Limits, World};
 use crate::packet::{Frames, Pool};
 use crate::snapshot::{Publisher, Snapshot};
-use crate::worker::{Command, Port, Returned, Rings, Worker};
+use crate::worker::{Command, FlowPage, FlowsWanted, Port, Returned, Rings, Worker};
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -201,6 +201,25 @@ impl Simulation {
     /// One poll of every worker and nothing else: for benchmarks.
     pub fn poll(&mut self) -> usize {
         self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum()
+    }
+
+    /// Asks each worker for flows, and `meanwhile` at each poll until all have answered.
+    pub fn flows(&mut self, wanted: FlowsWanted, mut meanwhile: impl FnMut(&Self)) -> Vec<FlowPage> {
+        for ring in &self.rings {
+            let page = Box::new(FlowPage::new(0, wanted));
+            assert!(ring.commands.push(Command::Show(page)).is_ok(), "the command ring has room");
+        }
+        let mut pages = vec![];
+        while pages.len() < self.rings.len() {
+            meanwhile(self);
+            self.poll();
+            for ring in &self.rings {
+                if let Some(Returned::Shown(page)) = ring.returned.pop() {
+                    pages.push(*page);
+                }
+            }
+        }
+        pages
     }
 
     /// Counts over all workers.

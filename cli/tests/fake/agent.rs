@@ -44,6 +44,14 @@ impl Default for Agent {
                    "metadata": {"name": "web-1", "namespace": "shop", "labels": {"role": "web", "zone": "a"}},
                    "spec": {"node": "node-a", "pod": "web", "ipNetworks": ["10.0.0.2/32", "fd00::2/128"],
                             "interfaceName": "cali1", "profiles": ["kns.shop"]}}),
+            json!({"kind": "Profile", "metadata": {"name": "kns.lab"},
+                   "spec": {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]}}),
+            json!({"kind": "NetworkPolicy", "metadata": {"name": "db", "namespace": "lab"},
+                   "spec": {"selector": "role == 'db'", "types": ["Ingress"], "ingress": [
+                       {"action": "Allow", "protocol": "TCP", "source": {"selector": "role == 'web'"},
+                        "destination": {"ports": [5432]}}]}}),
+            lab("db", "10.0.9.1"),
+            lab("shell", "10.0.9.2"),
         ];
         let store = objects.iter().enumerate().map(|(version, object)| {
             let object = stored(object.clone(), version as u64 + 1);
@@ -194,6 +202,9 @@ impl Control for Agent {
                 "there is no workload shop/nobody on this node, nor an address of it",
             ));
         }
+        if request.to == "lab/db" {
+            return Ok(Response::new(explain_lab()));
+        }
         if request.to == "192.0.2.2" {
             let notes = vec![
                 "the source is no workload endpoint: no egress policy applies to it here".into(),
@@ -252,9 +263,64 @@ impl Control for Agent {
                 egress: (request.from == "shop/client").then_some(egress),
                 ingress: Some(ingress),
                 route: "workload shop/web via cali-web".into(),
+                conntrack: Some(dataplane::Conntrack::default()),
             }),
             notes: vec!["the route is that of this node".into()],
         }))
+    }
+}
+
+/// An endpoint of the lab.
+fn lab(role: &str, address: &str) -> Value {
+    json!({"kind": "WorkloadEndpoint",
+           "metadata": {"name": role, "namespace": "lab", "labels": {"role": role}},
+           "spec": {"node": "node-a", "pod": role, "ipNetworks": [format!("{address}/32")],
+                    "interfaceName": format!("cali-{role}"), "profiles": ["kns.lab"]}})
+}
+
+/// What a dataplane says of the lab's shell and its database, where a flow is from before the policy.
+fn explain_lab() -> ExplainResponse {
+    let direction = |endpoint: &str, verdict: &str, tier: &str, policy: &str, rule| dataplane::Direction {
+        endpoint: endpoint.into(),
+        verdict: verdict.into(),
+        tier: tier.into(),
+        policy: policy.into(),
+        rule,
+        walk: vec![dataplane::Step {
+            tier: tier.into(),
+            policy: policy.into(),
+            rule,
+            action: verdict.into(),
+        }],
+        minimal_match: "tcp src not in set s:x".into(),
+    };
+    let session = |sport: u16, state: &str, judged_generation, verdict_now: &str| dataplane::Session {
+        worker: 1,
+        flow: format!("tcp 10.0.9.2:{sport} > 10.0.9.1:5432"),
+        reply: false,
+        state: state.into(),
+        idle_milliseconds: 2_500,
+        remaining_milliseconds: 3_597_500,
+        judged_generation,
+        verdict_now: verdict_now.into(),
+    };
+    ExplainResponse {
+        from: "lab/shell (10.0.9.2)".into(),
+        to: "lab/db (10.0.9.1)".into(),
+        result: Some(dataplane::ExplainResponse {
+            verdict: "deny".into(),
+            generation: 42,
+            egress: Some(direction("lab/shell", "allow", "", "profile kns.lab", 0)),
+            ingress: Some(direction("lab/db", "deny", "default", "", -1)),
+            route: "workload lab/db via cali-db".into(),
+            conntrack: Some(dataplane::Conntrack {
+                sessions: vec![session(4000, "established", 7, "deny"), session(4001, "closed", 9, "deny")],
+                more: true,
+                recheck: false,
+                generation: 9,
+            }),
+        }),
+        notes: vec![],
     }
 }
 

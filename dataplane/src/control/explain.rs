@@ -7,18 +7,12 @@ use crate::fib::Hop;
 use crate::net::{Addr, FlowKey, Icmp, Proto};
 use crate::policy::{Decider, Direction, Query};
 use margay_api::dataplane::v1 as pb;
+use std::sync::Arc;
 
 /// The verdict of this node, with the reasons of either end that is here.
 pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, FieldError> {
     let query = query(request)?;
-    let (src, dst) = (query.key.src, query.key.dst);
-    let judge = |addr: Addr, direction| {
-        let endpoint =
-            state.desired().endpoints.values().find(|e| e.nets.iter().any(|net| net.contains(addr)))?;
-        Some(judge(state, endpoint, direction, &query))
-    };
-    let egress = judge(src, Direction::Egress);
-    let ingress = judge(dst, Direction::Ingress);
+    let (dst, [egress, ingress]) = (query.key.dst, judge_ends(state, &query));
     let allowed = [&egress, &ingress].into_iter().flatten().all(|direction| direction.verdict == "allow");
     let reachable = !matches!(state.publisher().current().fib.lookup(dst), Hop::NoRoute | Hop::Blackhole);
     Ok(pb::ExplainResponse {
@@ -27,10 +21,30 @@ pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::Explai
         egress,
         ingress,
         route: route(state, dst),
+        conntrack: None,
     })
 }
 
-fn query(request: &pb::ExplainRequest) -> Result<Query, FieldError> {
+/// Policy would let the first packet of this flow pass, today.
+pub(super) fn judge_key(state: &State, key: &FlowKey) -> bool {
+    // What opens a flow of ICMP that has a state worth keeping is a request.
+    let kind = if key.proto == Proto::ICMP6 { 128 } else { 8 };
+    let icmp = if key.proto.is_icmp() { Icmp { kind, code: 0 } } else { Icmp::default() };
+    let ends = judge_ends(state, &Query { key: *key, icmp });
+    ends.iter().flatten().all(|direction| direction.verdict == "allow")
+}
+
+/// What the source's endpoint says, and what the destination's does, where they are here.
+fn judge_ends(state: &State, query: &Query) -> [Option<pb::Direction>; 2] {
+    let ends = [(query.key.src, Direction::Egress), (query.key.dst, Direction::Ingress)];
+    ends.map(|(addr, direction)| {
+        let owns = |endpoint: &&Arc<Endpoint>| endpoint.nets.iter().any(|net| net.contains(addr));
+        let endpoint = state.desired().endpoints.values().find(owns)?;
+        Some(judge(state, endpoint, direction, query))
+    })
+}
+
+pub(super) fn query(request: &pb::ExplainRequest) -> Result<Query, FieldError> {
     let src = convert::addr("source", &request.source)?;
     let dst = convert::addr("destination", &request.destination)?;
     if src.is_v4() != dst.is_v4() {

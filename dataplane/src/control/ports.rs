@@ -9,7 +9,7 @@ use crate::io::tap::Tap;
 use crate::net::{IfId, Mac, Prefix, WorkerId};
 use crate::nodes::{Event, WorkerCounters};
 use crate::packet::{Frames, Vector};
-use crate::worker::{Command, Port, PortCounters, Returned, Rings, Wake};
+use crate::worker::{Command, FlowPage, Port, PortCounters, Returned, Rings, Wake};
 use crossbeam::queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,12 +80,14 @@ pub struct Ports {
     options: DeviceOptions,
     workers: Vec<WorkerEnd>,
     served: BTreeMap<IfId, Served>,
+    /// What workers have shown, until somebody takes it.
+    shown: Vec<(WorkerId, Box<FlowPage>)>,
 }
 
 impl Ports {
     /// None yet.
     pub fn new(frames: Arc<Frames>, options: DeviceOptions, workers: Vec<WorkerEnd>) -> Self {
-        Self { frames, options, workers, served: BTreeMap::new() }
+        Self { frames, options, workers, served: BTreeMap::new(), shown: vec![] }
     }
 
     /// The workers.
@@ -201,7 +203,14 @@ impl Ports {
         let mut released = vec![];
         for at in 0..self.workers.len() {
             while let Some(returned) = self.workers[at].rings.returned.pop() {
-                let Returned::Port(port) = returned else { continue };
+                let port = match returned {
+                    Returned::Port(port) => port,
+                    Returned::Shown(page) => {
+                        self.shown.push((self.workers[at].id, page));
+                        continue;
+                    }
+                    Returned::Outbox(_) | Returned::Frame(_) | Returned::Forgotten(_) => continue,
+                };
                 let id = port.interface;
                 // Dropping waits for the kernel: not on this thread.
                 tokio::task::spawn_blocking(move || drop(port));
@@ -231,6 +240,18 @@ impl Ports {
         for at in 0..self.workers.len() {
             self.tell(at, Command::Forget(prefixes.into()));
         }
+    }
+
+    /// Asks every worker to show flows.
+    pub fn show_flows(&self, page: impl Fn() -> FlowPage) {
+        for at in 0..self.workers.len() {
+            self.tell(at, Command::Show(Box::new(page())));
+        }
+    }
+
+    /// What workers have shown.
+    pub fn take_shown(&mut self) -> Vec<(WorkerId, Box<FlowPage>)> {
+        std::mem::take(&mut self.shown)
     }
 
     /// Wakes every worker, so that a new snapshot is adopted at once.

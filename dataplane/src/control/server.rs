@@ -1,14 +1,19 @@
 //! The gRPC face of the control thread.
 
+use super::flows;
 use super::shell::{Begun, CommitError, Request, Shell};
 use margay_api::dataplane::v1::{self as pb, dataplane_server::Dataplane};
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Response, Status, Streaming};
 
 /// Bytes of one transaction at most, over all its messages.
 const MAX_TRANSACTION: usize = 512 << 20;
+
+/// How long workers may take to go through their flows.
+const FLOWS: Duration = Duration::from_secs(2);
 
 /// The service. Cheap to clone: all work is done by the [`Shell`].
 #[derive(Clone)]
@@ -101,8 +106,16 @@ impl Dataplane for Service {
         request: tonic::Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         let request = request.into_inner();
-        let explained = self.look(move |shell| shell.explain(&request)).await?;
-        explained.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+        let wrong = |error: super::FieldError| Status::invalid_argument(error.to_string());
+        let wanted = flows::wanted(&request).map_err(wrong)?;
+        let mut explained = self.look(move |shell| shell.explain(&request)).await?.map_err(wrong)?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Flows(wanted, reply)).await?;
+        // Workers that are busy or stuck do not keep the rest of the answer back.
+        if let Ok(Ok(flows)) = tokio::time::timeout(FLOWS, answer).await {
+            explained.conntrack = Some(self.look(move |shell| shell.conntrack(&flows)).await?);
+        }
+        Ok(Response::new(explained))
     }
 }
 

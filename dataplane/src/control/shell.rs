@@ -5,10 +5,10 @@ use super::denials::Denials;
 use super::desired::{EndpointId, ObjectError};
 use super::ports::Ports;
 use super::state::{Action, Purpose, State};
-use super::{explain, view};
+use super::{Flows, Questions, explain, flows, view};
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
 use crate::net::{IfId, Nanos, Prefix};
-use crate::worker::ticks;
+use crate::worker::{FlowsWanted, ticks};
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub enum Request {
     },
     /// Stream `session` has ended.
     End(u64),
+    /// Asks the workers for flows. Without an answer where they cannot be asked now.
+    Flows(FlowsWanted, oneshot::Sender<Flows>),
     /// Looks at the shell.
     Look(Box<dyn FnOnce(&mut Shell) + Send>),
 }
@@ -77,6 +79,7 @@ pub struct Shell {
     /// Something happened that interfaces may have to follow.
     unsettled: bool,
     denials: Denials,
+    questions: Questions,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     ours: Vec<Prefix>,
     session: u64,
@@ -102,6 +105,7 @@ impl Shell {
             retry: false,
             unsettled: true,
             denials: Denials::default(),
+            questions: Questions::default(),
             statuses: BTreeMap::new(),
             ours: vec![],
             session: 0,
@@ -174,6 +178,11 @@ impl Shell {
         explain::explain(&self.state, request)
     }
 
+    /// As the API has what the workers said of a packet's flow.
+    pub fn conntrack(&self, flows: &Flows) -> pb::Conntrack {
+        flows::conntrack(&self.state, flows)
+    }
+
     fn now(&self) -> Nanos {
         Nanos(self.started.elapsed().as_nanos() as u64)
     }
@@ -209,6 +218,7 @@ impl Shell {
             }
             Request::End(session) if session == self.session => self.agent_connected = false,
             Request::End(_) => {}
+            Request::Flows(wanted, reply) => self.questions.ask(&self.ports, wanted, reply),
             Request::Look(look) => look(self),
         }
     }
@@ -418,6 +428,9 @@ impl Shell {
         }
         for id in self.ports.collect() {
             self.state.released(id);
+        }
+        for (worker, page) in self.ports.take_shown() {
+            self.questions.answered(worker, &page);
         }
     }
 

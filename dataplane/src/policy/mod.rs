@@ -4,6 +4,7 @@ mod batch;
 mod bits;
 mod check;
 mod compiled;
+pub mod counterfactual;
 mod counters;
 mod explain;
 mod grow;

@@ -1,5 +1,6 @@
 //! What the control thread tells a worker, and what comes back to be freed there.
 
+use super::FlowPage;
 use crate::io::{Device, DeviceCounters};
 use crate::net::{IfId, Prefix};
 use crate::packet::Vector;
@@ -51,6 +52,8 @@ pub enum Command {
     Inject(IfId, Box<[u8]>),
     /// Forget every flow from or to these addresses, a part each poll.
     Forget(Box<[Prefix]>),
+    /// Show flows: a page of them, a part each poll.
+    Show(Box<FlowPage>),
 }
 
 /// What a worker gives back, to be freed where that may take time.
@@ -63,6 +66,8 @@ pub enum Returned {
     Frame(Box<[u8]>),
     /// No flow of theirs is left.
     Forgotten(Box<[Prefix]>),
+    /// As far as it goes.
+    Shown(Box<FlowPage>),
 }
 
 /// The two rings between the control thread and one worker.

@@ -1,10 +1,12 @@
 #![doc = include_str!("README.md")]
 
 mod command;
+mod flows;
 mod pipeline;
 mod thread;
 
 pub use command::{Command, Port, PortCounters, Returned, Rings};
+pub use flows::{FlowPage, FlowSeen, FlowsWanted};
 pub use pipeline::{Entries, pipeline};
 pub use thread::{Idle, Parts, Thread, Wake, ticks};
 
@@ -37,6 +39,8 @@ pub struct Worker {
     /// When the devices' counters were last shown.
     counted: Nanos,
     forgetting: Option<Forgetting>,
+    /// Flows that are being shown. Later commands wait for it.
+    showing: Option<Box<FlowPage>>,
 }
 
 /// Addresses whose flows are being forgotten. Later commands wait for it.
@@ -63,6 +67,7 @@ impl Worker {
             spare,
             counted: Nanos(0),
             forgetting: None,
+            showing: None,
         }
     }
 
@@ -71,6 +76,7 @@ impl Worker {
         self.world.now = now;
         self.reader.refresh(&mut self.world.snapshot);
         self.forget();
+        self.show();
         self.obey();
         let packets = self.take_inbox() + self.release_held() + self.receive();
         for port in &mut self.ports {
@@ -114,6 +120,7 @@ impl Worker {
     /// Nothing is waiting that no device would announce.
     pub fn may_sleep(&self) -> bool {
         self.forgetting.is_none()
+            && self.showing.is_none()
             && self.rings.commands.is_empty()
             && self.world.inboxes[usize::from(self.world.me.0)].is_empty()
     }
@@ -124,7 +131,7 @@ impl Worker {
     }
 
     fn obey(&mut self) {
-        while self.forgetting.is_none() {
+        while self.forgetting.is_none() && self.showing.is_none() {
             let Some(command) = self.rings.next() else { break };
             match command {
                 Command::Attach { port, outbox } => {
@@ -137,6 +144,7 @@ impl Worker {
                 }
                 Command::Detach(interface) => self.detach(interface),
                 Command::Forget(prefixes) => self.forgetting = Some(Forgetting { prefixes, cursor: 0 }),
+                Command::Show(page) => self.showing = Some(page),
                 Command::Inject(interface, frame) => {
                     self.inject(interface, &frame);
                     self.rings.give_back(Returned::Frame(frame));
@@ -160,6 +168,16 @@ impl Worker {
                     self.rings.give_back(Returned::Forgotten(done.prefixes));
                 }
             }
+        }
+    }
+
+    /// Shows some of the flows that are to be shown.
+    fn show(&mut self) {
+        let Some(page) = &mut self.showing else { return };
+        if page.fill(&self.world.flows, self.world.now)
+            && let Some(page) = self.showing.take()
+        {
+            self.rings.give_back(Returned::Shown(page));
         }
     }
 
