@@ -193,8 +193,13 @@ pub enum Policy {
 Examples:
   margayctl policy explain --from shop/client --to shop/web --proto tcp --port 80
   margayctl policy explain --from 10.0.0.1 --to shop/web --proto icmp --icmp-type 8
+  margayctl policy explain --from test/client --to shop/db --proto tcp --port sql --resources examples/eval/
 
-The dataplane judges by the very tree that forwards. Exits with 0 whatever the verdict.")]
+The dataplane judges by the very tree that forwards, and says which sessions a packet would belong to. With
+--resources the cluster is read from files, and judged by the same code, without a server.
+
+Then comes one change that would turn the verdict, of a label, a port, the protocol or a peer; it was tried, so
+it is true. Exits with 0 whatever the verdict.")]
     Explain(Explain),
 
     /// Judge packets by policy in files, without a server, one JSON object a line.
@@ -459,6 +464,10 @@ pub struct Explain {
     /// The ICMP code.
     #[arg(long, value_name = "CODE", requires = "icmp_type", default_value_t = 0)]
     pub icmp_code: u8,
+
+    /// Judge by these files: a file, or a directory of .yaml, .yml and .json files.
+    #[arg(long, value_name = "PATH")]
+    pub resources: Option<PathBuf>,
 
     /// How to print it.
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]

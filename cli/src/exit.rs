@@ -116,6 +116,11 @@ impl Failure {
         ))
     }
 
+    /// Problem and cause, where there is but a line for it.
+    pub fn one_line(&self) -> String {
+        format!("{}: {}", self.problem, self.cause.replace('\n', "; "))
+    }
+
     /// The same failure with better advice.
     pub fn advise(mut self, next: impl Into<String>) -> Self {
         self.next = next.into();

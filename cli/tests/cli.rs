@@ -147,8 +147,32 @@ fn policy_explain() {
             "policy explain --from 192.0.2.1 --to shop/web --proto icmp --icmp-type 8 -o yaml",
             "policy explain --from 192.0.2.1 --to 192.0.2.2 --proto udp --port 53",
             "policy explain --from shop/client --to shop/nobody --proto udp --port 53",
+            "policy explain --from lab/shell --to lab/db --proto tcp --port 5432",
+            "policy explain --from lab/shell --to lab/db --proto tcp --port 5432 -o json",
         ],
     );
+}
+
+#[test]
+fn policy_explain_offline() {
+    let asked = [
+        // A denied packet: an end, a label, a port, the protocol, a namespace would turn it.
+        "--from test/client --to shop/db --proto tcp --port sql",
+        "--from 203.0.113.9 --to shop/web --proto tcp --port 22",
+        "--from 203.0.113.9 --to shop/web --proto udp --port http",
+        "--from test/client --to 169.254.169.254 --proto tcp --port 80",
+        // One that is allowed.
+        "--from shop/web --to shop/db --proto tcp --port 5432",
+        "--from shop/web --to shop/db --proto tcp --port 5432 -o json",
+        "--from shop/web --to test/client --proto icmp --icmp-type 8 -o yaml",
+        // No packet of this cluster.
+        "--from shop/web --to shop/nobody --proto tcp --port 80",
+        "--from shop/web --to shop/db --proto tcp --port web",
+        "--from 192.0.2.1 --to 192.0.2.2 --proto tcp --port 80",
+        "--from shop/web --to shop/db --proto tpc --port 80",
+    ];
+    let lines = asked.map(|asked| format!("policy explain --resources ../../../examples/eval {asked}"));
+    golden("explain_offline", &lines.each_ref().map(String::as_str));
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! One node's dataplane, as far as policy is concerned.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use margay_agent::{
     calc::{self, Resources},
-    model::WorkloadEndpoint,
+    model::{Selector, WorkloadEndpoint},
 };
 use margay_api::dataplane::v1::{self as api, change::Change};
 use margay_dataplane::{
     control::{EndpointId, State},
     net::Nanos,
-    policy::{Direction, Query},
+    policy::{CompiledPolicy, Direction, Explanation, Query, SetMembers, SetTable},
     snapshot::{Publisher, Snapshot},
 };
 use serde::Serialize;
@@ -16,11 +18,14 @@ use serde::Serialize;
 use crate::{
     exit::{Code, Failure, Outcome},
     judge::judge,
+    readable::count,
 };
 
 /// Holds the node's compiled policy.
 pub struct Node {
     state: State,
+    /// What the sets of addresses stand for, by name.
+    selectors: BTreeMap<String, Selector>,
 }
 
 /// What one end of a packet says, and why.
@@ -35,6 +40,9 @@ pub struct Judgement {
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<u32>,
     minimal_match: String,
+    /// All that there is to know of it.
+    #[serde(skip)]
+    pub explained: Explanation,
 }
 
 impl Node {
@@ -42,6 +50,7 @@ impl Node {
     /// resources.
     pub fn new(resources: &Resources, name: &str) -> Outcome<(Self, Vec<String>)> {
         let desired = calc::policy(resources, name);
+        let selectors = selectors(&desired);
         let changes = [Change::Config(desired.config)]
             .into_iter()
             .chain(desired.ip_sets.into_values().map(Change::IpSet))
@@ -60,41 +69,65 @@ impl Node {
                 "correct what is named above",
             )
         })?;
-        Ok((Self { state }, desired.problems))
+        Ok((Self { state, selectors }, desired.problems))
     }
 
-    /// Judges one direction of an endpoint of this node.
+    /// Judges one direction of an endpoint of this node, by the tree and by its rules.
     pub fn judge(
         &self,
         endpoint: &WorkloadEndpoint,
         direction: Direction,
         query: &Query,
     ) -> Outcome<Judgement> {
-        let key = calc::endpoint_key(endpoint);
-        let id =
-            EndpointId { orchestrator: key.orchestrator, workload: key.workload, endpoint: key.endpoint };
-        let policy = self.state.policy();
-        let index = self.state.endpoint_index(&id);
-        let tree = index.and_then(|index| policy.tree(index, direction));
-        let (Some(index), Some(tree)) = (index, tree) else {
-            let cause = format!("the dataplane knows no endpoint {}", id.workload);
-            return Err(Failure::new(
-                Code::Failed,
-                "the packet cannot be judged",
-                cause,
-                "please report this",
-            ));
-        };
-        judge(tree.compiled(), policy.sets(), query)?;
-        let explained = policy.explain(index, direction, query).expect("the endpoint has a tree");
+        let tree = self.tree(endpoint, direction)?;
+        judge(tree, self.sets(), query)?;
+        let explained = tree.explain(self.sets(), query);
         let decider = &explained.decider;
         Ok(Judgement {
             verdict: if explained.verdict.allow { "allow" } else { "deny" },
             tier: decider.tier().to_owned(),
             policy: decider.policy(),
             rule: u32::try_from(decider.rule).ok(),
-            minimal_match: explained.minimal_match,
+            minimal_match: explained.minimal_match.clone(),
+            explained,
         })
+    }
+
+    /// What judges one direction of an endpoint of this node.
+    pub fn tree(&self, endpoint: &WorkloadEndpoint, direction: Direction) -> Outcome<&CompiledPolicy> {
+        let key = calc::endpoint_key(endpoint);
+        let id =
+            EndpointId { orchestrator: key.orchestrator, workload: key.workload, endpoint: key.endpoint };
+        let policy = self.state.policy();
+        let index = self.state.endpoint_index(&id);
+        let tree = index.and_then(|index| policy.tree(index, direction));
+        tree.map(|tree| tree.compiled()).ok_or_else(|| {
+            let cause = format!("the dataplane knows no endpoint {}", id.workload);
+            Failure::new(Code::Failed, "the packet cannot be judged", cause, "please report this")
+        })
+    }
+
+    /// The sets that the trees ask.
+    pub fn sets(&self) -> &SetTable {
+        self.state.policy().sets()
+    }
+
+    /// What a set stands for, for people.
+    pub fn describe_set(&self, name: &str) -> Option<String> {
+        if let Some(selector) = self.selector(name) {
+            return Some(selector.to_string());
+        }
+        let set = self.sets().iter().map(|(_, set)| set).find(|set| &*set.name == name)?;
+        let SetMembers::IpPort(members) = &set.members else { return None };
+        let ports: BTreeSet<String> =
+            members.iter().map(|one| format!("{} {}", one.proto, one.port)).collect();
+        let ports = ports.into_iter().take(4).collect::<Vec<_>>().join(", ");
+        Some(format!("a named port ({ports}) of {}", count(members.len() as u64, "address", "addresses")))
+    }
+
+    /// The selector whose addresses a set holds; `None`: it is one of ports, or nobody names it.
+    pub fn selector(&self, set: &str) -> Option<&Selector> {
+        self.selectors.get(set)
     }
 }
 
@@ -103,4 +136,16 @@ impl Judgement {
     pub fn allows(&self) -> bool {
         self.verdict == "allow"
     }
+}
+
+/// Every selector that a rule was made from, by the name of its set.
+fn selectors(desired: &calc::Desired) -> BTreeMap<String, Selector> {
+    let policies = desired.policies.values().flat_map(|p| p.inbound_rules.iter().chain(&p.outbound_rules));
+    let profiles = desired.profiles.values().flat_map(|p| p.inbound_rules.iter().chain(&p.outbound_rules));
+    let origins = policies.chain(profiles).filter_map(|rule| rule.origin.as_ref());
+    let texts = origins.flat_map(|origin| {
+        [&origin.src_selector, &origin.dst_selector, &origin.not_src_selector, &origin.not_dst_selector]
+    });
+    let selectors = texts.filter(|text| !text.is_empty()).filter_map(|text| Selector::parse(text).ok());
+    selectors.map(|selector| (selector.uid(), selector)).collect()
 }

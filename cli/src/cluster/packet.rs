@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use margay_agent::model::{Protocol, WorkloadEndpoint};
+use margay_agent::{
+    calc::workload_name,
+    model::{Protocol, WorkloadEndpoint},
+};
 use margay_dataplane::{
     net::{Addr, FlowKey, Icmp, Proto},
     policy::Query,
@@ -31,72 +34,125 @@ pub struct End<'c> {
     pub host: Option<&'c str>,
 }
 
+/// A packet as people write it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Written {
-    from: String,
-    to: String,
-    proto: Protocol,
+pub struct Written {
+    pub from: String,
+    pub to: String,
+    pub proto: Protocol,
     #[serde(default)]
-    sport: u16,
+    pub sport: u16,
     #[serde(default)]
-    dport: Option<NumberOrName>,
+    pub dport: Option<NumberOrName>,
     #[serde(default)]
-    icmp_type: Option<u8>,
+    pub icmp_type: Option<u8>,
     #[serde(default)]
-    icmp_code: u8,
+    pub icmp_code: u8,
 }
 
+/// A port.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum NumberOrName {
+pub enum NumberOrName {
     Number(u16),
     Name(String),
 }
 
+impl NumberOrName {
+    /// Digits are a number.
+    pub fn parse(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Number)
+    }
+}
+
 /// What is wrong with a packet.
 #[derive(Debug)]
-pub struct Wrong(String);
+pub struct Wrong {
+    message: String,
+    /// It names an endpoint that is not there.
+    pub missing: bool,
+}
 
 impl std::fmt::Display for Wrong {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for Wrong {}
 
-/// Reads a packet of a cluster.
-pub fn read<'c>(line: &[u8], cluster: &'c Cluster) -> Result<Packet<'c>, Wrong> {
-    let written: Written = serde_json::from_slice(line).map_err(|error| Wrong(error.to_string()))?;
-    let from = end(cluster, "from", &written.from)?;
-    let to = end(cluster, "to", &written.to)?;
-    let (src, dst) = common_version(&from, &to)?;
-    let proto = Proto(written.proto.number());
-    let dport = destination_port(&written, proto, &to)?;
-    let kind = written.icmp_type.unwrap_or(ECHO[usize::from(proto == Proto::ICMP6)]);
-    let icmp = if proto.is_icmp() { Icmp { kind, code: written.icmp_code } } else { Icmp::default() };
-    let sport = if proto.has_ports() { written.sport } else { 0 };
-    let key = FlowKey { src: Addr::from(src), dst: Addr::from(dst), sport, dport, proto };
-    Ok(Packet { from, to, query: Query { key, icmp } })
+impl Wrong {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), missing: false }
+    }
+}
+
+impl<'c> Packet<'c> {
+    /// Reads a packet of a cluster.
+    pub fn read(line: &[u8], cluster: &'c Cluster) -> Result<Self, Wrong> {
+        let written: Written = serde_json::from_slice(line).map_err(|error| Wrong::new(error.to_string()))?;
+        Self::written(&written, cluster)
+    }
+
+    /// The packet that was written, in a cluster.
+    pub fn written(written: &Written, cluster: &'c Cluster) -> Result<Self, Wrong> {
+        let from = end(cluster, "from", &written.from)?;
+        let to = end(cluster, "to", &written.to)?;
+        let (src, dst) = common_version(&from, &to)?;
+        let proto = Proto(written.proto.number());
+        let dport = destination_port(written, proto, &to)?;
+        let kind = written.icmp_type.unwrap_or(ECHO[usize::from(proto == Proto::ICMP6)]);
+        let icmp = if proto.is_icmp() { Icmp { kind, code: written.icmp_code } } else { Icmp::default() };
+        let sport = if proto.has_ports() { written.sport } else { 0 };
+        let key = FlowKey { src: Addr::from(src), dst: Addr::from(dst), sport, dport, proto };
+        Ok(Self { from, to, query: Query { key, icmp } })
+    }
+
+    /// The packet that is asked about, in a cluster.
+    pub fn of(query: Query, cluster: &'c Cluster) -> Self {
+        let end = |addr: Addr| End::at(cluster, addr.into());
+        Self { from: end(query.key.src), to: end(query.key.dst), query }
+    }
+}
+
+impl<'c> End<'c> {
+    /// Whoever has the address.
+    fn at(cluster: &'c Cluster, address: IpAddr) -> Self {
+        let owns = |one: &&WorkloadEndpoint| one.spec.ip_networks.iter().any(|net| net.contains(address));
+        let host = cluster.around.hosts.get(&address).map(String::as_str);
+        Self { addresses: vec![address], endpoint: cluster.endpoints.iter().find(owns), host }
+    }
+
+    /// What it is known by.
+    pub fn name(&self) -> String {
+        self.endpoint.map(workload_name).unwrap_or_default()
+    }
+
+    /// For people, where `address` is the one that is used.
+    pub fn title(&self, address: Addr) -> String {
+        match self.endpoint {
+            Some(endpoint) => format!("{} ({address})", workload_name(endpoint)),
+            None => address.to_string(),
+        }
+    }
 }
 
 /// An address, or "namespace/name" of an endpoint or its pod.
 fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wrong> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        if let Some(service) = cluster.services.get(&address) {
+        if let Some(service) = cluster.around.services.get(&address) {
             let why = "policy sees the address of a backend in its place: name that";
-            return Err(Wrong(format!("{side}: {address} is of service {service}; {why}")));
+            return Err(Wrong::new(format!("{side}: {address} is of service {service}; {why}")));
         }
-        let owns = |one: &&WorkloadEndpoint| one.spec.ip_networks.iter().any(|net| net.contains(address));
-        let host = cluster.hosts.get(&address).map(String::as_str);
-        return Ok(End { addresses: vec![address], endpoint: cluster.endpoints.iter().find(owns), host });
+        return Ok(End::at(cluster, address));
     }
     let Some((namespace, name)) = text.split_once('/') else {
-        return Err(Wrong(format!("{side}: {text:?} is neither an address nor NAMESPACE/POD")));
+        return Err(Wrong::new(format!("{side}: {text:?} is neither an address nor NAMESPACE/POD")));
     };
-    if let Some(addresses) = cluster.host_pods.get(&(namespace.to_owned(), name.to_owned())) {
-        let host = addresses.first().and_then(|address| cluster.hosts.get(address)).map(String::as_str);
+    if let Some(addresses) = cluster.around.host_pods.get(&(namespace.to_owned(), name.to_owned())) {
+        let host =
+            addresses.first().and_then(|address| cluster.around.hosts.get(address)).map(String::as_str);
         return with_address(side, text, End { addresses: addresses.clone(), endpoint: None, host });
     }
     let named = |one: &&WorkloadEndpoint| {
@@ -105,8 +161,13 @@ fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wron
     };
     let mut found = cluster.endpoints.iter().filter(named);
     match (found.next(), found.next()) {
-        (None, _) => Err(Wrong(format!("{side}: there is no pod or workload endpoint {text}"))),
-        (Some(_), Some(_)) => Err(Wrong(format!("{side}: {text} has several endpoints; give an address"))),
+        (None, _) => {
+            let message = format!("{side}: there is no pod or workload endpoint {text}");
+            Err(Wrong { message, missing: true })
+        }
+        (Some(_), Some(_)) => {
+            Err(Wrong::new(format!("{side}: {text} has several endpoints; give an address")))
+        }
         (Some(endpoint), None) => {
             let addresses = endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect();
             with_address(side, text, End { addresses, endpoint: Some(endpoint), host: None })
@@ -116,7 +177,7 @@ fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wron
 
 fn with_address<'c>(side: &str, text: &str, end: End<'c>) -> Result<End<'c>, Wrong> {
     if end.addresses.is_empty() {
-        return Err(Wrong(format!("{side}: {text} has no address; give it one in status.podIP")));
+        return Err(Wrong::new(format!("{side}: {text} has no address; give it one in status.podIP")));
     }
     Ok(end)
 }
@@ -126,16 +187,18 @@ fn common_version(from: &End<'_>, to: &End<'_>) -> Result<(IpAddr, IpAddr), Wron
     let first =
         |end: &End<'_>, v4: bool| end.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
     let both = [true, false].into_iter().find_map(|v4| Some((first(from, v4)?, first(to, v4)?)));
-    both.ok_or_else(|| Wrong("from and to have no addresses of one IP version".to_owned()))
+    both.ok_or_else(|| Wrong::new("from and to have no addresses of one IP version".to_owned()))
 }
 
 /// A number, or the name that the destination gives one of its ports.
 fn destination_port(written: &Written, proto: Proto, to: &End<'_>) -> Result<u16, Wrong> {
     let protocol = written.proto;
     match &written.dport {
-        Some(_) if !proto.has_ports() => Err(Wrong(format!("dport: {protocol} has no ports; remove it"))),
+        Some(_) if !proto.has_ports() => {
+            Err(Wrong::new(format!("dport: {protocol} has no ports; remove it")))
+        }
         None if proto.has_ports() => {
-            Err(Wrong(format!("dport: missing; {protocol} needs a number or a name")))
+            Err(Wrong::new(format!("dport: missing; {protocol} needs a number or a name")))
         }
         None => Ok(0),
         Some(NumberOrName::Number(number)) => Ok(*number),
@@ -143,7 +206,10 @@ fn destination_port(written: &Written, proto: Proto, to: &End<'_>) -> Result<u16
             let ports = to.endpoint.map(|endpoint| endpoint.spec.ports.as_slice()).unwrap_or_default();
             let named = ports.iter().find(|port| port.name == *name && port.protocol == protocol);
             named.map(|port| port.port).ok_or_else(|| {
-                Wrong(format!("dport: {} names no {protocol} port {name:?}; give its number", written.to))
+                Wrong::new(format!(
+                    "dport: {} names no {protocol} port {name:?}; give its number",
+                    written.to
+                ))
             })
         }
     }

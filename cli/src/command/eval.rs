@@ -1,13 +1,10 @@
 //! `policy eval`: packets judged by policy in files, line by line.
 
-use std::io::{self, Write as _};
-
 use crate::{
-    args::{Eval, Source},
+    args::Eval,
     cluster::Cluster,
     exit::{Code, Failure, Outcome},
     lines,
-    manifest::Manifest,
     output::Output,
     raw,
 };
@@ -19,14 +16,7 @@ const MAX_PACKET: u64 = 1 << 16;
 pub fn run(args: &Eval, out: &mut Output) -> Outcome {
     match (&args.resources, &args.raw) {
         (Some(path), _) => {
-            let source = Source { files: vec![path.clone()], namespace: None };
-            let manifest = Manifest::read_offline(&source)?;
-            manifest.check()?;
-            let cluster = Cluster::new(manifest.resources().cloned().collect(), manifest.offline().cloned())?;
-            for problem in cluster.problems() {
-                // Nobody may be listening, and there is nobody else to tell.
-                let _ = writeln!(io::stderr(), "warning: {problem}");
-            }
+            let cluster = Cluster::read(path)?;
             lines::answer_each(&args.packets, MAX_PACKET, out, |line| cluster.answer(line))
         }
         (None, Some(file)) => lines::answer_each(file, raw::MAX_LINE, out, raw::answer),

@@ -84,7 +84,7 @@ impl Expr {
         self
     }
 
-    pub(super) fn visit(&self, f: &mut impl FnMut(&Self)) {
+    pub(super) fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Self)) {
         f(self);
         match self {
             Self::Not(inner) => inner.visit(f),

@@ -20,6 +20,7 @@ mod parse;
 mod restriction;
 mod token;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
@@ -103,6 +104,25 @@ impl Selector {
         }))
     }
 
+    /// Every label that the selector asks about, with the values it compares it to.
+    pub fn mentions(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut mentions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        self.expr.visit(&mut |expr| {
+            let (label, values): (_, &[Box<str>]) = match expr {
+                Expr::Has(label) => (label, &[]),
+                Expr::In(label, values) | Expr::NotIn(label, values) => (label, values),
+                Expr::Equals(label, value)
+                | Expr::NotEquals(label, value)
+                | Expr::Contains(label, value)
+                | Expr::StartsWith(label, value)
+                | Expr::EndsWith(label, value) => (label, std::slice::from_ref(value)),
+                Expr::All | Expr::Global | Expr::Not(_) | Expr::And(_) | Expr::Or(_) => return,
+            };
+            mentions.entry(label).or_default().extend(values.iter().map(|value| &**value));
+        });
+        mentions
+    }
+
     /// Whether something with these labels is selected.
     pub fn matches(&self, labels: &(impl Labels + ?Sized)) -> bool {
         self.expr.matches(labels)
@@ -135,7 +155,7 @@ impl Selector {
 
     /// What each label must be like for the selector to match at all: for indexes that skip what
     /// cannot match.
-    pub fn restrictions(&self) -> std::collections::BTreeMap<String, Restriction> {
+    pub fn restrictions(&self) -> BTreeMap<String, Restriction> {
         restriction::of(&self.expr)
     }
 

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use super::expr::Expr;
@@ -227,4 +225,13 @@ proptest! {
             Err(e) => prop_assert!((1..=text.chars().count() + 1).contains(&e.at)),
         }
     }
+}
+
+#[test]
+fn what_is_asked_about_is_mentioned_with_its_values() {
+    let selector = parse("a == 'x' && !(b in {'y', 'z'} || a contains 'w') && has(c) && all()");
+    let mentions = selector.mentions();
+    let mentions: Vec<_> =
+        mentions.iter().map(|(l, v)| (*l, v.iter().copied().collect::<Vec<_>>())).collect();
+    assert_eq!(mentions, [("a", vec!["w", "x"]), ("b", vec!["y", "z"]), ("c", vec![])]);
 }

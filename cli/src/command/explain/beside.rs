@@ -1,0 +1,67 @@
+//! What a dataplane cannot know: what its sets stand for, and what a change of labels would do. It is
+//! worked out here, by the same compiler, from the objects in the agent's store.
+
+use std::collections::BTreeMap;
+
+use margay_agent::model::{Kind, Resource};
+use margay_api::control::v1::{GetRequest, control_client::ControlClient};
+use tonic::transport::Channel;
+
+use super::view::Explanation;
+use crate::{
+    args::Global,
+    client,
+    cluster::{Answer, Cluster, Packet, Written},
+    exit::{Code, Failure, Outcome},
+};
+
+/// The cluster of all that the agent's store holds.
+pub async fn stored(global: &Global, agent: &mut ControlClient<Channel>) -> Outcome<Cluster> {
+    let mut resources = Vec::new();
+    for kind in Kind::ALL {
+        let request = GetRequest { kind: kind.to_string(), ..GetRequest::default() };
+        let call = agent.get(request);
+        let answer = client::answer(global.timeout, &format!("get the {}", kind.plural()), call).await?;
+        for object in answer.into_inner().objects {
+            let resource = Resource::from_json(&object.json).map_err(|errors| {
+                let problem = format!("the store holds a {kind} that this release cannot read");
+                let cause = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                Failure::new(Code::Failed, problem, cause, "use the margayctl of the agent's release")
+            })?;
+            resources.push(resource);
+        }
+    }
+    Cluster::new(resources, std::iter::empty())
+}
+
+/// Completes what the dataplane said, where what is stored leads to the same.
+pub fn look(cluster: &Cluster, written: &Written, explanation: &mut Explanation) -> Outcome<()> {
+    let packet = Packet::written(written, cluster).map_err(|wrong| {
+        Failure::usage("the packet is not one of the stored objects", wrong.to_string(), "try again")
+    })?;
+    let answer = cluster.judge(&packet)?;
+    if !explanation.agrees(&answer) {
+        return Err(Failure::new(
+            Code::Failed,
+            "what is stored leads to another verdict than what the dataplane has adopted",
+            "a change is on its way, or was refused",
+            "look at `margayctl status`",
+        ));
+    }
+    explanation.sets = sets(cluster, &packet, &answer);
+    explanation.counterfactual = Some(cluster.counterfactual(&packet, &answer)?);
+    Ok(())
+}
+
+/// What the sets stand for that the minimal matches name.
+pub fn sets(cluster: &Cluster, packet: &Packet<'_>, answer: &Answer) -> BTreeMap<String, String> {
+    let ends = [(&packet.from, &answer.egress), (&packet.to, &answer.ingress)];
+    let mut sets = BTreeMap::new();
+    for (end, judgement) in ends {
+        let (Some(endpoint), Some(judgement)) = (end.endpoint, judgement) else { continue };
+        let node = cluster.node_of(endpoint);
+        let words = judgement.explained.minimal_match.split(' ');
+        sets.extend(words.filter_map(|word| Some((word.to_owned(), node.describe_set(word)?))));
+    }
+    sets
+}

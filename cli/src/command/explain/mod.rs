@@ -1,0 +1,102 @@
+//! `policy explain`: whether a packet would pass, how that was decided, and what would turn it.
+
+mod beside;
+mod view;
+
+use std::path::Path;
+
+use margay_api::control::v1 as control;
+
+pub use self::view::rule_name;
+use self::view::{Explanation, Packet};
+use crate::{
+    args::{Explain, Global},
+    client,
+    cluster::{self, Cluster, NumberOrName, Written},
+    exit::{Code, Failure, Outcome},
+    output::Output,
+};
+
+/// Asks the forwarding tree by way of the agent, or a tree made from files.
+pub async fn run(global: &Global, args: &Explain, out: &mut Output) -> Outcome {
+    let explanation = match &args.resources {
+        Some(path) => offline(path, args)?,
+        None => live(global, args).await?,
+    };
+    out.show(&explanation, args.output)?;
+    Ok(Code::Ok)
+}
+
+/// The packet of the command line.
+fn written(args: &Explain) -> Outcome<Written> {
+    let proto = args.proto.parse().map_err(|error| {
+        Failure::usage("cannot explain the packet", format!("--proto: {error}"), "correct it and try again")
+    })?;
+    Ok(Written {
+        from: args.from.clone(),
+        to: args.to.clone(),
+        proto,
+        sport: args.sport,
+        dport: args.port.as_deref().map(NumberOrName::parse),
+        icmp_type: args.icmp_type,
+        icmp_code: args.icmp_code,
+    })
+}
+
+fn offline(path: &Path, args: &Explain) -> Outcome<Explanation> {
+    let written = written(args)?;
+    let cluster = Cluster::read(path)?;
+    let packet = cluster::Packet::written(&written, &cluster).map_err(|wrong| {
+        let code = if wrong.missing { Code::NotFound } else { Code::Usage };
+        let next = "name what the files have: NAMESPACE/POD, or an address";
+        Failure::new(code, "cannot explain the packet", wrong.to_string(), next)
+    })?;
+    if packet.from.endpoint.is_none() && packet.to.endpoint.is_none() {
+        return Err(Failure::new(
+            Code::Failed,
+            "nothing judges the packet",
+            format!("neither {} nor {} is an endpoint of {}", args.from, args.to, path.display()),
+            "name an endpoint of the files",
+        ));
+    }
+    let answer = cluster.judge(&packet)?;
+    let counterfactual = cluster.counterfactual(&packet, &answer)?;
+    let key = packet.query.key;
+    let shown = Packet::new(args, packet.from.title(key.src), packet.to.title(key.dst));
+    let sets = beside::sets(&cluster, &packet, &answer);
+    Ok(Explanation::of_files(path, shown, &packet, answer, counterfactual, sets))
+}
+
+async fn live(global: &Global, args: &Explain) -> Outcome<Explanation> {
+    let request = control::ExplainRequest {
+        from: args.from.clone(),
+        to: args.to.clone(),
+        protocol: args.proto.clone(),
+        source_port: args.sport.into(),
+        destination_port: args.port.clone().unwrap_or_default(),
+        icmp_type: args.icmp_type.unwrap_or_default().into(),
+        icmp_code: args.icmp_code.into(),
+    };
+    let mut agent = client::agent(global).await?;
+    let call = agent.explain(request);
+    let answer = client::answer(global.timeout, "explain the packet", call).await?.into_inner();
+    let Some(result) = answer.result else {
+        return Err(Failure::new(
+            Code::Failed,
+            "this node cannot judge the packet",
+            answer.notes.join("\n"),
+            "ask the agent of a node that has one of the two endpoints, with --agent",
+        ));
+    };
+    let shown = Packet::new(args, answer.from, answer.to);
+    let mut explanation = Explanation::of_dataplane(shown, result, answer.notes);
+    match beside::stored(global, &mut agent).await.and_then(|cluster| {
+        let written = written(args)?;
+        beside::look(&cluster, &written, &mut explanation)
+    }) {
+        Ok(()) => {}
+        // The verdict stands, whatever is wrong with what only comments on it.
+        Err(failure) => explanation.note(format!("no counterfactual: {}", failure.one_line())),
+    }
+    Ok(explanation)
+}
