@@ -67,10 +67,16 @@ fn chunk(
             verdicts[usize::from(at)] = Verdict { allow: outcome == Outcome::Allow, slot };
             outcome == Outcome::Next
         };
-        for (tree, open) in stage.trees.iter().zip(&mut open) {
-            open.retain(|at| match best[usize::from(*at)] {
-                NONE_FOUND => decide(*at, stage.default),
-                piece => decide(*at, stage.base + tree.rank(piece)),
+        let versions = [IpVersion::V4, IpVersion::V6];
+        for ((tree, version), open) in stage.trees.iter().zip(versions).zip(&mut open) {
+            open.retain(|at| {
+                let rank = tree.rank(best[usize::from(*at)]);
+                let point = &points[usize::from(*at)];
+                let slot = match &stage.patch {
+                    None => stage.slot(rank),
+                    Some(patch) => patch.settle(stage, rank, version, policy.cpu, point),
+                };
+                decide(*at, slot)
             });
         }
         // No rule exists for a packet of two versions.
