@@ -4,7 +4,7 @@
 //! builds the lists keeps while they do not change: so what did not change costs a look at each
 //! policy, and none at its rules. Only rules that were not seen before are read.
 
-use super::compiled::{CompiledPolicy, Run, compile_slices};
+use super::compiled::{CompiledPolicy, Run, compile_slices, fits};
 use super::patch::patch;
 use super::slice::Slice;
 use super::table::{Bound, MAX_ENDPOINTS, PolicyTree, RetiredTree};
@@ -114,6 +114,30 @@ impl<'a> PolicyTableBuilder<'a> {
         }
     }
 
+    /// The same endpoints and sets, and the same trees but those that are `renewed`.
+    pub(super) fn renew(
+        previous: &'a PolicyTable,
+        renewed: &HashMap<*const PolicyTree, Arc<CompiledPolicy>>,
+    ) -> Self {
+        let mut next = Self::new(previous, previous.sets.clone());
+        let mut places: HashMap<*const PolicyTree, usize> = HashMap::new();
+        for (key, tree) in &previous.trees {
+            let (key, place) = (key.clone(), Arc::as_ptr(tree));
+            places.insert(place, next.trees.len());
+            next.trees.push(match renewed.get(&place).cloned() {
+                Some(compiled) => Tree::New { key, compiled, before: Some((tree.clone(), false)) },
+                None => {
+                    next.by_place.insert(place, next.trees.len());
+                    Tree::Kept(tree.clone())
+                }
+            });
+        }
+        let at = |tree: &Arc<PolicyTree>| places[&Arc::as_ptr(tree)];
+        let both = |bound: &Bound| [at(&bound.ingress), at(&bound.egress)];
+        next.endpoints = previous.endpoints.iter().map(|bound| bound.as_ref().map(both)).collect();
+        next
+    }
+
     /// Binds an endpoint to the rules of both directions.
     pub fn bind(
         &mut self,
@@ -214,6 +238,7 @@ impl<'a> PolicyTableBuilder<'a> {
             return self.keep(tree);
         }
         sets_exist(&self.sets, slices.iter().flatten())?;
+        fits(&slices)?;
         // A patch that cannot be proven is of no use; the whole list is.
         let long = before.filter(|before| before.compiled.rules() >= SHORT);
         let patched = long.and_then(|before| patch(&before.compiled, list, &slices).ok().flatten());

@@ -262,6 +262,11 @@ impl CompiledPolicy {
         self.stages.iter().flat_map(|stage| &*stage.runs).map(|run| run.slice.len()).sum()
     }
 
+    /// Rules that are gone or new since the trees were grown.
+    pub fn changes(&self) -> usize {
+        self.stages.iter().flat_map(|stage| &stage.patch).map(|p| p.dead.count() + p.slots.len()).sum()
+    }
+
     /// The trees are those of an earlier list, with patches.
     pub fn is_patched(&self) -> bool {
         self.origin.is_some()
@@ -343,7 +348,7 @@ pub(super) fn bytes([v4, v6]: &[Arc<Tree>; 2]) -> usize {
 }
 
 /// Refuses what would not fit, before anything is built.
-fn fits(slices: &[Vec<Arc<Slice>>]) -> Result<(), CompileError> {
+pub(super) fn fits(slices: &[Vec<Arc<Slice>>]) -> Result<(), CompileError> {
     let bounded = |what, count, limit, remedy| {
         if count > limit { Err(CompileError::TooLarge { what, count, limit, remedy }) } else { Ok(()) }
     };

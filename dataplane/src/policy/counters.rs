@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 struct Line([AtomicU64; LINE]);
 
 const LINE: usize = 8;
+/// Forebears that are followed. Workers lag behind by a publication or two; what one that lags further
+/// behind still counts is lost.
+const FOREBEARS: usize = 8;
 
 /// A row of counters per worker, one per slot of a compiled policy.
 ///
@@ -63,9 +66,10 @@ impl HitCounters {
         let now = |slot: u32| to.get(slot as usize).copied().unwrap_or(Self::NO_HEIR);
         (0u32..).zip(&self.carried[..]).for_each(|(slot, count)| carry(now(slot), *count));
         let mut past = Vec::new();
-        for forebear in &self.past[..] {
+        let oldest = (self.past.len() + 1).saturating_sub(FOREBEARS);
+        for (age, forebear) in self.past.iter().enumerate() {
             // Only we refer to it: nobody counts in it any more.
-            if Arc::strong_count(&forebear.rows.lines) == 1 {
+            if Arc::strong_count(&forebear.rows.lines) == 1 || age < oldest {
                 let own = (0..forebear.rows.slots).map(|slot| forebear.rows.total(slot));
                 forebear.to.iter().zip(own).for_each(|(slot, count)| carry(now(*slot), count));
             } else {
@@ -182,6 +186,18 @@ mod tests {
         let third = second.heir(2, [0, 1, HitCounters::NO_HEIR, HitCounters::NO_HEIR].into());
         assert_eq!((third.past.len(), third.totals()), (1, vec![2, 1]));
         assert_eq!([0, 1].map(|slot| third.total(slot)), [2, 1]);
+    }
+
+    #[test]
+    fn forebears_do_not_pile_up() {
+        let mut all = vec![HitCounters::new(1, 1)];
+        for _ in 0..100 {
+            let last = &all[all.len() - 1];
+            last.hit(WorkerId(0), 0);
+            all.push(last.heir(1, [0].into()));
+        }
+        let last = &all[100];
+        assert_eq!((last.past.len(), last.totals()), (FOREBEARS, vec![100]));
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Patch {
 
 /// Slots that a list of so many has in reserve for rules that patches add.
 pub(super) fn reserve(slots: u32) -> u32 {
-    (2 * slots + 64).min(RESERVE)
+    (2 * slots + 16).min(RESERVE)
 }
 
 /// `previous` with the rules of `list`, whose stages are `slices`; checked. `None`: to be compiled whole.

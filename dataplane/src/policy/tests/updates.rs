@@ -134,3 +134,35 @@ fn a_tree_that_nobody_goes_on_from_ends_whole() {
     let (_, retired) = bound(&first, &[]);
     assert_eq!((retired.len(), retired.iter().filter(|tree| tree.ended.is_some()).count()), (2, 0));
 }
+
+#[test]
+fn a_patched_list_is_compiled_whole_beside_and_takes_over() {
+    let list = policies(100);
+    let (first, _) = bound(&PolicyTable::empty(1), &[(WEB, &list), (DB, &policies(99))]);
+    assert!(first.consolidation(0).is_none(), "nothing is patched");
+    let once = changed(&list);
+    let (second, _) = bound(&first, &[(WEB, &once), (DB, &policies(99))]);
+    [54, 999, 60_000].into_iter().for_each(|port| count(&second, port));
+    assert!(second.consolidation(3).is_none());
+    let done = second.consolidation(2).unwrap().run().unwrap();
+
+    // In peace, and after one more change: it is then a patch of what was compiled.
+    let (whole, retired) = second.consolidated(&done).unwrap();
+    assert!(!ingress(&whole, WEB).compiled().is_patched());
+    assert!(std::ptr::eq(ingress(&whole, DB), ingress(&second, DB)));
+    assert_eq!([54, 999, 60_000].map(|port| counted(&whole, WEB, port)), [1, 1, 1]);
+    assert_eq!(retired.len(), 1);
+    assert_eq!(retired[0].ended.as_deref(), Some(&[][..]), "every rule is still there");
+    assert!(whole.consolidation(0).is_none() && whole.consolidated(&done).is_none());
+
+    let mut twice = once.clone();
+    twice.tiers[0].policies.remove(5);
+    let (third, _) = bound(&second, &[(WEB, &twice), (DB, &policies(99))]);
+    let (renewed, _) = third.consolidated(&done).unwrap();
+    assert_eq!(ingress(&renewed, WEB).compiled().changes(), 10);
+    assert_eq!([44, 64, 999].map(|port| counted(&renewed, WEB, port)), [0, 0, 1]);
+    for port in [44, 54, 64, 60_000] {
+        let right = reference::judge(&twice, renewed.sets(), &to(port));
+        assert_eq!(renewed.explain(WEB, Direction::Ingress, &to(port)).unwrap().walk, right.walk);
+    }
+}
