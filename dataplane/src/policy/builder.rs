@@ -121,7 +121,7 @@ impl<'a> PolicyTableBuilder<'a> {
     ) -> Self {
         let mut next = Self::new(previous, previous.sets.clone());
         let mut places: HashMap<*const PolicyTree, usize> = HashMap::new();
-        for (key, tree) in &previous.trees {
+        for (key, tree) in &*previous.trees {
             let (key, place) = (key.clone(), Arc::as_ptr(tree));
             places.insert(place, next.trees.len());
             next.trees.push(match renewed.get(&place).cloned() {
