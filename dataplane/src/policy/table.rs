@@ -136,6 +136,11 @@ impl PolicyTable {
         sets.answers_as(&self.sets).then(next)
     }
 
+    /// The trees are those of `other`, as after [`PolicyTable::with_members`].
+    pub fn shares_trees(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.trees, &other.trees)
+    }
+
     /// Judges a packet to the endpoint. An endpoint that is not bound is denied all.
     #[inline]
     pub fn judge_ingress(&self, endpoint: EndpointIdx, q: &Query) -> Verdict {
