@@ -6,14 +6,13 @@ use crate::exit::{Code, Failure, Outcome};
 
 /// What the tree says. It is an error, and a fault of this program, if the reference does not
 /// say the same for the same reason.
-pub fn judge(tree: &CompiledPolicy, sets: &SetTable, query: &Query) -> Outcome<(bool, Decider)> {
+pub fn judge<'t>(tree: &'t CompiledPolicy, sets: &SetTable, query: &Query) -> Outcome<(bool, &'t Decider)> {
     let verdict = tree.judge(sets, query);
-    let decider = tree.decider(verdict.slot);
+    let decider = &tree.deciders()[verdict.slot as usize];
     let right = reference::judge(tree.list(), sets, query);
-    if (verdict.allow, decider.as_ref()) == (right.allow, Some(right.decider())) {
-        return Ok((verdict.allow, right.decider().clone()));
+    if (verdict.allow, decider) == (right.allow, right.decider()) {
+        return Ok((verdict.allow, decider));
     }
-    let decider = decider.map_or_else(|| "nothing".to_owned(), |decider| decider.to_string());
     Err(Failure::new(
         Code::Failed,
         "the compiled policy is not what the rules say",

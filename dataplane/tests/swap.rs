@@ -156,8 +156,7 @@ impl Traffic {
             assert_eq!(deciding.generation, present);
             let tree =
                 world.snapshot.policy.tree(EndpointIdx(deciding.endpoint), Direction::Ingress).unwrap();
-            let decider = tree.compiled().decider(deciding.slot);
-            assert_eq!(decider.map(|decider| decider.action), Some(Action::Deny));
+            assert_eq!(tree.compiled().deciders()[deciding.slot as usize].action, Action::Deny);
             self.note(&key, false, deciding.generation);
             seen += 1;
         }

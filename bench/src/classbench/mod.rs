@@ -50,6 +50,9 @@ struct Figures {
     bytes_a_rule: f64,
     bytes_a_rule_ipv6: f64,
     compile_and_prove_seconds: Spread,
+    /// Nodes and blocks of leaves that a packet of the trace meets, on average, and one of the adversary's.
+    work: [f64; 2],
+    work_adversarial: [f64; 2],
     turns: Vec<Turns>,
     peer: Option<PeerFigures>,
 }
@@ -166,9 +169,19 @@ fn measure(set: &Set, options: &Options) -> Result<Figures> {
         bytes_a_rule: (v4.bytes() as f64 / rules).round(),
         bytes_a_rule_ipv6: (v6.bytes() as f64 / rules).round(),
         compile_and_prove_seconds: Spread::exact(builds),
+        work: work(&v4, &queries),
+        work_adversarial: work(&v4, &worst),
         turns,
         peer,
     })
+}
+
+/// Nodes and blocks, on average.
+fn work(policy: &CompiledPolicy, queries: &[Query]) -> [f64; 2] {
+    let sets = SetTable::default();
+    let met = queries.iter().map(|query| policy.work(&sets, query));
+    let (nodes, blocks) = met.fold((0, 0), |(n, b), work| (n + work.nodes, b + work.blocks));
+    [nodes, blocks].map(|sum| (100.0 * f64::from(sum) / queries.len() as f64).round() / 100.0)
 }
 
 impl Case<'_> {
@@ -200,12 +213,8 @@ fn verify(policy: &CompiledPolicy, queries: &[Query]) -> Result<()> {
     }
     for at in (0..queries.len()).step_by(queries.len().div_ceil(CHECKED)) {
         let right = reference::judge(policy.list(), &sets, &queries[at]);
-        let decider = policy.decider(verdicts[at].slot);
-        ensure!(
-            Some(right.decider()) == decider.as_ref(),
-            "the tree and the reference disagree about {}",
-            queries[at].key
-        );
+        let decider = &policy.deciders()[verdicts[at].slot as usize];
+        ensure!(right.decider() == decider, "the tree and the reference disagree about {}", queries[at].key);
     }
     Ok(())
 }
@@ -215,7 +224,7 @@ fn verify(policy: &CompiledPolicy, queries: &[Query]) -> Result<()> {
 fn agree(policy: &CompiledPolicy, packets: &[Packet], found: &[Option<u32>]) -> Result<()> {
     ensure!(packets.len() == found.len(), "the peer judged another number of packets");
     let sets = SetTable::default();
-    let none = policy.deciders().count() as u32 - 2;
+    let none = policy.deciders().len() as u32 - 2;
     for (packet, theirs) in packets.iter().zip(found) {
         let query = packet.query(false);
         let ours = Some(policy.judge(&sets, &query).slot).filter(|slot| *slot < none);
@@ -225,13 +234,25 @@ fn agree(policy: &CompiledPolicy, packets: &[Packet], found: &[Option<u32>]) -> 
 }
 
 fn print(figures: &[Figures]) {
-    let heads: Vec<&str> = ["set", "bytes/rule", "ipv6", "build s", "peer bytes/rule", "peer build s"].into();
+    let heads: Vec<&str> = [
+        "set",
+        "bytes/rule",
+        "ipv6",
+        "nodes + blocks",
+        "adversarial",
+        "build s",
+        "peer bytes/rule",
+        "peer build s",
+    ]
+    .into();
     let row = |f: &Figures| {
         let peer = |of: fn(&PeerFigures) -> String| f.peer.as_ref().map_or("-".into(), of);
         vec![
             f.set.clone(),
             f.bytes_a_rule.to_string(),
             f.bytes_a_rule_ipv6.to_string(),
+            format!("{} + {}", f.work[0], f.work[1]),
+            format!("{} + {}", f.work_adversarial[0], f.work_adversarial[1]),
             format!("{:.4}", f.compile_and_prove_seconds.median),
             peer(|p| p.bytes_a_rule.to_string()),
             peer(|p| format!("{:.3}", p.build_seconds)),

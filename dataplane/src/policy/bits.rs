@@ -5,6 +5,7 @@
 //! say the bit can be paid.
 
 use super::point::{Cube, Layout, WORDS};
+use super::simd::{Cpu, Kernel};
 
 /// Pieces looked at to choose the bits of a large list.
 const SAMPLE: usize = 4096;
@@ -27,9 +28,9 @@ impl Picked {
 
     /// Where a piece goes: a number, and the bits of it that the piece does not say.
     #[inline]
-    pub(super) fn branches(&self, cube: &Cube) -> (usize, usize) {
+    fn branches(&self, cpu: Cpu, cube: &Cube) -> (usize, usize) {
         let gather = |words: &[u64; WORDS], masks: [u64; 2]| {
-            let [low, high] = [0, 1].map(|at| extract(words[usize::from(self.words[at])], masks[at]));
+            let [low, high] = [0, 1].map(|at| cpu.extract(words[usize::from(self.words[at])], masks[at]));
             (low | high << masks[0].count_ones()) as usize
         };
         let free = gather(&cube.mask.map(|mask| !mask), self.masks);
@@ -38,8 +39,9 @@ impl Picked {
 
     /// Deals the pieces to the branches: where each branch's begin, and one more; and the pieces.
     pub(super) fn deal(&self, cubes: &[Cube], list: &[u32]) -> (Vec<u32>, Vec<u32>) {
+        let cpu = Cpu::detect();
         let to: Vec<(usize, usize)> =
-            list.iter().map(|piece| self.branches(&cubes[*piece as usize])).collect();
+            list.iter().map(|piece| self.branches(cpu, &cubes[*piece as usize])).collect();
         let mut starts = vec![0u32; (1 << self.bits()) + 1];
         to.iter().for_each(|(base, free)| subsets(*free, |more| starts[(base | more) + 1] += 1));
         for at in 1..starts.len() {
@@ -71,11 +73,6 @@ pub(super) fn subsets(free: usize, mut each: impl FnMut(usize)) {
     }
 }
 
-#[inline]
-fn extract(word: u64, mask: u64) -> u64 {
-    super::simd::Cpu::detect().extract(word, mask)
-}
-
 /// Bits that part `list`, or `None` where none do.
 pub(super) fn pick(cubes: &[Cube], layout: Layout, list: &[u32], budget: usize) -> Option<Picked> {
     let mut greedy = Greedy::new(cubes, layout, list, budget);
@@ -92,7 +89,8 @@ pub(super) fn pick(cubes: &[Cube], layout: Layout, list: &[u32], budget: usize) 
 }
 
 fn copies(cubes: &[Cube], list: &[u32], picked: &Picked) -> usize {
-    let each = |piece: &u32| 1usize << picked.branches(&cubes[*piece as usize]).1.count_ones();
+    let cpu = Cpu::detect();
+    let each = |piece: &u32| 1usize << picked.branches(cpu, &cubes[*piece as usize]).1.count_ones();
     list.iter().map(each).sum()
 }
 

@@ -184,7 +184,8 @@ impl Grower {
             self.tree.branches[first + at] = branch;
         }
         let Picked { words, masks } = *picked;
-        self.tree.nodes[node as usize] = Node::Bits { words, masks, first: first as u32 };
+        let shift = masks[0].count_ones() as u8;
+        self.tree.nodes[node as usize] = Node::Bits { words, shift, masks, first: first as u32 };
         Branch { lowest: list[0], to: Ref::node(node) }
     }
 

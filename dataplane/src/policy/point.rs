@@ -1,8 +1,8 @@
 //! A packet in the terms of entries, and as words whose bits trees pick.
 
 use super::lower::{Dim, Interval, NONE, Space};
-use super::{IpVersion, Query, SetId, SetTable};
-use crate::net::FlowKey;
+use super::{Class, IpVersion, Query, SetId, SetTable};
+use crate::net::{FlowKey, Proto};
 
 /// Words of a point.
 pub(super) const WORDS: usize = 5;
@@ -82,10 +82,54 @@ impl Cube {
     }
 }
 
+/// The words of a point, and behind them what leaves compare with bounds: a cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
+pub(super) struct Words(pub(super) [u64; 8]);
+
+/// Where [`Words::key`] stands.
+const KEY: usize = WORDS;
+
+impl Words {
+    /// Source port, destination port, and [`code`] of the protocol, 16 bits each.
+    #[inline(always)]
+    pub(super) const fn key(&self) -> u64 {
+        self.0[KEY]
+    }
+
+    /// Each of these, and its inverse: so that "at least the first" and "at most the last" are one
+    /// comparison, at most.
+    #[inline(always)]
+    pub(super) fn keys(&self) -> [u16; 6] {
+        let [sport, dport, code] = [0, 16, 32].map(|shift| (self.key() >> shift) as u16);
+        [sport, !sport, dport, !dport, code, !code]
+    }
+}
+
+/// The protocol's number, with a ninth bit for those without ports.
+#[inline(always)]
+pub(super) fn code(proto: Proto) -> u16 {
+    CODES[proto.0 as usize]
+}
+
+/// By protocol: comparing with one after the other would be guesswork for the processor.
+static CODES: [u16; 256] = {
+    let mut codes = [0; 256];
+    let mut proto = 0;
+    while proto < 256 {
+        codes[proto] = proto as u16 | (!Proto(proto as u8).has_ports() as u16) << 8;
+        proto += 1;
+    }
+    codes
+};
+
+/// The highest [`code`] of a protocol with ports, and of any.
+pub(super) const LAST_CODES: [u16; 2] = [0xff, 0x1ff];
+
 /// A packet in the terms of entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Point<'a> {
-    pub(super) words: [u64; WORDS],
+    pub(super) words: Words,
     key: &'a FlowKey,
     members: [&'a [SetId]; 4],
 }
@@ -96,36 +140,44 @@ impl<'a> Point<'a> {
     /// `used` says for which spaces memberships are looked up; the others stay empty.
     #[inline(always)]
     pub(super) fn new(q: &'a Query, sets: &'a SetTable, used: [bool; 4]) -> Self {
+        let ids = |space| if used[space as usize] { sets.ids(class(&q.key, sets, used, space)) } else { &[] };
+        Self::with(q, Space::ALL.map(ids))
+    }
+
+    /// With what is known of its memberships.
+    #[inline(always)]
+    pub(super) fn with(q: &'a Query, members: [&'a [SetId]; 4]) -> Self {
         let key = &q.key;
-        let members = [
-            if used[0] { sets.of_address(key.src) } else { &[] },
-            if used[1] { sets.of_address(key.dst) } else { &[] },
-            if used[2] { sets.of_port(key.src, key.proto, key.sport) } else { &[] },
-            if used[3] { sets.of_port(key.dst, key.proto, key.dport) } else { &[] },
-        ];
         let none = NONE as u64;
-        let ports = match key.proto.has_ports() {
-            true => u64::from(key.sport) << 17 | u64::from(key.dport),
-            false => none << 17 | none,
-        };
+        let code = code(key.proto);
+        // All ones for those without ports.
+        let portless = u64::from(code > LAST_CODES[0]).wrapping_neg();
+        let ports = u64::from(key.sport) << 17 | u64::from(key.dport);
+        let ports = ports & !portless | (none << 17 | none) & portless;
         let icmp = match key.proto.is_icmp() {
             true => u64::from(q.icmp.kind) << 8 | u64::from(q.icmp.code),
             false => none,
         };
-        let mut words = [icmp << ICMP_SHIFT | u64::from(key.proto.0) << 34 | ports, 0, 0, 0, 0];
+        let mut words = [icmp << ICMP_SHIFT | u64::from(key.proto.0) << 34 | ports, 0, 0, 0, 0, 0, 0, 0];
+        words[KEY] = u64::from(key.sport) | u64::from(key.dport) << 16 | u64::from(code) << 32;
         match IpVersion::of(key.src) {
             IpVersion::V4 => words[1] = u64::from(key.src.v4_bits()) << 32 | u64::from(key.dst.v4_bits()),
             IpVersion::V6 => {
                 let (src, dst) = (key.src.bits(), key.dst.bits());
-                words[1..].copy_from_slice(&[(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64]);
+                words[1..WORDS].copy_from_slice(&[
+                    (src >> 64) as u64,
+                    src as u64,
+                    (dst >> 64) as u64,
+                    dst as u64,
+                ]);
             }
         }
-        Self { words, key, members }
+        Self { words: Words(words), key, members }
     }
 
     #[inline]
     pub(super) fn at(&self, dim: Dim) -> u128 {
-        let number = |shift: u32, width: u32| u128::from(self.words[0] >> shift & ((1 << width) - 1));
+        let number = |shift: u32, width: u32| u128::from(self.words.0[0] >> shift & ((1 << width) - 1));
         match dim {
             Dim::Src => self.key.src.bits(),
             Dim::Dst => self.key.dst.bits(),
@@ -134,12 +186,6 @@ impl<'a> Point<'a> {
             Dim::Dport => number(0, 17),
             Dim::Icmp => number(ICMP_SHIFT, 17),
         }
-    }
-
-    /// The packet has ports.
-    #[inline]
-    pub(super) fn has_ports(&self) -> bool {
-        self.words[0] & NONE as u64 == 0
     }
 
     /// The sets the packet is in, ascending.
@@ -151,6 +197,30 @@ impl<'a> Point<'a> {
     #[inline]
     pub(super) fn is_in(&self, space: Space, set: SetId) -> bool {
         self.members(space).binary_search(&set).is_ok()
+    }
+}
+
+/// The class that `space` asks about, if it is asked.
+#[inline(always)]
+pub(super) fn class(key: &FlowKey, sets: &SetTable, used: [bool; 4], space: Space) -> Class {
+    match space {
+        _ if !used[space as usize] => Class::NONE,
+        Space::Src => sets.class_of_address(key.src),
+        Space::Dst => sets.class_of_address(key.dst),
+        Space::SrcPort => sets.class_of_port(key.src, key.proto, key.sport),
+        Space::DstPort => sets.class_of_port(key.dst, key.proto, key.dport),
+    }
+}
+
+/// Fetches what [`class`] reads first.
+#[inline(always)]
+pub(super) fn prefetch_class(key: &FlowKey, sets: &SetTable, used: [bool; 4], space: Space) {
+    match space {
+        _ if !used[space as usize] => {}
+        Space::Src => sets.prefetch_address(key.src),
+        Space::Dst => sets.prefetch_address(key.dst),
+        Space::SrcPort => sets.prefetch_port(key.src, key.proto, key.sport),
+        Space::DstPort => sets.prefetch_port(key.dst, key.proto, key.dport),
     }
 }
 
@@ -173,14 +243,17 @@ mod tests {
             let layout = if version == IpVersion::V4 { Layout::V4 } else { Layout::V6 };
             for dim in Dim::ALL {
                 let read = layout.places(dim).iter().fold(0u128, |read, place| {
-                    let bits = point.words[place.word] >> place.shift & (u64::MAX >> (64 - place.width));
+                    let bits = point.words.0[place.word] >> place.shift & (u64::MAX >> (64 - place.width));
                     read | u128::from(bits) << place.low
                 });
                 let is_v4_address = layout == Layout::V4 && matches!(dim, Dim::Src | Dim::Dst);
                 let expected = if is_v4_address { point.at(dim) & 0xffff_ffff } else { point.at(dim) };
                 prop_assert_eq!(read, expected, "{:?}", dim);
             }
-            prop_assert_eq!(point.has_ports(), q.key.proto.has_ports());
+            let [sport, _, dport, _, code, _] = point.words.keys();
+            prop_assert_eq!((sport, dport, code as u8), (q.key.sport, q.key.dport, q.key.proto.0));
+            prop_assert_eq!(code <= LAST_CODES[0], q.key.proto.has_ports());
+            prop_assert!(code <= LAST_CODES[1]);
         }
 
         /// A cube holds every value of the intervals it was narrowed to.
@@ -202,7 +275,7 @@ mod tests {
                 cube.narrow(layout, dim, Interval { first, last: at.saturating_add(above).min(highest) });
             }
             for word in 0..WORDS {
-                prop_assert_eq!(point.words[word] & cube.mask[word], cube.value[word]);
+                prop_assert_eq!(point.words.0[word] & cube.mask[word], cube.value[word]);
             }
         }
     }

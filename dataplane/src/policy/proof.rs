@@ -9,8 +9,8 @@
 use super::SetId;
 use super::check::CheckError;
 use super::grow::{MAX_DEPTH, Proof};
-use super::leaf::{Block, LANES, Lane};
-use super::lower::{Dim, Entries, Interval, NONE, Space};
+use super::leaf::{Block, LANES, Lane, normal};
+use super::lower::{Dim, Entries, Interval, Space};
 use super::pieces::Piece;
 use super::point::{Cube, Layout, WORDS};
 use super::tree::{Branch, NONE_FOUND, Node, Tree};
@@ -102,22 +102,6 @@ fn cube_holds(cube: &Cube, layout: Layout, dim: Dim, interval: Interval) -> bool
     leading && above && interval.first & mask == value && interval.last & mask == value
 }
 
-/// The two port intervals of a box as lanes say them: where one says that there are ports, the
-/// other need not.
-fn normal(within: &mut [Interval; 6]) {
-    let all = Interval { first: 0, last: NONE - 1 };
-    let [sport, dport] = [within[Dim::Sport as usize], within[Dim::Dport as usize]];
-    if sport.last < NONE || dport.last < NONE {
-        let [mut sport, mut dport] = [sport, dport].map(|i| Interval { last: i.last.min(NONE - 1), ..i });
-        if dport == all {
-            dport = Dim::Dport.whole();
-        } else if sport == all {
-            sport = Dim::Sport.whole();
-        }
-        (within[Dim::Sport as usize], within[Dim::Dport as usize]) = (sport, dport);
-    }
-}
-
 struct Descent<'a> {
     tree: &'a Tree,
     proof: &'a Proof,
@@ -148,7 +132,10 @@ impl Descent<'_> {
             return Err(shape("too deep"));
         }
         match branch.to.get() {
-            Err(block) => self.leaf(block, owed, from),
+            Err(block) => match self.tree.layout {
+                Layout::V4 => self.leaf::<1>(block, owed, from),
+                Layout::V6 => self.leaf::<4>(block, owed, from),
+            },
             Ok(node) => {
                 // Children come after their parents and have one.
                 let again = self.seen.get_mut(node).map(|seen| std::mem::replace(seen, true));
@@ -169,9 +156,12 @@ impl Descent<'_> {
         };
         let from = Some(node);
         match tree.nodes[node as usize] {
-            Node::Bits { words, masks, first } => {
+            Node::Bits { words, shift, masks, first } => {
                 let bits = masks[0].count_ones() + masks[1].count_ones();
-                if bits > MAX_BITS || words.iter().any(|word| usize::from(*word) >= WORDS) {
+                if bits > MAX_BITS
+                    || u32::from(shift) != masks[0].count_ones()
+                    || words.iter().any(|word| usize::from(*word) >= WORDS)
+                {
                     return Err(shape("bits out of range"));
                 }
                 let branches = branches(first, 1 << bits)?;
@@ -309,18 +299,22 @@ impl Descent<'_> {
     }
 
     /// The leaf's lanes are sound and in order, and all of `owed` are among them.
-    fn leaf(&self, mut block: usize, owed: &[u32], from: Option<u32>) -> Result<(), CheckError> {
+    fn leaf<const N: usize>(
+        &self,
+        mut block: usize,
+        owed: &[u32],
+        from: Option<u32>,
+    ) -> Result<(), CheckError> {
         let shape = |what| CheckError::Shape { node: from.unwrap_or(0), what };
-        let words = self.tree.layout.address_words();
         let mut left = owed.iter().peekable();
         let mut before: Option<u32> = None;
         loop {
-            let end = block.checked_add(1).and_then(|end| end.checked_mul(words + 1));
+            let end = block.checked_add(1).and_then(|end| end.checked_mul(N + 1));
             if end.is_none_or(|end| end > self.tree.lines.len()) {
                 return Err(shape("a leaf out of range"));
             }
-            let four = Block::at(&self.tree.lines, words, block);
-            let used = (0..LANES as u32).take_while(|lane| four.piece(*lane) != NONE_FOUND).count() as u32;
+            let four = Block::<N>::at(&self.tree.lines, block);
+            let used = (0..LANES as u32).take_while(|lane| four.is_used(*lane)).count() as u32;
             for number in 0..used {
                 let lane = four.lane(self.tree.layout, number).ok_or(shape("a lane that is no box"))?;
                 if before.is_some_and(|before| before >= lane.piece) {
@@ -333,8 +327,7 @@ impl Descent<'_> {
                 left.next_if(|piece| **piece == lane.piece);
             }
             // Lanes not in use hold nothing, here and in what follows.
-            let unused = (used..LANES as u32)
-                .all(|lane| four.piece(lane) == NONE_FOUND && four.lane(self.tree.layout, lane).is_none());
+            let unused = (used..LANES as u32).all(|lane| !four.is_used(lane) && four.is_closed(lane));
             if !unused || used < LANES as u32 && four.more() {
                 return Err(shape("a leaf with a gap"));
             }

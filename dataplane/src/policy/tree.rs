@@ -1,10 +1,10 @@
 //! The flat tree and its walk: from a point to the lowest rank that matches it.
 
 use super::SetId;
-use super::leaf::{Block, Line};
+use super::leaf::{Block, LANES, Line};
 use super::lower::{Dim, Entries, Interval, Literal, Space};
-use super::point::{Layout, Point};
-use super::simd::Cpu;
+use super::point::{Layout, Point, Words};
+use super::simd::Kernel;
 
 /// No piece, or no rank.
 pub(super) const NONE_FOUND: u32 = u32::MAX;
@@ -24,6 +24,12 @@ impl Ref {
         Self(block | Self::LEAF)
     }
 
+    /// Whether it is a node; and the index of the node or block.
+    #[inline(always)]
+    pub(super) const fn parts(self) -> (bool, u32) {
+        (self.0 & Self::LEAF == 0, self.0 & !Self::LEAF)
+    }
+
     /// `Ok`: a node; `Err`: a block.
     #[inline(always)]
     pub(super) const fn get(self) -> Result<usize, usize> {
@@ -35,8 +41,8 @@ impl Ref {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
     /// On to the branch whose number the bits of two words spell, those of the second word above
-    /// those of the first. `branches[first..]`.
-    Bits { words: [u8; 2], masks: [u64; 2], first: u32 },
+    /// the `shift` of the first. `branches[first..]`.
+    Bits { words: [u8; 2], shift: u8, masks: [u64; 2], first: u32 },
     /// On to `below` where the point's number is less than `bound`, else to `rest`.
     /// [`Tree::branches`] from `first` on.
     Cut { dim: Dim, bound: Bound, first: u32 },
@@ -139,8 +145,8 @@ impl Watch for () {
 impl Tree {
     /// The lowest rank that matches, or [`NONE_FOUND`].
     #[inline]
-    pub(super) fn find<W: Watch>(&self, cpu: Cpu, point: &Point<'_>, watch: &mut W) -> u32 {
-        self.rank(self.branch(self.root, NONE_FOUND, cpu, point, watch))
+    pub(super) fn find<K: Kernel, W: Watch>(&self, kernel: K, point: &Point<'_>, watch: &mut W) -> u32 {
+        self.rank(self.branch(self.root, NONE_FOUND, kernel, point, watch))
     }
 
     /// Memory held.
@@ -162,41 +168,46 @@ impl Tree {
     }
 
     #[inline]
-    pub(super) fn branch<W: Watch>(
+    pub(super) fn branch<K: Kernel, W: Watch>(
         &self,
         branch: Branch,
         best: u32,
-        cpu: Cpu,
+        kernel: K,
         point: &Point<'_>,
         watch: &mut W,
     ) -> u32 {
-        if branch.lowest < best { self.lower_than(branch.to, best, cpu, point, watch) } else { best }
+        if branch.lowest < best { self.lower_than(branch.to, best, kernel, point, watch) } else { best }
     }
 
     /// The lowest piece below `at` that matches and is lower than `best`, or else `best`.
     ///
     /// Recursion and indices are bounded by what the check has proven of every tree.
-    pub(super) fn lower_than<W: Watch>(
+    pub(super) fn lower_than<K: Kernel, W: Watch>(
         &self,
         mut at: Ref,
         mut best: u32,
-        cpu: Cpu,
+        kernel: K,
         point: &Point<'_>,
         watch: &mut W,
     ) -> u32 {
         loop {
             let node = match at.get() {
-                Err(block) if W::ACTIVE => return self.scan_watched(block, best, point, watch),
-                Err(block) => return self.scan(block, best, point, watch),
+                Err(block) if W::ACTIVE => {
+                    return match self.layout {
+                        Layout::V4 => self.scan_watched::<1, W>(block, best, point, watch),
+                        Layout::V6 => self.scan_watched::<4, W>(block, best, point, watch),
+                    };
+                }
+                Err(block) => return self.scan(block, best, kernel, point, watch),
                 Ok(node) => node,
             };
             watch.at_node();
             let next = match &self.nodes[node] {
-                Node::Bits { words, masks, first } => {
+                Node::Bits { words, shift, masks, first } => {
                     if W::ACTIVE {
                         self.watch_bits(*words, *masks, point, watch);
                     }
-                    *first as usize + spelled(cpu, point, *words, *masks)
+                    *first as usize + spelled(kernel, &point.words, *words, *shift, *masks)
                 }
                 Node::Cut { dim, bound, first } => {
                     let (whole, bound) = (dim.whole(), bound.get());
@@ -210,18 +221,18 @@ impl Tree {
                 }
                 Node::Each { first, end } => {
                     for branch in &self.branches[*first as usize..*end as usize] {
-                        best = self.branch(*branch, best, cpu, point, watch);
+                        best = self.branch(*branch, best, kernel, point, watch);
                     }
                     return best;
                 }
                 Node::BySet { space, first, end, rest, low, slots } => {
-                    best = self.branch(self.branches[*rest as usize], best, cpu, point, watch);
+                    best = self.branch(self.branches[*rest as usize], best, kernel, point, watch);
                     let groups = &self.groups[*first as usize..*end as usize];
                     let slots = &self.slots[slots.0 as usize..slots.1 as usize];
                     let bound = best;
                     for set in point.members(*space) {
                         if let Some(group) = group_of(groups, slots, *low, *set) {
-                            best = self.branch(group.branch, best, cpu, point, watch);
+                            best = self.branch(groups[group].branch, best, kernel, point, watch);
                         }
                     }
                     if W::ACTIVE {
@@ -243,25 +254,33 @@ impl Tree {
 
     /// The first piece of a leaf that matches and is lower than `best`, or else `best`.
     #[inline(always)]
-    pub(super) fn scan<W: Watch>(&self, block: usize, best: u32, point: &Point<'_>, watch: &W) -> u32 {
+    pub(super) fn scan<K: Kernel, W: Watch>(
+        &self,
+        block: usize,
+        best: u32,
+        kernel: K,
+        point: &Point<'_>,
+        watch: &W,
+    ) -> u32 {
         match self.layout {
-            Layout::V4 => self.scan_words::<1, W>(block, best, point, watch),
-            Layout::V6 => self.scan_words::<4, W>(block, best, point, watch),
+            Layout::V4 => self.scan_words::<1, K, W>(block, best, kernel, point, watch),
+            Layout::V6 => self.scan_words::<4, K, W>(block, best, kernel, point, watch),
         }
     }
 
     /// `N` is the layout's number of address words.
     #[inline(always)]
-    fn scan_words<const N: usize, W: Watch>(
+    pub(super) fn scan_words<const N: usize, K: Kernel, W: Watch>(
         &self,
         mut block: usize,
         best: u32,
+        kernel: K,
         point: &Point<'_>,
         watch: &W,
     ) -> u32 {
         loop {
-            let four = Block::at(&self.lines, N, block);
-            let mut hits = four.hits(point);
+            let four = Block::<N>::at(&self.lines, block);
+            let mut hits = kernel.hits(four, &point.words);
             while hits != 0 {
                 let lane = hits.trailing_zeros();
                 let piece = four.piece(lane);
@@ -282,11 +301,18 @@ impl Tree {
     }
 
     /// As [`Tree::scan`], with every comparison told.
-    fn scan_watched<W: Watch>(&self, mut block: usize, best: u32, point: &Point<'_>, watch: &mut W) -> u32 {
+    fn scan_watched<const N: usize, W: Watch>(
+        &self,
+        mut block: usize,
+        best: u32,
+        point: &Point<'_>,
+        watch: &mut W,
+    ) -> u32 {
         loop {
             watch.at_block();
-            let four = Block::at(&self.lines, self.layout.address_words(), block);
-            for lane in (0..super::leaf::LANES as u32).filter_map(|lane| four.lane(self.layout, lane)) {
+            let four = Block::<N>::at(&self.lines, block);
+            let used = (0..LANES as u32).take_while(|lane| four.is_used(*lane));
+            for lane in used.filter_map(|lane| four.lane(self.layout, lane)) {
                 if lane.piece >= best {
                     return best;
                 }
@@ -346,19 +372,26 @@ impl Tree {
 
 /// The number that the picked bits spell.
 #[inline(always)]
-pub(super) fn spelled(cpu: Cpu, point: &Point<'_>, words: [u8; 2], masks: [u64; 2]) -> usize {
-    let [low, high] = words.map(|word| point.words[usize::from(word)]);
-    (cpu.extract(low, masks[0]) | cpu.extract(high, masks[1]) << masks[0].count_ones()) as usize
+pub(super) fn spelled<K: Kernel>(
+    kernel: K,
+    words: &Words,
+    from: [u8; 2],
+    shift: u8,
+    masks: [u64; 2],
+) -> usize {
+    // The check has seen that they are of the point's words: all of them are within the line.
+    let [low, high] = from.map(|word| words.0[usize::from(word % 8)]);
+    (kernel.extract(low, masks[0]) | kernel.extract(high, masks[1]) << (shift % 64)) as usize
 }
 
-/// The group of `set`.
+/// Which of `groups` is that of `set`.
 #[inline(always)]
-pub(super) fn group_of<'a>(groups: &'a [Group], slots: &[u32], low: SetId, set: SetId) -> Option<&'a Group> {
-    let slot = set.0.wrapping_sub(low.0) as usize;
+pub(super) fn group_of(groups: &[Group], slots: &[u32], low: SetId, set: SetId) -> Option<usize> {
     if slots.is_empty() {
-        return groups.binary_search_by_key(&set, |group| group.set).ok().map(|at| &groups[at]);
+        return groups.binary_search_by_key(&set, |group| group.set).ok();
     }
-    groups.get(*slots.get(slot)? as usize)
+    let slot = set.0.wrapping_sub(low.0) as usize;
+    slots.get(slot).map(|group| *group as usize).filter(|group| *group < groups.len())
 }
 
 /// Whether one of `intervals` holds the point's number; tells the interval or the gap it is in.

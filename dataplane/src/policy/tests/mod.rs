@@ -4,7 +4,5 @@ mod cases;
 mod conformance;
 mod faults;
 pub(super) mod generate;
-mod patches;
 mod shared;
 mod twin;
-mod updates;
