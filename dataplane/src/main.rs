@@ -12,6 +12,7 @@ use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::WorkerId;
 use margay_dataplane::nodes::{Inbox, Limits, World};
 use margay_dataplane::packet::{Frames, Pool};
+use margay_dataplane::policy::PolicyTable;
 use margay_dataplane::snapshot::{Publisher, Snapshot};
 use margay_dataplane::worker::{Idle, Parts, Rings, Thread, Wake, Worker, ticks};
 use std::collections::BTreeSet;
@@ -114,7 +115,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
     let cores = cores(args.cores.as_deref())?;
     let frames = frames(&args)?;
-    let mut publisher = Publisher::new(Snapshot::empty(cores.len()));
+    // Nobody shall be able to choose members of IP sets that make lookups slow.
+    let policy = PolicyTable::keyed(cores.len(), RandomState::new().hash_one(0));
+    let mut publisher = Publisher::new(Snapshot { policy: Arc::new(policy), ..Snapshot::empty(cores.len()) });
     let (ends, threads) = workers(&args, &cores, &frames, &mut publisher)?;
 
     let mut state = State::new(publisher, args.interfaces);

@@ -105,7 +105,18 @@ pub struct PolicyTable {
 impl PolicyTable {
     /// No endpoint, hence nothing allowed. `workers` is how many will count hits.
     pub fn empty(workers: usize) -> Self {
-        Self { sets: Arc::default(), endpoints: Arc::default(), trees: Arc::new(no_trees()), workers }
+        Self::keyed(workers, 0)
+    }
+
+    /// The same, with members of sets hashed under a secret that follows from `seed`, in the tables
+    /// that come after as well.
+    pub fn keyed(workers: usize, seed: u64) -> Self {
+        Self {
+            sets: Arc::new(SetTable::keyed(seed)),
+            endpoints: Arc::default(),
+            trees: Arc::new(no_trees()),
+            workers,
+        }
     }
 
     /// Begins the table that follows this one: over `sets`, with no endpoint bound yet. Trees

@@ -16,32 +16,30 @@ const FAN: usize = 64;
 /// Members of one shard on average, above which there come to be more shards.
 const CROWDED: usize = 384;
 
-/// The secret of the hashes.
+/// The secret of the hashes: an odd factor. The upper half of a product depends on all of a 32-bit
+/// key, and collides as chance does (Dietzfelbinger et al., 1997); longer keys are mixed word by word.
+/// The uppermost bits choose the shard, those from bit 32 on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HashKey {
-    xor: u64,
-    /// Odd.
-    factor: u64,
-}
+pub(super) struct HashKey(u64);
 
 impl HashKey {
     pub(super) const fn new(seed: u64) -> Self {
-        // Two steps of SplitMix64 (Steele, Lea, Flood 2014).
-        Self {
-            xor: splitmix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)),
-            factor: splitmix(seed.wrapping_add(0x3c6e_f372_fe94_f82a)) | 1,
-        }
+        Self(splitmix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) | 1)
     }
 
-    /// The upper bits choose the shard, the lower ones the line.
     #[inline]
-    fn mix(self, value: u64) -> u64 {
-        let once = (value ^ self.xor).wrapping_mul(self.factor);
-        let twice = (once ^ once >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        twice ^ twice >> 32
+    const fn product(self, value: u64) -> u64 {
+        value.wrapping_mul(self.0)
+    }
+
+    #[inline]
+    const fn mix(self, value: u64) -> u64 {
+        let once = self.product(value ^ self.0.rotate_left(32));
+        self.product(once ^ once >> 32)
     }
 }
 
+/// The first output of SplitMix64 (Steele, Lea, Flood 2014) behind `state`.
 const fn splitmix(state: u64) -> u64 {
     let once = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let twice = (once ^ once >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -56,7 +54,7 @@ pub(super) trait Word: Copy + Eq + Default {
 impl Word for u32 {
     #[inline]
     fn hash(self, key: HashKey) -> u64 {
-        key.mix(u64::from(self))
+        key.product(u64::from(self))
     }
 }
 
@@ -96,15 +94,11 @@ impl<K: Word, const N: usize> Line<K, N> {
         Self { keys: [K::default(); N], classes: [0; N] }
     }
 
-    /// The class of `key`, zero if it is not here; and whether the line is full.
+    /// The class of `key`, zero if it is not here.
     #[inline]
-    fn find(&self, key: K) -> (u32, bool) {
-        let (mut class, mut full) = (0, true);
-        for (candidate, of) in self.keys.iter().zip(&self.classes) {
-            class |= if *candidate == key { *of } else { 0 };
-            full &= *of != 0;
-        }
-        (class, full)
+    fn find(&self, key: K) -> u32 {
+        let each = self.keys.iter().zip(&self.classes);
+        each.fold(0, |class, (candidate, of)| class | if *candidate == key { *of } else { 0 })
     }
 
     fn place(&self, key: K) -> Option<usize> {
@@ -138,15 +132,16 @@ impl<K: Word, const N: usize> Shard<K, N> {
 
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        hash as usize & (self.lines.len() - 1)
+        (hash >> 32) as usize & (self.lines.len() - 1)
     }
 
     #[inline]
     fn get(&self, key: K, hash: u64) -> u32 {
         let mut at = self.home(hash);
         loop {
-            let (class, full) = self.lines[at].find(key);
-            if class != 0 || !full {
+            let line = &self.lines[at];
+            let class = line.find(key);
+            if class != 0 || line.room().is_some() {
                 return class;
             }
             at = (at + 1) & (self.lines.len() - 1);
@@ -191,7 +186,7 @@ impl<K: Word, const N: usize> Shard<K, N> {
             full = lines[at].room().is_none();
             let over = |from: usize, to: usize| to.wrapping_sub(from) & mask;
             let movable = (0..N).find(|place| {
-                let home = lines[at].keys[*place].hash(hashes) as usize & mask;
+                let home = (lines[at].keys[*place].hash(hashes) >> 32) as usize & mask;
                 lines[at].classes[*place] != 0 && over(home, at) >= over(gap.0, at)
             });
             if let Some(place) = movable {
