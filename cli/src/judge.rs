@@ -6,13 +6,14 @@ use crate::exit::{Code, Failure, Outcome};
 
 /// What the tree says. It is an error, and a fault of this program, if the reference does not
 /// say the same for the same reason.
-pub fn judge<'t>(tree: &'t CompiledPolicy, sets: &SetTable, query: &Query) -> Outcome<(bool, &'t Decider)> {
+pub fn judge(tree: &CompiledPolicy, sets: &SetTable, query: &Query) -> Outcome<(bool, Decider)> {
     let verdict = tree.judge(sets, query);
-    let decider = &tree.deciders()[verdict.slot as usize];
+    let decider = tree.decider(verdict.slot);
     let right = reference::judge(tree.list(), sets, query);
-    if (verdict.allow, decider) == (right.allow, right.decider()) {
-        return Ok((verdict.allow, decider));
+    if (verdict.allow, decider.as_ref()) == (right.allow, Some(right.decider())) {
+        return Ok((verdict.allow, right.decider().clone()));
     }
+    let decider = decider.map_or_else(|| "nothing".to_owned(), |decider| decider.to_string());
     Err(Failure::new(
         Code::Failed,
         "the compiled policy is not what the rules say",

@@ -156,7 +156,8 @@ impl Traffic {
             assert_eq!(deciding.generation, present);
             let tree =
                 world.snapshot.policy.tree(EndpointIdx(deciding.endpoint), Direction::Ingress).unwrap();
-            assert_eq!(tree.compiled().deciders()[deciding.slot as usize].action, Action::Deny);
+            let decider = tree.compiled().decider(deciding.slot);
+            assert_eq!(decider.map(|decider| decider.action), Some(Action::Deny));
             self.note(&key, false, deciding.generation);
             seen += 1;
         }

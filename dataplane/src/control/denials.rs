@@ -4,10 +4,9 @@ use super::state::State;
 use crate::net::{FlowKey, Icmp};
 use crate::nodes::{Deciding, Event};
 use crate::packet::DropReason;
-use crate::policy::{Action, Decider, Direction, EndpointIdx, PolicyTree};
+use crate::policy::{Action, Decider, Direction, EndpointIdx, Place, PolicyTree, RetiredTree};
 use margay_api::dataplane::v1 as pb;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Rules remembered at most that no tree has any more.
 const MAX_REMEMBERED: usize = 4096;
@@ -41,10 +40,21 @@ impl Denials {
         self.last_of_reason.insert(*reason, packet);
     }
 
-    /// Takes the last counts of trees that are going.
-    pub fn fold(&mut self, trees: Vec<Arc<PolicyTree>>) {
-        for tree in trees {
-            for (decider, count) in denied(&tree) {
+    /// Takes the last counts of trees that are going, as far as no other goes on from them.
+    pub fn fold(&mut self, trees: Vec<RetiredTree>) {
+        for RetiredTree { tree, ended } in trees {
+            let counted: Vec<(Decider, u64)> = match ended {
+                None => denied(&tree).collect(),
+                Some(slots) => {
+                    let count = |slot: &u32| Some((tree.compiled().decider(*slot)?, tree.hits().take(*slot)));
+                    slots
+                        .iter()
+                        .filter_map(count)
+                        .filter(|(decider, count)| denies(decider) && *count > 0)
+                        .collect()
+                }
+            };
+            for (decider, count) in counted {
                 if self.past.len() < MAX_REMEMBERED || self.past.contains_key(&decider) {
                     *self.past.entry(decider).or_default() += count;
                 }
@@ -95,7 +105,7 @@ fn sample(deciding: &Deciding, packet: &str, state: &State) -> Option<(Decider, 
     let direction = if deciding.ingress { Direction::Ingress } else { Direction::Egress };
     let index = EndpointIdx(deciding.endpoint);
     let tree = state.policy().tree(index, direction)?;
-    let decider = tree.compiled().deciders().get(deciding.slot as usize)?.clone();
+    let decider = tree.compiled().decider(deciding.slot)?;
     let endpoint = state.endpoint_of(index)?.name.to_string();
     Some((decider, Sample { endpoint, direction, packet: packet.to_owned() }))
 }
@@ -103,16 +113,19 @@ fn sample(deciding: &Deciding, packet: &str, state: &State) -> Option<(Decider, 
 /// Deciders of a tree that denied packets.
 fn denied(tree: &PolicyTree) -> impl Iterator<Item = (Decider, u64)> + '_ {
     let totals = tree.hits().totals();
-    let deciders = tree.compiled().deciders().iter();
-    deciders.zip(totals).filter_map(|(decider, count)| {
-        let denies = match decider.action {
-            Action::Deny => true,
-            // In a profile a pass denies.
-            Action::Pass => matches!(decider.place, crate::policy::Place::Profile { .. }),
-            Action::Allow | Action::Log => false,
-        };
-        (denies && count > 0).then(|| (decider.clone(), count))
+    tree.compiled().deciders().filter_map(move |(slot, decider)| {
+        let count = totals.get(slot as usize).copied().unwrap_or(0);
+        (denies(&decider) && count > 0).then_some((decider, count))
     })
+}
+
+fn denies(decider: &Decider) -> bool {
+    match decider.action {
+        Action::Deny => true,
+        // In a profile a pass denies.
+        Action::Pass => matches!(decider.place, Place::Profile { .. }),
+        Action::Allow | Action::Log => false,
+    }
 }
 
 /// A packet in a line: `tcp 10.0.0.1:4000 > 10.0.1.2:80`.

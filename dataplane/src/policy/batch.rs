@@ -15,7 +15,7 @@ use super::point::{Layout, Point, class, prefetch_class};
 use super::prefetch::{prefetch, prefetch_either};
 use super::simd::{Job, Kernel};
 use super::tree::{Branch, NONE_FOUND, Node, Ref, Tree, group_of, spelled};
-use super::{Class, Query, SetId, SetTable, Verdict};
+use super::{Class, IpVersion, Query, SetId, SetTable, Verdict};
 use arrayvec::ArrayVec;
 
 /// Packets whose walks take turns.
@@ -78,7 +78,8 @@ fn chunk<K: Kernel>(
             outcome == Outcome::Next
         };
         let mut left = 0;
-        for (tree, open) in stage.trees.iter().zip(&mut open) {
+        let versions = [IpVersion::V4, IpVersion::V6];
+        for ((tree, version), open) in stage.trees.iter().zip(versions).zip(&mut open) {
             open.get().iter().for_each(|at| best[usize::from(*at) % BATCH] = NONE_FOUND);
             let walks = Walks { kernel, tree, points: &points, best: &mut best, room };
             match tree.layout {
@@ -89,8 +90,12 @@ fn chunk<K: Kernel>(
                 // As in `block`: no branch on whether something was found.
                 let piece = best[usize::from(at) % BATCH];
                 let none = u32::from(piece == NONE_FOUND).wrapping_neg();
-                let rank = tree.about.get((piece & !none) as usize).map_or(0, |about| about.rank);
-                decide(at, stage.default & none | (stage.base + rank) & !none)
+                let rank = tree.about.get((piece & !none) as usize).map_or(0, |about| about.rank) | none;
+                let slot = match &stage.patch {
+                    None => stage.default & none | stage.base.wrapping_add(rank) & !none,
+                    Some(patch) => patch.settle(stage, rank, version, policy.cpu, &points[usize::from(at)]),
+                };
+                decide(at, slot)
             });
             left += open.len;
         }

@@ -18,15 +18,18 @@
 //! covers it, so the argument needs no other rule than *p*. The walk itself is argued with by tests
 //! against the reference.
 //!
+//! That this holds of every rule by itself, whatever others match, is also what lets trees outlive rules:
+//! `merge.rs` proves patches by it.
+//!
 //! Part 2 takes time in the square of a rule's longest list, part 3 as long as the tree took to
 //! grow; the compiler refuses what would exceed its bounds.
 
-use super::compiled::{CompiledPolicy, Outcome};
+use super::compiled::{CompiledPolicy, Outcome, Slots};
 use super::grow::Proof;
 use super::lower::{Dim, Entries, Literal, NONE, Space};
 use super::proof;
 use super::tree::Tree;
-use super::{Action, Decider, IpVersion, Otherwise, Place, Rule, SetId, TierDefault, reference};
+use super::{Action, IpVersion, Rule, SetId, reference};
 use crate::net::{Addr, Icmp, PortRange, Prefix, Proto};
 use std::sync::Arc;
 
@@ -38,6 +41,12 @@ pub enum CheckError {
     Outcome {
         /// The slot.
         slot: u32,
+    },
+    /// A patch does not bring the trees it is of in line with the rules.
+    #[error("the patch lacks {what}")]
+    Merge {
+        /// What should be.
+        what: &'static str,
     },
     /// A rule's entries match other packets than the rule.
     #[error("the entries of rule {rank} differ from it in {field}")]
@@ -87,69 +96,47 @@ pub(super) fn check(
 
 /// The deciding rules of a stage, read anew from the list.
 fn rules_of(policy: &CompiledPolicy, stage: usize) -> Vec<&Rule> {
-    let rules: Vec<&Rule> = match policy.list.tiers.get(stage) {
-        Some(tier) => tier.policies.iter().flat_map(|p| p.rules.iter()).collect(),
-        None => policy.list.profiles.iter().flat_map(|p| p.rules.iter()).collect(),
-    };
-    rules.into_iter().filter(|rule| rule.action != Action::Log).collect()
+    let rules = policy.list.slices(stage).flat_map(|rules| rules.iter());
+    rules.filter(|rule| rule.action != Action::Log).collect()
 }
 
 /// Part 1. The error is the slot.
 fn outcomes(policy: &CompiledPolicy) -> Result<(), u32> {
-    let mut expected: Vec<(Decider, Outcome)> = Vec::new();
-    let mut stages: Vec<(u32, u32)> = Vec::new();
-    for tier in &policy.list.tiers {
-        let base = expected.len() as u32;
-        for policy in &tier.policies {
-            let place = Place::Policy { tier: tier.name.clone(), policy: policy.id.clone() };
-            expect_rules(&mut expected, &place, &policy.rules, Outcome::Next);
+    let mut slot = 0u32;
+    for (index, stage) in policy.stages.iter().enumerate() {
+        let last = index + 1 == policy.list.stages();
+        let found = |slot: u32| policy.outcomes.get(slot as usize).copied();
+        if stage.base != slot || stage.runs.len() != policy.list.slices(index).count() {
+            return Err(slot);
         }
-        stages.push((base, expected.len() as u32));
-        let (action, outcome) = match tier.default {
-            TierDefault::Deny => (Action::Deny, Outcome::Deny),
-            TierDefault::Pass => (Action::Pass, Outcome::Next),
-        };
-        expected
-            .push((Decider { place: Place::TierEnd { tier: tier.name.clone() }, rule: -1, action }, outcome));
+        for (rules, run) in policy.list.slices(index).zip(&stage.runs) {
+            let begins = matches!(run.slots, Slots::From(first) if first == slot);
+            if !begins || !run.slice.is(rules) {
+                return Err(slot);
+            }
+            let mut own = run.slots();
+            for (at, rule) in (0u32..).zip(&rules[..]).filter(|(_, rule)| rule.action != Action::Log) {
+                if own.next() != Some((slot, at)) || found(slot) != Some(Outcome::of(rule.action, last)) {
+                    return Err(slot);
+                }
+                slot += 1;
+            }
+            if own.next().is_some() {
+                return Err(slot);
+            }
+        }
+        if stage.default != slot || found(slot) != Some(Outcome::of_end(&policy.list, index)) {
+            return Err(slot);
+        }
+        slot += 1;
     }
-    let base = expected.len() as u32;
-    for profile in &policy.list.profiles {
-        let place = Place::Profile { name: profile.name.clone() };
-        expect_rules(&mut expected, &place, &profile.rules, Outcome::Deny);
-    }
-    stages.push((base, expected.len() as u32));
-    let (action, outcome) = match policy.list.otherwise {
-        Otherwise::Deny => (Action::Deny, Outcome::Deny),
-        Otherwise::GoOn => (Action::Pass, Outcome::Allow),
-    };
-    expected.push((Decider { place: Place::End, rule: -1, action }, outcome));
-
-    let found = policy.deciders.iter().zip(&policy.outcomes);
-    let differs =
-        expected.iter().zip(found).position(|(e, (decider, outcome))| e.0 != *decider || e.1 != *outcome);
-    if let Some(slot) = differs {
-        return Err(slot as u32);
-    }
-    let lengths = policy.deciders.len() == expected.len() && policy.outcomes.len() == expected.len();
-    let placed = policy.stages.iter().map(|stage| (stage.base, stage.default)).eq(stages);
-    if lengths && placed { Ok(()) } else { Err(expected.len() as u32) }
-}
-
-fn expect_rules(expected: &mut Vec<(Decider, Outcome)>, place: &Place, rules: &[Rule], pass: Outcome) {
-    for (index, rule) in rules.iter().enumerate() {
-        let outcome = match rule.action {
-            Action::Allow => Outcome::Allow,
-            Action::Deny => Outcome::Deny,
-            Action::Pass => pass,
-            Action::Log => continue,
-        };
-        let decider = Decider { place: place.clone(), rule: index as i32, action: rule.action };
-        expected.push((decider, outcome));
-    }
+    let stages =
+        policy.stages.len() == policy.list.stages() && policy.stages.iter().all(|s| s.patch.is_none());
+    if stages && policy.outcomes.len() == slot as usize { Ok(()) } else { Err(slot) }
 }
 
 /// Parts 2 and 3.
-fn tree(
+pub(super) fn tree(
     tree: &Tree,
     proof: &Proof,
     rules: &[&Rule],

@@ -2,13 +2,15 @@
 
 use super::check::{self, CheckError};
 use super::grow::{Proof, grow};
-use super::lower::{Entries, Literal, Space};
+use super::lower::{Entries, Literal};
+use super::patch::{self, Patch};
 use super::point::Point;
 use super::simd::Cpu;
+use super::slice::{Size, Slice};
 use super::tree::{NONE_FOUND, Tree, Watch};
 use super::{
-    Action, Decider, Explanation, IpVersion, Otherwise, Place, Query, Rule, RuleList, SetTable, TierDefault,
-    Verdict, batch, explain,
+    Action, Decider, Explanation, IpVersion, Otherwise, Query, Rule, RuleList, SetTable, Verdict, batch,
+    explain,
 };
 use std::sync::Arc;
 
@@ -49,7 +51,8 @@ pub enum CompileError {
 }
 
 /// A rule list in the form that decides packets. Holding one is proof that its trees say what
-/// the rules say: [`compile`] is the only way to it, and checks them.
+/// the rules say: the only ways to it, [`compile`] and a patch by [`PolicyTable`](super::PolicyTable),
+/// check them.
 #[derive(Debug)]
 pub struct CompiledPolicy {
     pub(super) list: Arc<RuleList>,
@@ -57,11 +60,11 @@ pub struct CompiledPolicy {
     pub(super) stages: Box<[Stage]>,
     /// By slot.
     pub(super) outcomes: Box<[Outcome]>,
-    /// By slot.
-    pub(super) deciders: Box<[Decider]>,
     /// The spaces whose memberships the trees ask for.
     pub(super) used: [bool; 4],
     pub(super) cpu: Cpu,
+    /// What was compiled whole, where this is that with patches.
+    pub(super) origin: Option<Arc<CompiledPolicy>>,
 }
 
 /// A tier, or the profiles: the rules that are looked at together.
@@ -73,6 +76,54 @@ pub(super) struct Stage {
     pub(super) base: u32,
     /// Slot for packets no rule matches.
     pub(super) default: u32,
+    /// The rules now, in order.
+    pub(super) runs: Box<[Run]>,
+    /// What has changed since the trees were grown.
+    pub(super) patch: Option<Patch>,
+}
+
+/// The rules of one policy or profile, and their slots.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) slice: Arc<Slice>,
+    pub(super) slots: Slots,
+}
+
+/// By place among the rules of a slice that decide.
+#[derive(Clone, Debug)]
+pub(super) enum Slots {
+    /// This and those that follow.
+    From(u32),
+    /// These.
+    Each(Box<[u32]>),
+}
+
+impl Run {
+    /// The slots of the rules that decide, with the rules' indexes.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.slice.deciding.iter().enumerate().map(|(at, index)| (self.slot(at), *index))
+    }
+
+    fn slot(&self, at: usize) -> u32 {
+        match &self.slots {
+            Slots::From(first) => first + at as u32,
+            Slots::Each(slots) => slots[at],
+        }
+    }
+}
+
+impl Stage {
+    /// Of a rank that the trees found.
+    #[inline(always)]
+    pub(super) const fn slot(&self, rank: u32) -> u32 {
+        if rank == NONE_FOUND { self.default } else { self.base + rank }
+    }
+
+    /// Packets of the two IP versions may walk different trees.
+    pub(super) fn by_version(&self) -> bool {
+        let differ = |[v4, v6]: &[Arc<Tree>; 2]| !Arc::ptr_eq(v4, v6);
+        differ(&self.trees) || self.patch.as_ref().is_some_and(|patch| differ(&patch.trees))
+    }
 }
 
 /// What a slot means for the packet.
@@ -84,14 +135,50 @@ pub(super) enum Outcome {
     Next,
 }
 
+impl Outcome {
+    /// Of a rule that decides, in the `last` stage or one before it.
+    pub(super) const fn of(action: Action, last: bool) -> Self {
+        match action {
+            Action::Allow => Self::Allow,
+            Action::Deny => Self::Deny,
+            Action::Pass | Action::Log if last => Self::Deny,
+            Action::Pass | Action::Log => Self::Next,
+        }
+    }
+
+    /// Where no rule of the stage matched.
+    pub(super) fn of_end(list: &RuleList, stage: usize) -> Self {
+        let last = stage + 1 == list.stages();
+        match list.otherwise {
+            Otherwise::GoOn if last => Self::Allow,
+            Otherwise::GoOn | Otherwise::Deny => Self::of(list.end_action(stage), last),
+        }
+    }
+}
+
 /// Compiles and checks.
 ///
 /// Time and memory are bounded by the number of rules and the length of their lists; what
 /// exceeds the bounds is refused.
 pub fn compile(list: impl Into<Arc<RuleList>>) -> Result<CompiledPolicy, CompileError> {
     let list = list.into();
-    fits(&list)?;
-    let (policy, proofs) = assemble(list);
+    let slices = slices(&list);
+    compile_slices(list, slices)
+}
+
+/// Of each stage.
+pub(super) fn slices(list: &RuleList) -> Vec<Vec<Arc<Slice>>> {
+    let of = |stage| list.slices(stage).map(|rules| Arc::new(Slice::new(rules.clone()))).collect();
+    (0..list.stages()).map(of).collect()
+}
+
+/// Compiles and checks a list whose stages are `slices`.
+pub(super) fn compile_slices(
+    list: Arc<RuleList>,
+    slices: Vec<Vec<Arc<Slice>>>,
+) -> Result<CompiledPolicy, CompileError> {
+    fits(&slices)?;
+    let (policy, proofs) = assemble(list, slices);
     proven(policy, &proofs)
 }
 
@@ -125,22 +212,64 @@ impl CompiledPolicy {
     /// [`otherwise`](RuleList::otherwise).
     #[inline]
     pub fn decided(&self, verdict: Verdict) -> bool {
-        // The end is the last slot.
-        (verdict.slot as usize) + 1 < self.deciders.len()
+        self.stages.last().is_none_or(|last| last.default != verdict.slot)
     }
 
     /// Memory that packets walk: nodes, leaves and what leaves ask for.
     pub fn bytes(&self) -> usize {
-        let trees = self.stages.iter().flat_map(|stage| {
-            let [v4, v6] = &stage.trees;
-            std::iter::once(v4).chain((!Arc::ptr_eq(v4, v6)).then_some(v6))
-        });
-        trees.map(|tree| tree.bytes()).sum::<usize>() + self.outcomes.len()
+        let stages = self
+            .stages
+            .iter()
+            .map(|stage| bytes(&stage.trees) + stage.patch.as_ref().map_or(0, |patch| patch.bytes()));
+        stages.sum::<usize>() + self.outcomes.len()
     }
 
-    /// What each slot stands for.
-    pub fn deciders(&self) -> &[Decider] {
-        &self.deciders
+    /// What a slot stands for; `None` where no rule has it, or none has it any more.
+    pub fn decider(&self, slot: u32) -> Option<Decider> {
+        let (stage, rule) = self.position(slot)?;
+        Some(match rule {
+            Some((slice, index)) => self.rule(stage, slice, index),
+            None => self.end(stage),
+        })
+    }
+
+    /// Every rule that decides, in order, and the default of each tier, each with its slot.
+    pub fn deciders(&self) -> impl Iterator<Item = (u32, Decider)> {
+        self.stages.iter().enumerate().flat_map(move |(stage, of)| {
+            let rules = of.runs.iter().enumerate().flat_map(move |(slice, run)| {
+                run.slots().map(move |(slot, index)| (slot, self.rule(stage, slice, index)))
+            });
+            rules.chain(std::iter::once_with(move || (of.default, self.end(stage))))
+        })
+    }
+
+    /// The slots of all that can decide now, in order.
+    pub(super) fn live_slots(&self) -> impl Iterator<Item = u32> {
+        self.stages.iter().flat_map(move |stage| {
+            stage.runs.iter().flat_map(|run| run.slots().map(|(slot, _)| slot)).chain([stage.default])
+        })
+    }
+
+    /// As many as there can be slots, patches to come included.
+    pub fn slots(&self) -> u32 {
+        let whole = self.origin.as_deref().unwrap_or(self);
+        let slots = whole.outcomes.len() as u32;
+        slots + patch::reserve(slots)
+    }
+
+    /// Rules that decide.
+    pub(super) fn rules(&self) -> usize {
+        self.stages.iter().flat_map(|stage| &*stage.runs).map(|run| run.slice.len()).sum()
+    }
+
+    /// Rules that are gone or new since the trees were grown.
+    pub fn changes(&self) -> usize {
+        self.stages.iter().flat_map(|stage| &stage.patch).map(|p| p.dead.count() + p.slots.len()).sum()
+    }
+
+    /// The trees are those of an earlier list, with patches.
+    pub fn is_patched(&self) -> bool {
+        self.origin.is_some()
     }
 
     /// What was compiled.
@@ -161,11 +290,15 @@ impl CompiledPolicy {
         // No rule exists for a packet of two versions.
         let mixed = version != IpVersion::of(q.key.dst);
         let point = Point::new(q, sets, self.used);
+        let mut slot = Verdict::NO_ENDPOINT;
         for stage in &self.stages {
-            let slot = match stage.trees[version as usize].find(self.cpu, &point, watch) {
-                rank if rank == NONE_FOUND || mixed => stage.default,
-                rank => stage.base + rank,
+            slot = match &stage.patch {
+                None => stage.slot(stage.trees[version as usize].find(self.cpu, &point, watch)),
+                Some(patch) => patch.find(stage, version, self.cpu, &point, watch),
             };
+            if mixed {
+                slot = stage.default;
+            }
             visited(slot);
             match self.outcomes[slot as usize] {
                 Outcome::Allow => return Verdict { allow: true, slot },
@@ -173,99 +306,100 @@ impl CompiledPolicy {
                 Outcome::Next => {}
             }
         }
-        // Not reached: the last stage has no next. If it were, the last slot is the deny at the end.
-        Verdict { allow: false, slot: self.deciders.len() as u32 - 1 }
+        // Not reached: the last stage has no next.
+        Verdict { allow: false, slot }
+    }
+
+    /// A slot's stage, and, unless it is the stage's default, the slice and index of its rule.
+    pub(super) fn position(&self, slot: u32) -> Option<(usize, Option<(usize, u32)>)> {
+        self.stages.iter().enumerate().find_map(|(stage, of)| {
+            if of.default == slot {
+                return Some((stage, None));
+            }
+            let within = |run: &Run| match &run.slots {
+                Slots::From(first) => {
+                    let at = slot.checked_sub(*first)? as usize;
+                    run.slice.deciding.get(at).copied()
+                }
+                Slots::Each(slots) => {
+                    let at = slots.iter().position(|own| *own == slot)?;
+                    run.slice.deciding.get(at).copied()
+                }
+            };
+            let rule = of.runs.iter().enumerate().find_map(|(slice, run)| Some((slice, within(run)?)))?;
+            Some((stage, Some(rule)))
+        })
+    }
+
+    fn rule(&self, stage: usize, slice: usize, index: u32) -> Decider {
+        let action = self.stages[stage].runs[slice].slice.rules[index as usize].action;
+        Decider { place: self.list.place(stage, slice), rule: index as i32, action }
+    }
+
+    fn end(&self, stage: usize) -> Decider {
+        let place = self.list.place(stage, usize::MAX);
+        Decider { place, rule: -1, action: self.list.end_action(stage) }
     }
 }
 
+/// Of the trees for both IP versions.
+pub(super) fn bytes([v4, v6]: &[Arc<Tree>; 2]) -> usize {
+    v4.bytes() + if Arc::ptr_eq(v4, v6) { 0 } else { v6.bytes() }
+}
+
 /// Refuses what would not fit, before anything is built.
-fn fits(list: &RuleList) -> Result<(), CompileError> {
+pub(super) fn fits(slices: &[Vec<Arc<Slice>>]) -> Result<(), CompileError> {
     let bounded = |what, count, limit, remedy| {
         if count > limit { Err(CompileError::TooLarge { what, count, limit, remedy }) } else { Ok(()) }
     };
-    let slots = list.rules().count() + list.tiers.len() + 1;
+    let all = || slices.iter().flatten();
+    let slots = all().map(|slice| slice.rules.len()).sum::<usize>() + slices.len();
     bounded("rules", slots, MAX_SLOTS, "select the endpoint by fewer policies")?;
-    let (items, work) = list
-        .rules()
-        .map(size)
-        .fold((0usize, 0usize), |(items, work), (i, w)| (items.saturating_add(i), work.saturating_add(w)));
+    let Size { items, work } = all().fold(Size::default(), |size, slice| size.and(slice.size));
     bounded("prefixes, port ranges and set tests", items, MAX_ITEMS, "put addresses into network sets")?;
     bounded("comparisons to check", work, MAX_CHECK_WORK, "shorten the longest lists of prefixes or ports")
 }
 
-/// Of one rule: items after lowering, and comparisons its check takes.
-fn size(rule: &Rule) -> (usize, usize) {
-    let src = rule.src_nets.len() + rule.not_src_nets.len();
-    let dst = rule.dst_nets.len() + rule.not_dst_nets.len();
-    let sports = rule.src_ports.len() + rule.not_src_ports.len();
-    let dports = rule.dst_ports.len() + rule.not_dst_ports.len();
-    let products = (1 + rule.src_named_ports.len()) * (1 + rule.dst_named_ports.len());
-    let one = 8 + src + dst + sports + dports + rule.address_sets().count() + rule.port_sets().count();
-    let squares = [src, dst, sports, dports].map(|n| 4 * n * n).iter().sum::<usize>();
-    (products.saturating_mul(one), products.saturating_mul(squares))
+/// Builds, unchecked.
+fn assemble(list: Arc<RuleList>, slices: Vec<Vec<Arc<Slice>>>) -> (CompiledPolicy, Vec<Proofs>) {
+    let (mut stages, mut proofs) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut used = [false; 4];
+    for (index, slices) in slices.into_iter().enumerate() {
+        let ranked: Vec<&Rule> = slices.iter().flat_map(|slice| slice.ranked()).collect();
+        let (trees, proof) = trees(&ranked);
+        let base = outcomes.len() as u32;
+        let last = index + 1 == list.stages();
+        outcomes.extend(ranked.iter().map(|rule| Outcome::of(rule.action, last)));
+        let default = outcomes.len() as u32;
+        outcomes.push(Outcome::of_end(&list, index));
+        let mut first = base;
+        let run = |slice: &Arc<Slice>| {
+            let slots = Slots::From(first);
+            first += slice.len() as u32;
+            Run { slice: slice.clone(), slots }
+        };
+        let runs = slices.iter().map(run).collect();
+        stages.push(Stage { trees, base, default, runs, patch: None });
+        used = and_used(used, &proof);
+        proofs.push(proof);
+    }
+    let (stages, outcomes) = (stages.into(), outcomes.into());
+    (CompiledPolicy { list, stages, outcomes, used, cpu: Cpu::detect(), origin: None }, proofs)
 }
 
-/// Builds, unchecked.
-fn assemble(list: Arc<RuleList>) -> (CompiledPolicy, Vec<Proofs>) {
-    let mut stages = Vec::new();
-    let mut proofs = Vec::new();
-    let mut outcomes = Vec::new();
-    let mut deciders: Vec<Decider> = Vec::new();
-    let mut stage = |groups: &[(Place, &[Rule])], end: Decider, pass: Outcome| {
-        let base = deciders.len() as u32;
-        let mut ranked = Vec::new();
-        for (place, rules) in groups {
-            for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.action != Action::Log) {
-                ranked.push(rule);
-                deciders.push(Decider { place: place.clone(), rule: index as i32, action: rule.action });
-            }
-        }
-        let default = deciders.len() as u32;
-        deciders.push(end);
-        outcomes.extend(deciders[base as usize..].iter().map(|decider| match decider.action {
-            Action::Allow => Outcome::Allow,
-            Action::Deny => Outcome::Deny,
-            Action::Pass | Action::Log => pass,
-        }));
-        let (trees, proof) = trees(&ranked);
-        stages.push(Stage { trees, base, default });
-        proofs.push(proof);
-    };
-    for tier in &list.tiers {
-        let place = |id| Place::Policy { tier: tier.name.clone(), policy: id };
-        let groups: Vec<_> = tier.policies.iter().map(|p| (place(p.id.clone()), &p.rules[..])).collect();
-        let action = match tier.default {
-            TierDefault::Deny => Action::Deny,
-            TierDefault::Pass => Action::Pass,
-        };
-        let end = Decider { place: Place::TierEnd { tier: tier.name.clone() }, rule: -1, action };
-        stage(&groups, end, Outcome::Next);
+/// `used`, and the spaces that these entries ask for.
+pub(super) fn and_used(mut used: [bool; 4], proofs: &Proofs) -> [bool; 4] {
+    for literal in proofs.iter().flat_map(|proof| all_literals(&proof.entries)) {
+        used[literal.space as usize] = true;
     }
-    let groups: Vec<_> =
-        list.profiles.iter().map(|p| (Place::Profile { name: p.name.clone() }, &p.rules[..])).collect();
-    let end = match list.otherwise {
-        Otherwise::Deny => Action::Deny,
-        Otherwise::GoOn => Action::Pass,
-    };
-    stage(&groups, Decider { place: Place::End, rule: -1, action: end }, Outcome::Deny);
-    if let (Otherwise::GoOn, Some(last)) = (list.otherwise, outcomes.last_mut()) {
-        *last = Outcome::Allow;
-    }
-
-    let stages: Box<[Stage]> = stages.into();
-    let wants = |space: Space| {
-        let entries = proofs.iter().flatten().map(|proof| &proof.entries);
-        entries.flat_map(all_literals).any(|literal| literal.space == space)
-    };
-    let used = Space::ALL.map(wants);
-    let (outcomes, deciders) = (outcomes.into(), deciders.into());
-    (CompiledPolicy { stages, outcomes, deciders, used, list, cpu: Cpu::detect() }, proofs)
+    used
 }
 
 /// For each IP version.
-type Proofs = [Arc<Proof>; 2];
+pub(super) type Proofs = [Arc<Proof>; 2];
 
-fn trees(ranked: &[&Rule]) -> ([Arc<Tree>; 2], Proofs) {
+pub(super) fn trees(ranked: &[&Rule]) -> ([Arc<Tree>; 2], Proofs) {
     let lowered = |version| {
         let mut entries = Entries::default();
         ranked.iter().enumerate().for_each(|(rank, rule)| entries.lower(rule, version, rank as u32));
@@ -288,21 +422,25 @@ fn all_literals(entries: &Entries) -> impl Iterator<Item = &Literal> {
 
 /// Checks, and only then lets the policy out.
 fn proven(policy: CompiledPolicy, proofs: &[Proofs]) -> Result<CompiledPolicy, CompileError> {
-    check::check(&policy, proofs).map_err(|(stage, version, source)| {
-        let stage = match policy.list.tiers.get(stage) {
-            Some(tier) => format!("tier {}", tier.name),
-            None => "the profiles".to_owned(),
-        };
-        CompileError::Wrong { stage, version, source }
-    })?;
+    check::check(&policy, proofs)
+        .map_err(|(stage, version, source)| wrong(&policy.list, stage, version, source))?;
     Ok(policy)
+}
+
+pub(super) fn wrong(list: &RuleList, stage: usize, version: IpVersion, source: CheckError) -> CompileError {
+    let stage = match list.tiers.get(stage) {
+        Some(tier) => format!("tier {}", tier.name),
+        None => "the profiles".to_owned(),
+    };
+    CompileError::Wrong { stage, version, source }
 }
 
 #[cfg(test)]
 impl CompiledPolicy {
     /// Compiles, breaks the result by `fault`, and checks what came of it.
     pub(super) fn sabotaged(list: RuleList, fault: impl FnOnce(&mut Self)) -> Result<Self, CompileError> {
-        let (mut policy, proofs) = assemble(list.into());
+        let slices = slices(&list);
+        let (mut policy, proofs) = assemble(list.into(), slices);
         fault(&mut policy);
         proven(policy, &proofs)
     }

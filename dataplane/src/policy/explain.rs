@@ -1,14 +1,11 @@
 //! A verdict with its reasons, read off the walk that gave it.
 
-use super::compiled::CompiledPolicy;
+use super::compiled::{CompiledPolicy, Stage};
 use super::lower::{Dim, Interval, Literal, NONE, Space};
 use super::tree::Watch;
-use super::{
-    Action, Decider, Explanation, IpVersion, Place, Query, Rule, SetId, SetTable, Verdict, reference,
-};
+use super::{Action, Decider, Explanation, IpVersion, Query, SetId, SetTable, Verdict, reference};
 use crate::net::{Addr, Prefix, Proto};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Sets that did not hold the packet and are named one by one.
 const NAMED_ABSENCES: usize = 8;
@@ -16,13 +13,9 @@ const NAMED_ABSENCES: usize = 8;
 /// Judges by the trees, watching.
 pub(super) fn explain(policy: &CompiledPolicy, sets: &SetTable, q: &Query) -> Explanation {
     let (verdict, slots, seen) = look(policy, sets, q);
-    let mut walk = Vec::new();
-    for (stage, slot) in slots.into_iter().enumerate() {
-        let rank = slot - policy.stages[stage].base;
-        logged(policy, stage, rank, sets, q, &mut walk);
-        walk.push(policy.deciders[slot as usize].clone());
-    }
-    let decider = policy.deciders[verdict.slot as usize].clone();
+    let walk: Vec<Decider> = slots.iter().flat_map(|slot| ended(policy, *slot, sets, q)).collect();
+    // The walk ends with what decided, and every stage has an end.
+    let decider = policy.decider(verdict.slot).expect("a verdict's slot is one of its policy's");
     let version = IpVersion::of(q.key.src);
     let minimal_match = match version == IpVersion::of(q.key.dst) {
         true => seen.text(sets, version),
@@ -37,44 +30,26 @@ pub(super) fn look(policy: &CompiledPolicy, sets: &SetTable, q: &Query) -> (Verd
     let mut seen = Seen::default();
     let verdict = policy.decide(sets, q, &mut seen, |slot| slots.push(slot));
     let visited = policy.stages.iter().take(slots.len());
-    seen.by_version = visited.into_iter().any(|stage| !Arc::ptr_eq(&stage.trees[0], &stage.trees[1]));
+    seen.by_version = visited.into_iter().any(Stage::by_version);
     (verdict, slots, seen)
 }
 
-/// The log rules of a stage that the packet met before the rule with `rank`.
-fn logged(
-    policy: &CompiledPolicy,
-    stage: usize,
-    rank: u32,
-    sets: &SetTable,
-    q: &Query,
-    walk: &mut Vec<Decider>,
-) {
-    let groups: Vec<(Place, &[Rule])> = match policy.list.tiers.get(stage) {
-        Some(tier) => {
-            let place = |id| Place::Policy { tier: tier.name.clone(), policy: id };
-            tier.policies.iter().map(|p| (place(p.id.clone()), &p.rules[..])).collect()
-        }
-        None => policy
-            .list
-            .profiles
-            .iter()
-            .map(|p| (Place::Profile { name: p.name.clone() }, &p.rules[..]))
-            .collect(),
-    };
-    let mut before = 0;
-    for (place, rules) in groups {
-        for (index, rule) in rules.iter().enumerate() {
-            if rule.action != Action::Log {
-                if before == rank {
-                    return;
-                }
-                before += 1;
-            } else if reference::matches(rule, sets, q) {
-                walk.push(Decider { place: place.clone(), rule: index as i32, action: Action::Log });
+/// The log rules of a stage that the packet met before the rule with `slot`, and that rule.
+fn ended(policy: &CompiledPolicy, slot: u32, sets: &SetTable, q: &Query) -> Vec<Decider> {
+    let Some((stage, rule)) = policy.position(slot) else { return vec![] };
+    let (last, index) = rule.unwrap_or((usize::MAX, 0));
+    let mut walk = Vec::new();
+    for (slice, rules) in policy.list.slices(stage).enumerate().take_while(|(slice, _)| *slice <= last) {
+        let met = if slice == last { &rules[..index as usize] } else { &rules[..] };
+        for (index, rule) in met.iter().enumerate().filter(|(_, rule)| rule.action == Action::Log) {
+            if reference::matches(rule, sets, q) {
+                let place = policy.list.place(stage, slice);
+                walk.push(Decider { place, rule: index as i32, action: Action::Log });
             }
         }
     }
+    walk.extend(policy.decider(slot));
+    walk
 }
 
 /// What a walk looked at: every packet within, of the same version where that counts, and with

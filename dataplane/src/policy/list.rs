@@ -1,6 +1,6 @@
 //! What applies to one direction of one endpoint, in order.
 
-use super::{PolicyId, Rule, SetId};
+use super::{Action, Place, PolicyId, Rule, SetId};
 use std::sync::Arc;
 
 /// A policy, both directions. The tiers of an endpoint refer to it.
@@ -125,5 +125,42 @@ impl RuleList {
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         let tiers = self.tiers.iter().flat_map(|t| &t.policies).flat_map(|p| p.rules.iter());
         tiers.chain(self.profiles.iter().flat_map(|p| p.rules.iter()))
+    }
+
+    /// The tiers, and one for the profiles.
+    pub(super) fn stages(&self) -> usize {
+        self.tiers.len() + 1
+    }
+
+    /// The rules of each policy of a tier, or of each profile.
+    pub(super) fn slices(&self, stage: usize) -> impl Iterator<Item = &Arc<[Rule]>> {
+        let tier = self.tiers.get(stage);
+        let profiles = if tier.is_none() { &self.profiles[..] } else { &[] };
+        let policies = tier.into_iter().flat_map(|tier| &tier.policies).map(|policy| &policy.rules);
+        policies.chain(profiles.iter().map(|profile| &profile.rules))
+    }
+
+    /// Where in a stage a slice stands; the default where there is none of that number.
+    pub(super) fn place(&self, stage: usize, slice: usize) -> Place {
+        match self.tiers.get(stage) {
+            Some(tier) => match tier.policies.get(slice) {
+                Some(policy) => Place::Policy { tier: tier.name.clone(), policy: policy.id.clone() },
+                None => Place::TierEnd { tier: tier.name.clone() },
+            },
+            None => match self.profiles.get(slice) {
+                Some(profile) => Place::Profile { name: profile.name.clone() },
+                None => Place::End,
+            },
+        }
+    }
+
+    /// What becomes of packets that no rule of a stage decided.
+    pub(super) fn end_action(&self, stage: usize) -> Action {
+        match self.tiers.get(stage).map(|tier| tier.default) {
+            Some(TierDefault::Pass) => Action::Pass,
+            Some(TierDefault::Deny) => Action::Deny,
+            None if self.otherwise == Otherwise::GoOn => Action::Pass,
+            None => Action::Deny,
+        }
     }
 }

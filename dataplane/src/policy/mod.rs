@@ -1,17 +1,23 @@
 #![doc = include_str!("README.md")]
 
+mod align;
 mod batch;
 mod bits;
+mod builder;
 mod check;
 mod compiled;
+mod consolidation;
 pub mod counterfactual;
 mod counters;
+mod diff;
 mod explain;
 mod grow;
 mod leaf;
 mod list;
 mod lower;
+mod merge;
 mod part;
+mod patch;
 mod pieces;
 mod point;
 mod prefetch;
@@ -20,6 +26,8 @@ pub mod reference;
 mod rule;
 mod sets;
 mod simd;
+mod slice;
+mod succession;
 mod table;
 mod tree;
 mod verdict;
@@ -28,12 +36,14 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use builder::PolicyTableBuilder;
 pub use check::CheckError;
 pub use compiled::{CompileError, CompiledPolicy, compile};
+pub use consolidation::{Consolidated, Consolidation};
 pub use counters::HitCounters;
 pub use list::{ListedPolicy, ListedProfile, Otherwise, Policy, Profile, RuleList, TierDefault, TierList};
 pub use rule::{Action, IcmpMatch, IpVersion, PolicyId, Rule, SetId};
 pub use sets::{Class, IpSet, Members, PortMember, SetError, SetKind, SetMembers, SetTable};
-pub use table::{Direction, EndpointIdx, PolicyTable, PolicyTableBuilder, PolicyTree, TableError};
+pub use table::{Direction, EndpointIdx, PolicyTable, PolicyTree, RetiredTree, TableError};
 pub use verdict::{Decider, Explanation, Place, Query, Verdict};
 pub use work::Work;

@@ -1,9 +1,9 @@
 //! What a snapshot holds of policy: for each endpoint and direction a tree, shared by all that
 //! have equal rules, and the sets the trees ask.
 
+use super::builder::{Key, PolicyTableBuilder};
 use super::{
-    CompileError, CompiledPolicy, Explanation, HitCounters, Query, RuleList, SetId, SetKind, SetTable,
-    Verdict, compile,
+    CompileError, CompiledPolicy, Explanation, HitCounters, Query, SetId, SetKind, SetTable, Verdict,
 };
 use crate::net::WorkerId;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Endpoints one table holds at most.
-const MAX_ENDPOINTS: u32 = 1 << 20;
+pub(super) const MAX_ENDPOINTS: u32 = 1 << 20;
 
 /// An endpoint that policy applies to, dense from 0. Kept for an endpoint as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +69,9 @@ pub enum TableError {
 /// A compiled list with its counters, shared by everything that has equal rules.
 #[derive(Debug)]
 pub struct PolicyTree {
-    compiled: CompiledPolicy,
-    hits: HitCounters,
+    pub(super) compiled: Arc<CompiledPolicy>,
+    pub(super) hits: HitCounters,
+    pub(super) key: Key,
 }
 
 impl PolicyTree {
@@ -79,27 +80,36 @@ impl PolicyTree {
         &self.compiled
     }
 
-    /// By worker and slot of [`CompiledPolicy::deciders`].
+    /// By worker and slot, as [`CompiledPolicy::deciders`] has them.
     pub fn hits(&self) -> &HitCounters {
         &self.hits
     }
 }
 
-#[derive(Clone, Debug)]
-struct Bound {
-    ingress: Arc<PolicyTree>,
-    egress: Arc<PolicyTree>,
+/// A tree that a table does not hold any more, which the one before held.
+#[derive(Debug)]
+pub struct RetiredTree {
+    /// The tree. While anything else refers to it, workers may judge by it, and count.
+    pub tree: Arc<PolicyTree>,
+    /// The slots whose counts nobody goes on from; `None`: all.
+    pub ended: Option<Box<[u32]>>,
 }
 
-type Trees = HashMap<Arc<RuleList>, Arc<PolicyTree>, ahash::RandomState>;
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    pub(super) ingress: Arc<PolicyTree>,
+    pub(super) egress: Arc<PolicyTree>,
+}
+
+type Trees = HashMap<Key, Arc<PolicyTree>, ahash::RandomState>;
 
 /// Every endpoint's policy. Immutable; the next table is built from the one before.
 #[derive(Debug)]
 pub struct PolicyTable {
-    sets: Arc<SetTable>,
-    endpoints: Arc<[Option<Bound>]>,
-    trees: Arc<Trees>,
-    workers: usize,
+    pub(super) sets: Arc<SetTable>,
+    pub(super) endpoints: Arc<[Option<Bound>]>,
+    pub(super) trees: Arc<Trees>,
+    pub(super) workers: usize,
 }
 
 impl PolicyTable {
@@ -120,10 +130,9 @@ impl PolicyTable {
     }
 
     /// Begins the table that follows this one: over `sets`, with no endpoint bound yet. Trees
-    /// whose rules occur again are taken over with their counters.
-    pub fn next(&self, sets: Arc<SetTable>) -> PolicyTableBuilder {
-        let (previous, workers) = (self.trees.clone(), self.workers);
-        PolicyTableBuilder { previous, sets, endpoints: Vec::new(), trees: no_trees(), workers }
+    /// whose rules occur again are taken over with their counters, and patched where only a few rules changed.
+    pub fn next(&self, sets: Arc<SetTable>) -> PolicyTableBuilder<'_> {
+        PolicyTableBuilder::new(self, sets)
     }
 
     /// This table over other members of the same sets; `None` where `sets` are others: then rules may
@@ -189,6 +198,11 @@ impl PolicyTable {
     /// The endpoint's tree.
     #[inline]
     pub fn tree(&self, endpoint: EndpointIdx, direction: Direction) -> Option<&PolicyTree> {
+        self.tree_of(endpoint, direction).map(|tree| &**tree)
+    }
+
+    #[inline]
+    pub(super) fn tree_of(&self, endpoint: EndpointIdx, direction: Direction) -> Option<&Arc<PolicyTree>> {
         let bound = self.endpoints.get(endpoint.0 as usize)?.as_ref()?;
         Some(match direction {
             Direction::Ingress => &bound.ingress,
@@ -204,76 +218,6 @@ impl PolicyTable {
     /// The sets.
     pub fn sets(&self) -> &Arc<SetTable> {
         &self.sets
-    }
-}
-
-/// A table in the making. Dropping it changes nothing.
-#[derive(Debug)]
-pub struct PolicyTableBuilder {
-    previous: Arc<Trees>,
-    sets: Arc<SetTable>,
-    endpoints: Vec<Option<Bound>>,
-    trees: Trees,
-    workers: usize,
-}
-
-impl PolicyTableBuilder {
-    /// Binds an endpoint to the rules of both directions.
-    pub fn bind(
-        &mut self,
-        endpoint: EndpointIdx,
-        ingress: impl Into<Arc<RuleList>>,
-        egress: impl Into<Arc<RuleList>>,
-    ) -> Result<(), TableError> {
-        if endpoint.0 >= MAX_ENDPOINTS {
-            return Err(TableError::Index { index: endpoint.0, limit: MAX_ENDPOINTS });
-        }
-        let bound = Bound { ingress: self.tree(ingress.into())?, egress: self.tree(egress.into())? };
-        let index = endpoint.0 as usize;
-        if self.endpoints.len() <= index {
-            self.endpoints.resize(index + 1, None);
-        }
-        self.endpoints[index] = Some(bound);
-        Ok(())
-    }
-
-    /// The table.
-    pub fn finish(self) -> PolicyTable {
-        let Self { sets, endpoints, trees, workers, .. } = self;
-        PolicyTable { sets, endpoints: endpoints.into(), trees: Arc::new(trees), workers }
-    }
-
-    fn tree(&mut self, list: Arc<RuleList>) -> Result<Arc<PolicyTree>, TableError> {
-        if let Some(tree) = self.trees.get(&list) {
-            return Ok(tree.clone());
-        }
-        // Asked of trees taken over as well: their sets may be gone.
-        self.sets_exist(&list)?;
-        let tree = match self.previous.get(&list) {
-            Some(tree) => tree.clone(),
-            None => {
-                let compiled = compile(list.clone())?;
-                let hits = HitCounters::new(self.workers, compiled.deciders().len());
-                Arc::new(PolicyTree { compiled, hits })
-            }
-        };
-        self.trees.insert(tree.compiled.list().clone(), tree.clone());
-        Ok(tree)
-    }
-
-    fn sets_exist(&self, list: &RuleList) -> Result<(), TableError> {
-        for rule in list.rules() {
-            let addresses = rule.address_sets().map(|set| (set, SetKind::Address));
-            for (set, expected) in addresses.chain(rule.port_sets().map(|set| (set, SetKind::AddressAndPort)))
-            {
-                let found = self.sets.get(set).ok_or(TableError::MissingSet { set })?;
-                if found.kind() != expected {
-                    let name = found.name.to_string();
-                    return Err(TableError::WrongKind { name, expected, found: found.kind() });
-                }
-            }
-        }
-        Ok(())
     }
 }
 

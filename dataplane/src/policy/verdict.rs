@@ -19,7 +19,7 @@ pub struct Query {
 pub struct Verdict {
     /// Let the packet on.
     pub allow: bool,
-    /// Index in [`CompiledPolicy::deciders`](super::CompiledPolicy::deciders), or
+    /// What decided, as [`CompiledPolicy::decider`](super::CompiledPolicy::decider) says; or
     /// [`Verdict::NO_ENDPOINT`].
     pub slot: u32,
 }

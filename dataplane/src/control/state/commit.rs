@@ -6,9 +6,8 @@ use crate::control::convert::FieldError;
 use crate::control::desired::{Desired, Endpoint, ObjectError};
 use crate::control::difference::Difference;
 use crate::net::{Nanos, Prefix};
-use crate::policy::PolicyTable;
 use margay_api::dataplane::v1 as pb;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl State {
@@ -55,10 +54,11 @@ impl State {
         }
         let stands_for = sets.settle(&difference);
         let numbered = self.numbered(&difference);
-        let policy = self.policy_table(&difference, stands_for, &numbered).map_err(|error| vec![error])?;
+        let (policy, retired) =
+            self.policy_table(&difference, stands_for, &numbered).map_err(|error| vec![error])?;
         // From here on nothing is refused.
         let forwards_anew = !difference.leaves_forwarding();
-        self.retire_trees(&policy);
+        self.retired_trees.extend(retired);
         self.policy = Arc::new(policy);
         self.forget_flows(&difference);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
@@ -83,15 +83,6 @@ impl State {
             let nets = |endpoint: Option<&'_ Arc<Endpoint>>| endpoint.map_or(vec![], |e| e.nets.clone());
             let still = nets(endpoint.new);
             self.forgotten.extend(nets(endpoint.old).into_iter().filter(|net| !still.contains(net)));
-        }
-    }
-
-    /// Notes the trees that `next` does not have.
-    fn retire_trees(&mut self, next: &PolicyTable) {
-        if !next.shares_trees(&self.policy) {
-            let kept: HashSet<_> = next.trees().map(Arc::as_ptr).collect();
-            let gone = self.policy.trees().filter(|tree| !kept.contains(&Arc::as_ptr(tree)));
-            self.retired_trees.extend(gone.cloned());
         }
     }
 

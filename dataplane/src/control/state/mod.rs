@@ -11,7 +11,7 @@ use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
 use crate::fib::Neighbours;
 use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
-use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, PolicyTree, Rule};
+use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule};
 use crate::snapshot::Publisher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ pub struct State {
     /// Addresses of endpoints that are gone, or moved: their flows are to be forgotten.
     forgotten: Vec<Prefix>,
     /// Trees that no published policy has any more, until their counts are taken.
-    retired_trees: Vec<Arc<PolicyTree>>,
+    retired_trees: Vec<RetiredTree>,
     /// What stands for rules that are missing, or that ask for sets that are.
     deny: Arc<[Rule]>,
     /// Endpoints, or what is known of interfaces, changed since [`State::take_moved`].

@@ -6,7 +6,7 @@ use crate::control::desired::{self, Desired, Endpoint, EndpointId, ObjectError};
 use crate::control::difference::Difference;
 use crate::net::SharedMap;
 use crate::policy::{
-    Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, PolicyTree, Rule, RuleList,
+    Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, RetiredTree, Rule, RuleList,
     SetId, SetTable, TableError, TierList,
 };
 use std::collections::BTreeSet;
@@ -30,10 +30,10 @@ impl State {
     }
 
     /// Trees that no worker judges by any more, for their last counts.
-    pub fn take_retired_trees(&mut self) -> Vec<Arc<PolicyTree>> {
+    pub fn take_retired_trees(&mut self) -> Vec<RetiredTree> {
         let (free, held) = std::mem::take(&mut self.retired_trees)
             .into_iter()
-            .partition(|tree| Arc::strong_count(tree) == 1);
+            .partition(|retired| Arc::strong_count(&retired.tree) == 1);
         self.retired_trees = held;
         free
     }
@@ -59,13 +59,14 @@ impl State {
         numbered
     }
 
-    /// Every endpoint's policy after `difference`, when sets are what `sets` says from now on.
+    /// Every endpoint's policy after `difference`, when sets are what `sets` says from now on, and the trees
+    /// that it does not have any more.
     pub(super) fn policy_table(
         &self,
         difference: &Difference<'_>,
         sets: Vec<(SetId, Option<Arc<IpSet>>)>,
         numbered: &SharedMap<EndpointId, EndpointIdx>,
-    ) -> Result<PolicyTable, ObjectError> {
+    ) -> Result<(PolicyTable, Vec<RetiredTree>), ObjectError> {
         let refuse = |object: String, why: &dyn std::fmt::Display| ObjectError {
             object,
             error: FieldError::new("", why),
@@ -79,7 +80,7 @@ impl State {
         if difference.leaves_rules()
             && let Some(table) = self.policy.with_members(&table)
         {
-            return Ok(table);
+            return Ok((table, vec![]));
         }
         let mut builder = self.policy.next(table.clone());
         for endpoint in difference.next.endpoints.values() {
@@ -90,7 +91,7 @@ impl State {
                 refuse(format!("policy of workload endpoint {}", endpoint.name), &e)
             })?;
         }
-        Ok(builder.finish())
+        Ok(builder.succeed())
     }
 
     /// All that judges one direction of an endpoint. What is missing denies.

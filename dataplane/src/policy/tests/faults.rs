@@ -21,7 +21,13 @@ fn break_it(policy: &mut CompiledPolicy, kind: u8, a: usize, b: usize) {
                 Outcome::Next => Outcome::Allow,
             };
         }
-        1 => policy.deciders.swap(slot, 0),
+        1 => {
+            let runs = &mut policy.stages[stage].runs;
+            match runs.len() {
+                0 => {}
+                n => runs.swap(a % n, b % n),
+            }
+        }
         2 => policy.stages[stage].base += 1,
         3 => policy.stages[stage].default = slot as u32,
         4 => policy.used[b % 4] = false,
@@ -36,7 +42,7 @@ fn break_it(policy: &mut CompiledPolicy, kind: u8, a: usize, b: usize) {
     }
 }
 
-fn break_tree(tree: &mut Tree, kind: u8, a: usize, b: usize) {
+pub(super) fn break_tree(tree: &mut Tree, kind: u8, a: usize, b: usize) {
     let node = tree.nodes.len().checked_sub(1).map(|last| b % (last + 1));
     match (kind, node.map(|node| &mut tree.nodes[node])) {
         (5, Some(Node::Cut { bound, .. })) => *bound = Bound::new(bound.get() + 1),
@@ -108,7 +114,8 @@ proptest! {
             let right = reference::judge(&list, &sets, &q);
             let verdict = compiled.judge(&sets, &q);
             prop_assert_eq!(verdict.allow, right.allow);
-            prop_assert_eq!(&compiled.deciders()[verdict.slot as usize], right.decider());
+            let decider = compiled.decider(verdict.slot);
+            prop_assert_eq!(decider.as_ref(), Some(right.decider()));
         }
     }
 }

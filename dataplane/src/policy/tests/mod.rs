@@ -4,5 +4,7 @@ mod cases;
 mod conformance;
 mod faults;
 pub(super) mod generate;
+mod patches;
 mod shared;
 mod twin;
+mod updates;

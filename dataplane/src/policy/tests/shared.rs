@@ -58,19 +58,21 @@ fn an_endpoint_that_is_not_bound_is_denied_all() {
 
 #[test]
 fn directions_are_judged_apart_and_no_rules_deny() {
-    let mut next = PolicyTable::empty(1).next(Arc::default());
+    let empty = PolicyTable::empty(1);
+    let mut next = empty.next(Arc::default());
     next.bind(WEB, profile(Rule::any(Action::Allow)), RuleList::default()).unwrap();
     let table = next.finish();
     assert!(table.judge_ingress(WEB, &packet()).allow);
     let egress = table.judge_egress(WEB, &packet());
     assert!(!egress.allow);
-    let decider = &table.tree(WEB, Direction::Egress).unwrap().compiled().deciders()[egress.slot as usize];
+    let decider = table.tree(WEB, Direction::Egress).unwrap().compiled().decider(egress.slot).unwrap();
     assert_eq!(decider.place, Place::End);
 }
 
 #[test]
 fn equal_rules_share_a_tree_and_its_counters() {
-    let mut first = PolicyTable::empty(2).next(sets(vec![ips(&["10.0.0.1"])]));
+    let empty = PolicyTable::empty(2);
+    let mut first = empty.next(sets(vec![ips(&["10.0.0.1"])]));
     first.bind(WEB, from_set(0), RuleList::default()).unwrap();
     first.bind(DB, from_set(0), from_set(0)).unwrap();
     let first = first.finish();
@@ -84,7 +86,8 @@ fn equal_rules_share_a_tree_and_its_counters() {
 
 #[test]
 fn members_change_and_trees_stay() {
-    let mut first = PolicyTable::empty(1).next(sets(vec![ips(&["10.0.0.1"])]));
+    let empty = PolicyTable::empty(1);
+    let mut first = empty.next(sets(vec![ips(&["10.0.0.1"])]));
     first.bind(WEB, from_set(0), RuleList::default()).unwrap();
     let first = first.finish();
     let mut second = first.next(sets(vec![ips(&["10.0.0.9"])]));
@@ -100,7 +103,8 @@ fn members_change_and_trees_stay() {
 
 #[test]
 fn a_set_that_is_gone_or_of_the_wrong_kind_is_refused_even_for_a_known_tree() {
-    let mut first = PolicyTable::empty(1).next(sets(vec![ips(&[])]));
+    let empty = PolicyTable::empty(1);
+    let mut first = empty.next(sets(vec![ips(&[])]));
     first.bind(WEB, from_set(0), RuleList::default()).unwrap();
     let first = first.finish();
 
