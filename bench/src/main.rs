@@ -17,6 +17,7 @@ mod rules;
 mod sets;
 mod swaps;
 mod traffic;
+mod updates;
 mod wire;
 
 use clap::{Args, Parser, Subcommand};
@@ -35,6 +36,8 @@ enum What {
     Pipeline(pipeline::Options),
     /// Policy alone: time to judge a packet, time to compile
     Policy(policy::Options),
+    /// Policy that changes: time until a change of one rule is adopted
+    Updates(updates::Options),
     /// Classification of ClassBench traces, in turns with a peer
     Classbench(classbench::Options),
     /// The flow table alone
@@ -82,6 +85,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Pipeline(options) => pipeline::run(&options),
         What::Policy(options) => policy::run(&options),
+        What::Updates(options) => updates::run(&options),
         What::Classbench(options) => classbench::run(&options),
         What::Conntrack(options) => conntrack::run(&options),
         What::Lpm(options) => lpm::run(&options),

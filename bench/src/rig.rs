@@ -13,7 +13,9 @@ use margay_dataplane::io::Device;
 use margay_dataplane::net::{Addr, IfId, Mac, Nanos, Prefix, WorkerId};
 use margay_dataplane::nodes::{Inbox, Limits, WorkerCounters, World};
 use margay_dataplane::packet::{DropReason, Frames, Pool, VECTOR, Vector};
-use margay_dataplane::policy::{Direction, EndpointIdx, PolicyTable, PolicyTree};
+use margay_dataplane::policy::{
+    Consolidated, Consolidation, Direction, EndpointIdx, PolicyTable, PolicyTree,
+};
 use margay_dataplane::snapshot::{Publisher, Snapshot};
 use margay_dataplane::worker::{Command, Port, Returned, Rings, Worker};
 use std::sync::Arc;
@@ -83,6 +85,29 @@ impl Rig {
         state.publish();
         let valve = Valve::default();
         Ok(Self { worker, state, rings, valve, frames, uplink, workload, batch: setup.batch, now })
+    }
+
+    /// Commits changes as an agent would, and has the worker adopt them.
+    pub fn change(&mut self, changes: Vec<pb::Change>) -> Result<()> {
+        let generation = self.state.committed() + 1;
+        let refused = |errors: Vec<_>| anyhow::anyhow!("the changes were refused: {errors:?}");
+        self.state.commit(changes, &pb::Commit { generation, in_sync: true }, self.now).map_err(refused)?;
+        self.worker.poll(self.now);
+        ensure!(self.state.adopted() == generation, "the worker has not adopted the changes");
+        Ok(())
+    }
+
+    /// A patched list to be compiled whole, if one is due.
+    pub fn consolidation(&mut self) -> Option<Consolidation> {
+        self.state.consolidation(self.now)
+    }
+
+    /// Puts what was compiled whole in the place of its patches, and has the worker adopt it.
+    pub fn take_over(&mut self, done: &Consolidated) {
+        self.state.consolidated(Some(done));
+        self.state.publish();
+        self.worker.poll(self.now);
+        self.state.adopted();
     }
 
     /// Where packets are to go.

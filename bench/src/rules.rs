@@ -63,6 +63,25 @@ impl Rules {
         }
         made
     }
+
+    /// The policies.
+    pub fn policies(&self) -> Vec<pb::Policy> {
+        let policy = |change: &pb::Change| match &change.change {
+            Some(Change::Policy(policy)) => Some(policy.clone()),
+            _ => None,
+        };
+        self.changes.iter().filter_map(policy).collect()
+    }
+
+    /// Makes all policies one.
+    pub fn unite(&mut self) {
+        let mut policies = self.policies().into_iter();
+        let Some(mut whole) = policies.next() else { return };
+        whole.inbound_rules.extend(policies.flat_map(|policy| policy.inbound_rules));
+        self.changes.retain(|change| !matches!(change.change, Some(Change::Policy(_))));
+        self.changes.push(pb::Change { change: Some(Change::Policy(whole)) });
+        self.ids.truncate(1);
+    }
 }
 
 /// Pods by selector: hosts from anywhere in the cluster.

@@ -8,12 +8,14 @@ use super::state::{Action, Purpose, State};
 use super::{Flows, Questions, explain, flows, view};
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
 use crate::net::{IfId, Nanos, Prefix};
+use crate::policy::{CompileError, Consolidated};
 use crate::worker::{FlowsWanted, ticks};
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 
 /// How often workers' rings are looked at.
 const PACE: Duration = Duration::from_millis(5);
@@ -129,6 +131,8 @@ impl Shell {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         }
         let mut following = true;
+        // A list that is compiled whole beside.
+        let mut compiling: Option<JoinHandle<Result<Consolidated, CompileError>>> = None;
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
@@ -143,8 +147,16 @@ impl Shell {
                         following = false;
                     }
                 },
+                done = async { compiling.as_mut().expect("polled only where there is one").await }, if compiling.is_some() => {
+                    compiling = None;
+                    self.consolidated(done);
+                }
                 _ = pace.tick() => self.listen_to_workers().await,
                 _ = tick.tick() => self.pass_time().await,
+            }
+            if compiling.is_none() {
+                let work = self.state.consolidation(self.now());
+                compiling = work.map(|work| tokio::task::spawn_blocking(move || work.run()));
             }
             self.settle().await;
         }
@@ -240,6 +252,21 @@ impl Shell {
                 Err(CommitError::Refused(errors))
             }
         }
+    }
+
+    fn consolidated(&mut self, done: Result<Result<Consolidated, CompileError>, JoinError>) {
+        let done = match done {
+            Ok(Ok(done)) => Some(done),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "W009 a patched policy could not be compiled whole; its patches stay in force");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "W009 a patched policy could not be compiled whole; its patches stay in force");
+                None
+            }
+        };
+        self.state.consolidated(done.as_ref());
     }
 
     /// Brings the world in line with the state after any news.

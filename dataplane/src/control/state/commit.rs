@@ -59,6 +59,9 @@ impl State {
         // From here on nothing is refused.
         let forwards_anew = !difference.leaves_forwarding();
         self.retired_trees.extend(retired);
+        if !difference.leaves_rules() {
+            self.pending.note(now);
+        }
         self.policy = Arc::new(policy);
         self.forget_flows(&difference);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);

@@ -2,6 +2,7 @@
 //! snapshots and actions out. Time is an argument.
 
 mod commit;
+mod consolidation;
 mod interfaces;
 mod neighbours;
 mod policy;
@@ -95,6 +96,8 @@ pub struct State {
     forgotten: Vec<Prefix>,
     /// Trees that no published policy has any more, until their counts are taken.
     retired_trees: Vec<RetiredTree>,
+    /// Whether patched lists are to be compiled whole.
+    pending: consolidation::Pending,
     /// What stands for rules that are missing, or that ask for sets that are.
     deny: Arc<[Rule]>,
     /// Endpoints, or what is known of interfaces, changed since [`State::take_moved`].
@@ -124,6 +127,7 @@ impl State {
             retiring: BTreeSet::new(),
             forgotten: vec![],
             retired_trees: vec![],
+            pending: consolidation::Pending::default(),
             deny: Arc::new([Rule::any(RuleAction::Deny)]),
             moved: false,
             dirty: false,
