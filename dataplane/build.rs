@@ -1,32 +1,35 @@
-//! Compiles the XDP programs of `io/af_xdp` to an ELF object that the library embeds.
+//! Compiles the kernel programs of `io/af_xdp` to ELF objects that the library embeds.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-const SOURCE: &str = "src/io/af_xdp/xdp.bpf.c";
+const FOLDER: &str = "src/io/af_xdp";
+const SOURCES: [&str; 2] = ["xdp.bpf", "guard.bpf"];
 const PACKAGES: &str = "on Debian: apt-get install clang libbpf-dev linux-libc-dev";
 
 fn main() -> ExitCode {
-    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed={FOLDER}/kernels.h");
     println!("cargo::rerun-if-env-changed=CLANG");
-    match compile() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={FOLDER}/{source}.c");
+        if let Err(why) = compile(source) {
             for line in why.lines() {
                 println!("cargo::error={line}");
             }
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }
 
-fn compile() -> Result<(), String> {
+fn compile(source: &str) -> Result<(), String> {
+    let file = format!("{FOLDER}/{source}.c");
     let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang".into());
     let out = PathBuf::from(std::env::var("OUT_DIR").map_err(|e| format!("OUT_DIR: {e}"))?);
     let mut command = Command::new(&clang);
     // Debug information only for the types of the maps (BTF).
-    command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-c", SOURCE, "-o"]);
-    command.arg(out.join("xdp.bpf.o"));
+    command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-c", &file, "-o"]);
+    command.arg(out.join(format!("{source}.o")));
     // <asm/types.h> lies in a folder that only the native target searches.
     for multiarch in ["x86_64-linux-gnu", "aarch64-linux-gnu"] {
         let include = Path::new("/usr/include").join(multiarch);
@@ -35,13 +38,13 @@ fn compile() -> Result<(), String> {
         }
     }
     let ran = command.output().map_err(|e| {
-        format!("cannot run `{clang}` to compile {SOURCE}: {e}. Install it ({PACKAGES}) or name it in CLANG")
+        format!("cannot run `{clang}` to compile {file}: {e}. Install it ({PACKAGES}) or name it in CLANG")
     })?;
     if ran.status.success() {
         return Ok(());
     }
     Err(format!(
-        "`{clang}` could not compile {SOURCE}; if a header is missing, install it ({PACKAGES})\n{}",
+        "`{clang}` could not compile {file}; if a header is missing, install it ({PACKAGES})\n{}",
         String::from_utf8_lossy(&ran.stderr)
     ))
 }

@@ -6,8 +6,8 @@
 //! destructors run on the control thread, never on a worker.
 
 use crate::fib::{Fib, Interfaces};
-use crate::net::Generation;
-use crate::policy::PolicyTable;
+use crate::net::{Addr, Generation};
+use crate::policy::{EndpointIdx, PolicyTable};
 use arc_swap::{ArcSwap, cache::Cache};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +39,19 @@ pub struct Snapshot {
     pub established: Established,
     /// Workloads may speak to their own host, where their egress policy allows it.
     pub endpoint_to_host: bool,
+    /// There while a host endpoint protects an interface.
+    pub protection: Option<Protection>,
+}
+
+/// What all host endpoints need besides their own policy.
+#[derive(Clone, Debug)]
+pub struct Protection {
+    /// Every address of this host, in order.
+    pub addresses: Arc<[Addr]>,
+    /// Failsafe ports: the list of packets in, and of packets out, that no host endpoint denies.
+    pub failsafe: EndpointIdx,
+    /// The same for answers, which untracked policy would see: by source port.
+    pub failsafe_replies: EndpointIdx,
 }
 
 /// The control thread's end.
@@ -71,6 +84,7 @@ impl Snapshot {
             policy: Arc::new(PolicyTable::empty(workers)),
             established: Established::default(),
             endpoint_to_host: false,
+            protection: None,
         }
     }
 }

@@ -113,7 +113,7 @@ fn every_error_names_object_field_and_value() {
         ),
         (via("10.9.0.0/16", "fd00::2"), "next_hop.gateway", "another family"),
         (change(Change::Service(pb::Service::default())), "", "not supported"),
-        (change(Change::HostEndpoint(pb::HostEndpoint::default())), "", "not supported"),
+        (change(Change::HostEndpoint(pb::HostEndpoint::default())), "id", "missing"),
     ];
     for (bad, field, word) in cases {
         let mut changes = standard_changes();

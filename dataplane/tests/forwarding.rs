@@ -303,7 +303,9 @@ fn the_host_reaches_its_workloads_over_the_tap_and_they_answer() {
     node.host("margay0", host);
     let ours = margay_dataplane::fib::Interfaces::HOST_PORT_MAC;
     give(&mut node, "margay0", &tcp(host, ours, "192.168.0.1", "10.65.0.3", 5000, 22, "S"));
-    assert!(node.pop("cali3").is_none(), "policy applies: only port 80 is open");
+    assert!(node.pop("cali3").is_some(), "a host is not policed towards its own workloads");
+    give(&mut node, "margay0", &tcp(host, ours, "172.17.0.2", "10.65.0.3", 5000, 22, "S"));
+    assert!(node.pop("cali3").is_none(), "what it routes for others is: only port 80 is open");
     give(&mut node, "margay0", &tcp(host, ours, "192.168.0.1", "10.65.0.1", 5000, 22, "S"));
     assert!(node.pop("cali1").is_some());
     give(&mut node, "cali1", &tcp_from(1, "192.168.0.1", 22, 5000, "SA"));

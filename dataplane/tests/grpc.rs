@@ -2,91 +2,18 @@
 #![allow(missing_docs)]
 
 mod build;
+mod process;
 
 use build::*;
-use margay_api::dataplane::v1::{self as pb, dataplane_client::DataplaneClient, sync_response::Response};
+use margay_api::dataplane::v1::{self as pb, sync_response::Response};
 use margay_api::unix;
-use std::path::PathBuf;
-use std::process::{Child, Command};
+use process::{Agent, Process};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Code, Streaming, transport::Channel};
-
-/// The process, on a socket of its own; killed at the end.
-struct Process {
-    child: Child,
-    socket: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Process {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("dataplane.sock");
-        let child = Command::new(env!("CARGO_BIN_EXE_margay-dataplane"))
-            .args(["--frames", "1024", "--hugepages", "off", "--flows", "1024", "--log", "warn", "--listen"])
-            .arg(&socket)
-            .spawn()
-            .unwrap();
-        Self { child, socket, _folder: folder }
-    }
-
-    /// A client, as soon as the process listens.
-    async fn client(&self) -> DataplaneClient<Channel> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        loop {
-            match unix::connect(&self.socket).await {
-                Ok(channel) => return DataplaneClient::new(channel),
-                Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An agent's stream.
-struct Agent {
-    requests: mpsc::Sender<pb::SyncRequest>,
-    responses: Streaming<pb::SyncResponse>,
-    sequence: u64,
-}
-
-impl Agent {
-    async fn connect(client: &mut DataplaneClient<Channel>) -> Self {
-        let (requests, stream) = mpsc::channel(8);
-        let responses = client.sync(ReceiverStream::new(stream)).await.unwrap().into_inner();
-        Self { requests, responses, sequence: 0 }
-    }
-
-    async fn commit(&mut self, generation: u64, changes: Vec<pb::Change>) {
-        self.sequence += 1;
-        let commit = Some(pb::Commit { generation, in_sync: true });
-        self.requests.send(pb::SyncRequest { sequence: self.sequence, changes, commit }).await.unwrap();
-    }
-
-    /// The next response that is no endpoint's status.
-    async fn next(&mut self) -> Result<Response, tonic::Status> {
-        loop {
-            let message = tokio::time::timeout(Duration::from_secs(30), self.responses.next()).await;
-            match message.expect("an answer in time").expect("the stream goes on")?.response.unwrap() {
-                Response::EndpointStatus(_) => {}
-                response => return Ok(response),
-            }
-        }
-    }
-}
+use tonic::Code;
 
 #[tokio::test]
 async fn an_agent_is_greeted_obeyed_refused_and_superseded() {
-    let process = Process::start();
+    let process = Process::start(&["--frames", "1024"]);
     let mut client = process.client().await;
     let mut agent = Agent::connect(&mut client).await;
     let Response::Hello(hello) = agent.next().await.unwrap() else { panic!("greeted first") };
@@ -137,7 +64,7 @@ async fn an_agent_is_greeted_obeyed_refused_and_superseded() {
 
 #[tokio::test]
 async fn a_stream_that_skips_or_goes_back_is_ended() {
-    let process = Process::start();
+    let process = Process::start(&["--frames", "1024"]);
     let mut client = process.client().await;
     let mut agent = Agent::connect(&mut client).await;
     agent.next().await.unwrap();
@@ -156,7 +83,7 @@ async fn a_stream_that_skips_or_goes_back_is_ended() {
 #[tokio::test]
 async fn health_says_serving_and_the_socket_goes_with_the_process() {
     use std::os::unix::fs::PermissionsExt as _;
-    let mut process = Process::start();
+    let mut process = Process::start(&["--frames", "1024"]);
     process.client().await;
     let mode = std::fs::metadata(&process.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);

@@ -17,7 +17,9 @@ const FRAMES: u64 = 10_000_000;
 const BATCH: u64 = 256;
 /// The longest frame the pool takes, and a little more.
 const LONGEST: usize = 1850;
-const INTERFACES: [&str; 4] = ["eth0", "cali1", "cali2", "cali3"];
+const INTERFACES: [&str; 5] = ["eth0", "cali1", "cali2", "cali3", STACK];
+/// There while a host endpoint protects `eth0`.
+const STACK: &str = "margay-up0";
 
 #[test]
 fn ten_million_frames_through_one_worker() {
@@ -45,6 +47,13 @@ impl Mill {
         let mut seeds = every_kind();
         // For a neighbour that never answers.
         seeds.extend((1..9).map(|n| ("cali1", udp_from(1, &format!("10.68.0.{n}"), 53))));
+        // For each stage of the host endpoint.
+        for port in [7, 8, 9, 10] {
+            let to = |to| udp(PEER_MAC, UPLINK_MAC, "192.168.0.2", to, 4000, port);
+            seeds.extend([("eth0", to("192.168.0.1")), ("eth0", to("10.65.0.1"))]);
+            let from = udp(UPLINK_MAC, PEER_MAC, "192.168.0.1", "192.168.0.2", 4000, port);
+            seeds.push((STACK, from));
+        }
         Self { node, seeds, random: SplitMix64(seed), frame: Vec::with_capacity(4096), pushed: 0 }
     }
 
@@ -76,7 +85,7 @@ impl Mill {
         self.frame.clear();
         self.frame.extend_from_slice(&self.seeds[seed].1);
         if self.random.below(50) == 0 {
-            interface = INTERFACES[self.random.below(4) as usize];
+            interface = INTERFACES[self.random.below(INTERFACES.len() as u64) as usize];
         }
         // Some stay whole: what follows them must meet live flows and known neighbours.
         for _ in 0..self.random.below(4) {
@@ -157,6 +166,10 @@ impl Mill {
         if self.random.below(4) == 0 {
             changes.push(change(Change::WorkloadEndpointRemove(endpoint_id(2))));
         }
+        changes.extend(match self.random.below(4) {
+            0 => vec![change(Change::HostEndpointRemove("eth0".into()))],
+            _ => host_endpoint(),
+        });
         self.node.commit(changes).expect("the changes are valid");
         for interface in INTERFACES {
             if self.node.state.id(interface).is_some() {
@@ -217,6 +230,51 @@ impl Mill {
         assert!(account.tx > FRAMES / 10, "{account:?}");
         println!("{account:?}");
     }
+}
+
+/// Untracked policy denies UDP 7 and allows 9, preDNAT policy denies 8, forward policy 10, and what
+/// is for the host itself has normal policy for 53 only.
+fn host_endpoint() -> Vec<pb::Change> {
+    let rule = |action: pb::Action, port| pb::Rule {
+        action: action.into(),
+        protocol: Some(17),
+        dst_ports: vec![pb::PortRange { first: port, last: port }],
+        ..Default::default()
+    };
+    let (allow, deny) = (pb::Action::Allow, pb::Action::Deny);
+    let policy = |name: &str, rules: Vec<pb::Rule>| {
+        change(Change::Policy(pb::Policy {
+            id: Some(policy_id(name)),
+            inbound_rules: rules.clone(),
+            outbound_rules: rules,
+            ..Default::default()
+        }))
+    };
+    let tier = |name: &str, egress, default: pb::Action| {
+        let ids = vec![policy_id(name)];
+        let egress_policies = if egress { ids.clone() } else { vec![] };
+        vec![pb::TierBinding {
+            name: "default".into(),
+            ingress_policies: ids,
+            egress_policies,
+            default_action: default.into(),
+        }]
+    };
+    vec![
+        policy("untracked", vec![rule(deny, 7), rule(allow, 9)]),
+        policy("pre-dnat", vec![rule(deny, 8)]),
+        policy("forward", vec![rule(deny, 10)]),
+        policy("normal", vec![rule(allow, 53)]),
+        change(Change::HostEndpoint(pb::HostEndpoint {
+            id: "eth0".into(),
+            interface_name: "eth0".into(),
+            untracked_tiers: tier("untracked", true, pb::Action::Pass),
+            pre_dnat_tiers: tier("pre-dnat", false, pb::Action::Pass),
+            forward_tiers: tier("forward", true, pb::Action::Pass),
+            tiers: tier("normal", true, deny),
+            ..Default::default()
+        })),
+    ]
 }
 
 /// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.

@@ -264,6 +264,7 @@ impl Control for Agent {
                 ingress: Some(ingress),
                 route: "workload shop/web via cali-web".into(),
                 conntrack: Some(dataplane::Conntrack::default()),
+                ..Default::default()
             }),
             notes: vec!["the route is that of this node".into()],
         }))
@@ -319,6 +320,7 @@ fn explain_lab() -> ExplainResponse {
                 recheck: false,
                 generation: 9,
             }),
+            ..Default::default()
         }),
         notes: vec![],
     }

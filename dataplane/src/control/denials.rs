@@ -22,6 +22,7 @@ pub struct Denials {
 }
 
 struct Sample {
+    reason: DropReason,
     endpoint: String,
     direction: Direction,
     packet: String,
@@ -32,7 +33,8 @@ impl Denials {
     pub fn note(&mut self, event: &Event, state: &State) {
         let Event::Dropped { reason, key, icmp, deciding, .. } = event else { return };
         let packet = describe(key, *icmp);
-        if let Some((decider, sample)) = deciding.and_then(|deciding| sample(&deciding, &packet, state))
+        if let Some((decider, sample)) =
+            deciding.and_then(|deciding| sample(*reason, &deciding, &packet, state))
             && (self.last.len() < MAX_REMEMBERED || self.last.contains_key(&decider))
         {
             self.last.insert(decider, sample);
@@ -62,16 +64,20 @@ impl Denials {
         }
     }
 
-    /// Rules that denied packets, the busiest first.
-    pub fn rules(&self, state: &State) -> Vec<pb::RuleDrops> {
+    /// Rules that denied packets for `reason`, the busiest first. A rule that stands in several lists
+    /// is counted as one, under the reason of its last sample.
+    pub fn rules(&self, state: &State, reason: DropReason) -> Vec<pb::RuleDrops> {
         let mut counts = self.past.clone();
         for tree in state.policy().trees() {
             for (decider, count) in denied(tree) {
                 *counts.entry(decider).or_default() += count;
             }
         }
+        let of =
+            |decider: &Decider| self.last.get(decider).map_or(DropReason::PolicyDenied, |last| last.reason);
         let mut rows: Vec<pb::RuleDrops> = counts
             .into_iter()
+            .filter(|(decider, _)| of(decider) == reason)
             .map(|(decider, packets)| {
                 let last = self.last.get(&decider);
                 pb::RuleDrops {
@@ -97,7 +103,7 @@ impl Denials {
     }
 }
 
-fn sample(deciding: &Deciding, packet: &str, state: &State) -> Option<(Decider, Sample)> {
+fn sample(reason: DropReason, deciding: &Deciding, packet: &str, state: &State) -> Option<(Decider, Sample)> {
     // A sample of an older policy: its slot may mean another rule by now.
     if deciding.generation != state.publisher().current().generation {
         return None;
@@ -106,8 +112,11 @@ fn sample(deciding: &Deciding, packet: &str, state: &State) -> Option<(Decider, 
     let index = EndpointIdx(deciding.endpoint);
     let tree = state.policy().tree(index, direction)?;
     let decider = tree.compiled().decider(deciding.slot)?;
-    let endpoint = state.endpoint_of(index)?.name.to_string();
-    Some((decider, Sample { endpoint, direction, packet: packet.to_owned() }))
+    let endpoint = match state.host_list(index) {
+        Some(list) => list.to_string(),
+        None => state.endpoint_of(index)?.name.to_string(),
+    };
+    Some((decider, Sample { reason, endpoint, direction, packet: packet.to_owned() }))
 }
 
 /// Deciders of a tree that denied packets.

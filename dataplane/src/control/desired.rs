@@ -1,6 +1,7 @@
 //! What the agent asked for: parsed objects by their identity, changed a transaction at a time.
 
 use super::convert::{self, FieldError};
+use super::host_endpoint::{Failsafe, HostEndpoint};
 use super::set_names::SetNames;
 use crate::net::{Addr, Mac, Prefix, SharedMap};
 use crate::policy::{IpSet, Policy, PolicyId, Profile, SetMembers, TierDefault};
@@ -119,6 +120,10 @@ pub struct Desired {
     pub established: Established,
     /// Workloads may speak to their own host.
     pub endpoint_to_host: bool,
+    /// By name.
+    pub host_endpoints: SharedMap<Arc<str>, Arc<HostEndpoint>>,
+    /// Ports that host endpoints leave open.
+    pub failsafe: Arc<Failsafe>,
 }
 
 impl Desired {
@@ -169,6 +174,7 @@ impl Desired {
                 self.routes.remove(&destination);
             }
             Change::Config(config) => {
+                let failsafe = Failsafe::parse(&config)?;
                 self.endpoint_to_host = match config.endpoint_to_host_action() {
                     pb::Action::Allow => true,
                     pb::Action::Deny | pb::Action::Unspecified => false,
@@ -181,6 +187,7 @@ impl Desired {
                     pb::node_config::Established::Keep => Established::Keep,
                     pb::node_config::Established::Recheck => Established::Recheck,
                 };
+                self.failsafe = Arc::new(failsafe);
             }
             Change::IpPool(pool) => {
                 if pool.masquerade {
@@ -189,9 +196,11 @@ impl Desired {
             }
             // Known to the agent for its own sake; nothing here depends on them.
             Change::IpPoolRemove(_) | Change::Host(_) | Change::HostRemove(_) => {}
-            Change::HostEndpoint(_) | Change::HostEndpointRemove(_) => {
-                return Err(unsupported("", "host endpoints"));
+            Change::HostEndpoint(endpoint) => {
+                let endpoint = HostEndpoint::parse(endpoint)?;
+                keep_equal(&mut self.host_endpoints, endpoint.id.clone(), endpoint);
             }
+            Change::HostEndpointRemove(id) => drop(self.host_endpoints.remove(id.as_str())),
             Change::TunnelEndpoint(_) | Change::TunnelEndpointRemove(_) => {
                 return Err(unsupported("", "VXLAN"));
             }
@@ -205,11 +214,6 @@ impl Desired {
 
     fn apply_policy(&mut self, policy: pb::Policy, sets: &mut SetNames) -> Result<(), FieldError> {
         let id = convert::policy_id(policy.id.as_ref())?;
-        for (field, on) in [("untracked", policy.untracked), ("pre_dnat", policy.pre_dnat)] {
-            if on {
-                return Err(unsupported(field, "host endpoint policy"));
-            }
-        }
         let mut set = |name: &str| sets.id(name);
         let inbound = convert::rules("inbound_rules", &policy.inbound_rules, &mut set)?;
         let outbound = convert::rules("outbound_rules", &policy.outbound_rules, &mut set)?;
@@ -263,6 +267,7 @@ impl Desired {
         reuse(&mut self.policies, &old.policies);
         reuse(&mut self.profiles, &old.profiles);
         reuse(&mut self.endpoints, &old.endpoints);
+        reuse(&mut self.host_endpoints, &old.host_endpoints);
     }
 }
 
@@ -284,21 +289,42 @@ fn reuse<K: Ord + Clone, T: Eq>(map: &mut SharedMap<K, Arc<T>>, old: &SharedMap<
 
 fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {
     let id: EndpointId = message.id.ok_or_else(|| FieldError::new("id", "missing"))?.into();
-    let name = &message.interface_name;
-    if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
-        let why = format!("{name:?} is no interface name: 1 to 15 bytes, no slash, no space");
-        return Err(FieldError::new("interface_name", why));
-    }
+    let interface = interface_name("interface_name", &message.interface_name)?;
     for (field, used) in [("nat", !message.nat.is_empty()), ("qos", message.qos.is_some())] {
         if used {
             return Err(unsupported(field, field));
         }
     }
+    let display = if message.display_name.is_empty() { &id.workload } else { &message.display_name };
+    Ok(Endpoint {
+        name: display.as_str().into(),
+        interface,
+        active: message.active,
+        mac: convert::mac("mac", &message.mac)?,
+        nets: convert::prefixes("nets", &message.nets)?,
+        spoofable: convert::prefixes("allow_spoofed_sources", &message.allow_spoofed_sources)?,
+        tiers: tiers("tiers", &message.tiers)?,
+        profiles: message.profile_ids.iter().map(|name| name.as_str().into()).collect(),
+        id,
+    })
+}
+
+/// A name that an interface can have.
+pub(super) fn interface_name(field: &str, name: &str) -> Result<Arc<str>, FieldError> {
+    if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
+        let why = format!("{name:?} is no interface name: 1 to 15 bytes, no slash, no space");
+        return Err(FieldError::new(field, why));
+    }
+    Ok(name.into())
+}
+
+/// Tiers with the policies that select an endpoint.
+pub(super) fn tiers(field: &str, tiers: &[pb::TierBinding]) -> Result<Vec<Tier>, FieldError> {
     let tier = |(at, tier): (usize, &pb::TierBinding)| {
-        let ids = |field: &str, ids: &[pb::PolicyId]| {
+        let ids = |list: &str, ids: &[pb::PolicyId]| {
             let each = ids.iter().enumerate();
             each.map(|(k, id)| {
-                convert::policy_id(Some(id)).map_err(|e| e.within(format!("tiers[{at}].{field}[{k}]")))
+                convert::policy_id(Some(id)).map_err(|e| e.within(format!("{field}[{at}].{list}[{k}]")))
             })
             .collect::<Result<Vec<_>, _>>()
         };
@@ -309,25 +335,14 @@ fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {
                 pb::Action::Deny => TierDefault::Deny,
                 other => {
                     let why = format!("{} is neither DENY nor PASS", other.as_str_name());
-                    return Err(FieldError::new(format!("tiers[{at}].default_action"), why));
+                    return Err(FieldError::new(format!("{field}[{at}].default_action"), why));
                 }
             },
             ingress: ids("ingress_policies", &tier.ingress_policies)?,
             egress: ids("egress_policies", &tier.egress_policies)?,
         })
     };
-    let display = if message.display_name.is_empty() { &id.workload } else { &message.display_name };
-    Ok(Endpoint {
-        name: display.as_str().into(),
-        interface: name.as_str().into(),
-        active: message.active,
-        mac: convert::mac("mac", &message.mac)?,
-        nets: convert::prefixes("nets", &message.nets)?,
-        spoofable: convert::prefixes("allow_spoofed_sources", &message.allow_spoofed_sources)?,
-        tiers: message.tiers.iter().enumerate().map(tier).collect::<Result<_, _>>()?,
-        profiles: message.profile_ids.iter().map(|name| name.as_str().into()).collect(),
-        id,
-    })
+    tiers.iter().enumerate().map(tier).collect()
 }
 
 fn route_of(route: pb::Route) -> Result<(Prefix, Target), FieldError> {

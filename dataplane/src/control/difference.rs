@@ -24,6 +24,8 @@ pub struct Difference<'a> {
     pub endpoints: Differences<'a, EndpointId, Endpoint>,
     /// Whether any route differs.
     pub routes: bool,
+    /// Whether any host endpoint differs, or a failsafe port.
+    pub hosts: bool,
 }
 
 impl<'a> Difference<'a> {
@@ -31,8 +33,17 @@ impl<'a> Difference<'a> {
     pub fn between(old: &'a Desired, next: &'a Desired) -> Self {
         // Named one by one, so that nothing new is forgotten here. The settings are cheap: every
         // snapshot has them anew.
-        let Desired { ip_sets, policies, profiles, endpoints, routes, established: _, endpoint_to_host: _ } =
-            old;
+        let Desired {
+            ip_sets,
+            policies,
+            profiles,
+            endpoints,
+            routes,
+            host_endpoints,
+            failsafe,
+            established: _,
+            endpoint_to_host: _,
+        } = old;
         Self {
             next,
             ip_sets: next.ip_sets.since(ip_sets),
@@ -40,6 +51,7 @@ impl<'a> Difference<'a> {
             profiles: next.profiles.since(profiles),
             endpoints: next.endpoints.since(endpoints),
             routes: !next.routes.since(routes).is_empty(),
+            hosts: !next.host_endpoints.since(host_endpoints).is_empty() || next.failsafe != *failsafe,
         }
     }
 
@@ -51,11 +63,11 @@ impl<'a> Difference<'a> {
 
     /// The same endpoints are judged by the same rules; the members of sets may differ.
     pub fn leaves_rules(&self) -> bool {
-        self.policies.is_empty() && self.profiles.is_empty() && self.endpoints.is_empty()
+        self.policies.is_empty() && self.profiles.is_empty() && self.endpoints.is_empty() && !self.hosts
     }
 
     /// Interfaces and routes stay as they are.
     pub fn leaves_forwarding(&self) -> bool {
-        self.endpoints.is_empty() && !self.routes
+        self.endpoints.is_empty() && !self.routes && !self.hosts
     }
 }

@@ -2,26 +2,27 @@
 
 use super::convert::{self, FieldError};
 use super::desired::{Endpoint, Target};
+use super::passage::{self, End};
 use super::state::State;
 use crate::fib::Hop;
 use crate::net::{Addr, FlowKey, Icmp, Proto};
-use crate::policy::{Decider, Direction, Query};
+use crate::policy::{Decider, Direction, Explanation, Query};
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
 /// The verdict of this node, with the reasons of either end that is here.
 pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, FieldError> {
     let query = query(request)?;
-    let (dst, [egress, ingress]) = (query.key.dst, judge_ends(state, &query));
-    let allowed = [&egress, &ingress].into_iter().flatten().all(|direction| direction.verdict == "allow");
+    let (dst, said) = (query.key.dst, Said::of(state, &query));
     let reachable = !matches!(state.publisher().current().fib.lookup(dst), Hop::NoRoute | Hop::Blackhole);
     Ok(pb::ExplainResponse {
-        verdict: if allowed && reachable { "allow" } else { "deny" }.into(),
+        verdict: if said.allows() && reachable { "allow" } else { "deny" }.into(),
         generation: state.committed(),
-        egress,
-        ingress,
+        egress: said.egress,
+        ingress: said.ingress,
         route: route(state, dst),
         conntrack: None,
+        host: said.host,
     })
 }
 
@@ -30,18 +31,41 @@ pub(super) fn judge_key(state: &State, key: &FlowKey) -> bool {
     // What opens a flow of ICMP that has a state worth keeping is a request.
     let kind = if key.proto == Proto::ICMP6 { 128 } else { 8 };
     let icmp = if key.proto.is_icmp() { Icmp { kind, code: 0 } } else { Icmp::default() };
-    let ends = judge_ends(state, &Query { key: *key, icmp });
-    ends.iter().flatten().all(|direction| direction.verdict == "allow")
+    Said::of(state, &Query { key: *key, icmp }).allows()
 }
 
-/// What the source's endpoint says, and what the destination's does, where they are here.
-fn judge_ends(state: &State, query: &Query) -> [Option<pb::Direction>; 2] {
-    let ends = [(query.key.src, Direction::Egress), (query.key.dst, Direction::Ingress)];
-    ends.map(|(addr, direction)| {
-        let owns = |endpoint: &&Arc<Endpoint>| endpoint.nets.iter().any(|net| net.contains(addr));
-        let endpoint = state.desired().endpoints.values().find(owns)?;
-        Some(judge(state, endpoint, direction, query))
-    })
+/// All that policy says of a packet.
+struct Said {
+    /// Host endpoints on its way.
+    host: Vec<pb::HostStage>,
+    /// The source's workload, where it is here.
+    egress: Option<pb::Direction>,
+    /// The destination's workload, where it is here.
+    ingress: Option<pb::Direction>,
+}
+
+impl Said {
+    fn of(state: &State, query: &Query) -> Self {
+        let (src, dst) = (query.key.src, query.key.dst);
+        let (from, to) = (End::of(state, src), End::of(state, dst));
+        let judge = |addr: Addr, direction| {
+            let owns = |endpoint: &&Arc<Endpoint>| endpoint.nets.iter().any(|net| net.contains(addr));
+            let endpoint = state.desired().endpoints.values().find(owns)?;
+            Some(judge(state, endpoint, direction, query))
+        };
+        Self {
+            host: passage::stages(state, &from, &to, query),
+            egress: judge(src, Direction::Egress),
+            // A host is free to speak to its own workloads.
+            ingress: if from == End::Host { None } else { judge(dst, Direction::Ingress) },
+        }
+    }
+
+    fn allows(&self) -> bool {
+        let workloads = [&self.egress, &self.ingress];
+        workloads.into_iter().flatten().all(|direction| direction.verdict == "allow")
+            && self.host.iter().all(|stage| passage::verdict(stage) != "deny")
+    }
 }
 
 pub(super) fn query(request: &pb::ExplainRequest) -> Result<Query, FieldError> {
@@ -78,8 +102,13 @@ fn judge(state: &State, endpoint: &Endpoint, direction: Direction, query: &Query
             ..pb::Direction::default()
         };
     };
+    self::direction(name, explained)
+}
+
+/// What a list says, under the name of what it judges for.
+pub(super) fn direction(endpoint: String, explained: Explanation) -> pb::Direction {
     pb::Direction {
-        endpoint: name,
+        endpoint,
         verdict: if explained.verdict.allow { "allow" } else { "deny" }.into(),
         tier: explained.decider.tier().to_owned(),
         policy: explained.decider.policy(),

@@ -3,15 +3,16 @@
 use super::state::{Facts, Purpose};
 use crate::graph::NodeCounters;
 use crate::io::Device;
-use crate::io::af_xdp::{AfXdp, Attachment, Options, Program, Role};
+use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Program, Role};
 use crate::io::netlink::{Address, Link};
 use crate::io::tap::Tap;
-use crate::net::{IfId, Mac, Prefix, WorkerId};
+use crate::net::{Addr, IfId, Mac, Prefix, WorkerId};
 use crate::nodes::{Event, WorkerCounters};
 use crate::packet::{Frames, Vector};
 use crate::worker::{Command, FlowPage, Port, PortCounters, Returned, Rings, Wake};
 use crossbeam::queue::ArrayQueue;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 /// The control thread's end of one worker.
@@ -68,6 +69,8 @@ pub struct Served {
     /// Its queues.
     pub queues: Vec<OpenQueue>,
     program: Option<Arc<Program>>,
+    /// Of the tap for an uplink's host traffic: that uplink, and what leads the traffic here.
+    guard: Option<(u32, Guard)>,
     /// Frames its sockets hold for receiving.
     frames: u32,
     /// Queues that workers have not given back yet, once it is being closed.
@@ -119,12 +122,27 @@ impl Ports {
 
     /// Opens every queue of an interface and gives them to workers, or says why not. Nothing
     /// stays open then. May block for seconds while the kernel lets go of an earlier socket.
-    pub fn open(&mut self, id: IfId, link: &Link, purpose: &Purpose) -> Result<(), String> {
+    ///
+    /// Returns the link, which for a tap is only there now.
+    pub fn open(&mut self, id: IfId, mut link: Link, purpose: &Purpose) -> Result<Link, String> {
         let mut devices: Vec<Box<dyn Device>> = vec![];
+        let mut guard = None;
         let (mode, program, ring) = match purpose {
             Purpose::Host => {
-                devices.push(Box::new(Tap::open(&link.name, &self.frames).map_err(|e| e.to_string())?));
+                let tap = Tap::open(&link.name, &self.frames).map_err(|e| e.to_string())?;
+                link = made(tap.index(), tap.mac(), tap.mtu(), &link)?;
+                devices.push(Box::new(tap));
                 ("tap".to_owned(), None, 0)
+            }
+            Purpose::Stack { uplink } => {
+                let of = self.guardable(uplink)?;
+                let tap = Tap::open_passive(&link.name, of.mtu, &self.frames).map_err(|e| e.to_string())?;
+                link = made(tap.index(), tap.mac(), tap.mtu(), &link)?;
+                let near = Named { name: uplink, index: of.index };
+                let far = Named { name: &link.name, index: link.index };
+                guard = Some((of.index, Guard::attach(near, far).map_err(|e| e.to_string())?));
+                devices.push(Box::new(tap));
+                (format!("tap for {uplink}"), None, 0)
             }
             Purpose::Uplink { .. } | Purpose::Workload(_) => {
                 let role =
@@ -175,11 +193,37 @@ impl Ports {
             mode,
             queues,
             program,
+            guard,
             frames,
             closing: 0,
         };
         self.served.insert(id, served);
-        Ok(())
+        Ok(link)
+    }
+
+    /// The uplink, if the host's own packets can be led around it.
+    fn guardable(&self, uplink: &str) -> Result<&Served, String> {
+        let of = self.served.values().find(|served| &*served.name == uplink && served.closing == 0);
+        let of = of.ok_or_else(|| format!("its uplink {uplink} is not served"))?;
+        match of.program.as_ref().map(|program| program.attachment()) {
+            Some(Attachment::Native) => Ok(of),
+            // What we hand the host would run into the program again.
+            _ => Err(format!(
+                "host endpoints need XDP in the driver, and {uplink} has it in the stack; use a driver that \
+                 has it, and no --xdp-mode generic"
+            )),
+        }
+    }
+
+    /// The kernel's number of the interface of this name, if it is served.
+    pub fn index(&self, name: &str) -> Option<u32> {
+        let mut served = self.served.values().filter(|served| served.closing == 0);
+        served.find(|served| &*served.name == name).map(|served| served.index)
+    }
+
+    /// The kernel's number of the uplink whose host traffic is led by way of this tap.
+    pub fn guards(&self, id: IfId) -> Option<u32> {
+        self.served(id)?.guard.as_ref().map(|(uplink, _)| *uplink)
     }
 
     /// Tells workers to give the interface's queues back. Its program stays until they have.
@@ -190,6 +234,8 @@ impl Ports {
         }
         let Some(served) = self.served.get_mut(&id).filter(|served| served.closing == 0) else { return };
         served.closing = served.queues.len();
+        // The host's packets take the direct way from now on.
+        served.guard = None;
         let workers: Vec<usize> = served.queues.iter().map(|queue| usize::from(queue.worker.0)).collect();
         for (at, worker) in workers.iter().enumerate() {
             if !workers[..at].contains(worker) {
@@ -259,13 +305,20 @@ impl Ports {
         self.workers.iter().for_each(|worker| worker.wake.ring());
     }
 
-    /// Leaves `ours` to us on every uplink.
-    pub fn set_ours(&self, purposes: &BTreeMap<IfId, Purpose>, ours: &[Prefix]) {
-        for (id, served) in &self.served {
-            if let (Some(Purpose::Uplink { .. }), Some(program)) = (purposes.get(id), &served.program)
-                && let Err(error) = program.set_ours(ours)
-            {
-                tracing::warn!(interface = &*served.name, %error, "W003 the uplink does not leave all workload addresses to the dataplane");
+    /// Leaves `ours` to us on every uplink, and where it is guarded the packets to `host`, too.
+    pub fn set_ours(&mut self, ours: &[Prefix], host: &[Addr]) {
+        let guarded: Vec<u32> = self.ids().iter().filter_map(|id| self.guards(*id)).collect();
+        for served in self.served.values_mut().filter(|served| served.closing == 0) {
+            let outcome = match (&served.program, &mut served.guard) {
+                (_, Some((_, guard))) => guard.set_addresses(host),
+                (Some(program), _) if program.role() == Role::Uplink => {
+                    let host = if guarded.contains(&served.index) { host } else { &[] };
+                    program.set_ours(ours, host)
+                }
+                _ => Ok(()),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(interface = &*served.name, %error, "W003 the uplink does not leave all it should to the dataplane");
             }
         }
     }
@@ -304,4 +357,16 @@ impl Ports {
         drop(end.rings.commands.push(command));
         end.wake.ring();
     }
+}
+
+/// The link of a tap that was just opened.
+fn made(
+    index: io::Result<u32>,
+    mac: io::Result<Mac>,
+    mtu: io::Result<u32>,
+    link: &Link,
+) -> Result<Link, String> {
+    let asked = |e: io::Error| format!("asking for the address of {}: {e}", link.name);
+    let (index, mac, mtu) = (index.map_err(asked)?, mac.map_err(asked)?, mtu.map_err(asked)?);
+    Ok(Link { index, mac, mtu, up: true, name: link.name.clone() })
 }

@@ -7,7 +7,7 @@ use super::ports::Ports;
 use super::state::{Action, Purpose, State};
 use super::{Flows, Questions, explain, flows, view};
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
-use crate::net::{IfId, Nanos, Prefix};
+use crate::net::{Addr, IfId, Nanos, Prefix};
 use crate::policy::{CompileError, Consolidated};
 use crate::worker::{FlowsWanted, ticks};
 use margay_api::dataplane::v1 as pb;
@@ -83,7 +83,9 @@ pub struct Shell {
     denials: Denials,
     questions: Questions,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
+    /// What uplinks were told to leave to us: prefixes, and this host's addresses where protected.
     ours: Vec<Prefix>,
+    host: Vec<Addr>,
     session: u64,
     agent_connected: bool,
     last_refused: Option<pb::Refused>,
@@ -110,6 +112,7 @@ impl Shell {
             questions: Questions::default(),
             statuses: BTreeMap::new(),
             ours: vec![],
+            host: vec![],
             session: 0,
             agent_connected: false,
             last_refused: None,
@@ -286,9 +289,9 @@ impl Shell {
             }
         }
         if unsettled {
-            let ours = self.state.ours();
-            if ours != self.ours {
-                self.ours = ours;
+            let (ours, host) = (self.state.ours(), self.state.host_addresses());
+            if ours != self.ours || host != self.host {
+                (self.ours, self.host) = (ours, host);
                 self.leave_ours();
             }
             self.tell_statuses();
@@ -297,9 +300,8 @@ impl Shell {
         self.tell_adopted.send_if_modified(|told| std::mem::replace(told, adopted) != adopted);
     }
 
-    fn leave_ours(&self) {
-        let purposes = self.state.wanted().map(|(id, _, purpose, _)| (id, purpose.clone())).collect();
-        self.ports.set_ours(&purposes, &self.ours);
+    fn leave_ours(&mut self) {
+        self.ports.set_ours(&self.ours, &self.host);
     }
 
     // ---- Interfaces.
@@ -316,12 +318,29 @@ impl Shell {
         for id in self.ports.ids() {
             let Some(served) = self.ports.served(id) else { continue };
             let there = self.links.get(&served.index).filter(|link| *link.name == *served.name);
-            let keep = wanted.get(&id).is_some_and(|(name, ..)| *name == served.name)
-                && there.is_some_and(|link| link.up && link.mtu == served.mtu && link.mac == served.mac);
+            let guards = match wanted.get(&id) {
+                Some((_, Purpose::Stack { uplink }, _)) => {
+                    let uplink = self.ports.index(uplink);
+                    uplink.is_some() && self.ports.guards(id) == uplink
+                }
+                _ => true,
+            };
+            let unchanged = |link: &Link, purpose: &Purpose| {
+                // News of a tap that we just made may be from before it was ready.
+                purpose.is_tap() || link.up && link.mtu == served.mtu && link.mac == served.mac
+            };
+            let keep = guards
+                && wanted.get(&id).is_some_and(|(name, purpose, _)| {
+                    *name == served.name && there.is_some_and(|link| unchanged(link, purpose))
+                });
             if !keep {
                 tracing::info!(interface = &*served.name, "closing");
+                let guarded = self.ports.guards(id).is_some();
                 self.ports.close(id);
                 self.state.detached(id);
+                if guarded {
+                    self.leave_ours();
+                }
             }
         }
         for (id, (name, purpose, served)) in wanted {
@@ -331,13 +350,13 @@ impl Shell {
             let link = self.links.values().find(|link| *link.name == *name).cloned();
             let outcome = match link {
                 // The host port is made by opening it.
-                None if purpose == Purpose::Host => self.open(id, &new_link(&name), &purpose),
+                None if purpose.is_tap() => self.open(id, new_link(&name), &purpose),
                 None => Err("there is no such interface".into()),
-                Some(link) if !link.up && purpose != Purpose::Host => {
+                Some(link) if !link.up && !purpose.is_tap() => {
                     Err("the interface is down; set it up, and its other end".into())
                 }
                 Some(_) if self.reasons.contains_key(&id) && !retry => continue,
-                Some(link) => self.open(id, &link, &purpose),
+                Some(link) => self.open(id, link, &purpose),
             };
             match outcome {
                 Ok(()) => drop(self.reasons.remove(&id)),
@@ -350,13 +369,15 @@ impl Shell {
         }
     }
 
-    fn open(&mut self, id: IfId, link: &Link, purpose: &Purpose) -> Result<(), String> {
+    fn open(&mut self, id: IfId, link: Link, purpose: &Purpose) -> Result<(), String> {
         // May wait for the kernel to let go of an earlier socket.
-        tokio::task::block_in_place(|| self.ports.open(id, link, purpose))?;
+        let link = tokio::task::block_in_place(|| self.ports.open(id, link, purpose))?;
         let mode = self.ports.served(id).map(|served| served.mode.clone()).unwrap_or_default();
         tracing::info!(interface = link.name, mode, "serving");
+        // The kernel's word of it may come later; it is not gone meanwhile.
+        self.links.insert(link.index, link);
         self.refresh_facts(id, purpose);
-        if matches!(purpose, Purpose::Uplink { .. }) {
+        if matches!(purpose, Purpose::Uplink { .. } | Purpose::Stack { .. }) {
             self.leave_ours();
         }
         Ok(())
@@ -377,6 +398,9 @@ impl Shell {
     }
 
     fn refresh_uplinks(&mut self) {
+        // A link-local address is the host's on its own link only: uplinks' are among their facts.
+        let own = self.addresses.iter().map(|address| address.addr);
+        self.state.set_host_addresses(own.filter(|addr| !addr.is_loopback() && !addr.is_link_local()));
         let uplinks: Vec<(IfId, Purpose)> = self
             .state
             .wanted()

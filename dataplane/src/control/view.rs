@@ -74,6 +74,7 @@ pub fn interfaces(state: &State, ports: &Ports, reasons: &BTreeMap<IfId, String>
                 Purpose::Uplink { .. } => "uplink",
                 Purpose::Workload(_) => "workload",
                 Purpose::Host => "host",
+                Purpose::Stack { .. } => "stack",
             }
             .into(),
             mac: known.map(|known| known.mac.0.to_vec()).unwrap_or_default(),
@@ -84,7 +85,11 @@ pub fn interfaces(state: &State, ports: &Ports, reasons: &BTreeMap<IfId, String>
                 Purpose::Workload(of) => {
                     state.desired().endpoints.get(of).map(|e| e.name.to_string()).unwrap_or_default()
                 }
-                _ => String::new(),
+                Purpose::Uplink { .. } => state
+                    .host_endpoint_on(name)
+                    .map(|e| format!("host endpoint {}", e.id))
+                    .unwrap_or_default(),
+                Purpose::Host | Purpose::Stack { .. } => String::new(),
             },
             mode: served.map(|served| served.mode.clone()).unwrap_or_default(),
             queues: queues
@@ -145,7 +150,7 @@ pub fn drops(state: &State, ports: &Ports, denials: &Denials) -> Vec<pb::Drop> {
                 reason: reason.name().into(),
                 sentence: reason.sentence().into(),
                 packets,
-                rules: if *reason == DropReason::PolicyDenied { denials.rules(state) } else { vec![] },
+                rules: if reason.is_policy() { denials.rules(state, *reason) } else { vec![] },
                 last_packet: denials.last(*reason).unwrap_or_default().into(),
             })
         })

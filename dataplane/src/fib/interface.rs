@@ -26,6 +26,13 @@ pub struct Interface {
     pub queues: Vec<WorkerId>,
     /// This host's addresses on it, each with its prefix length.
     pub addresses: Vec<(Addr, u8)>,
+    /// The host endpoint that protects it.
+    pub host: Option<HostEndpoint>,
+    /// Where packets pass on unchanged between the network and this host: from a protected uplink
+    /// to its [`Role::Stack`], and from there to the uplink.
+    pub through: Option<IfId>,
+    /// What comes in by it is judged by untracked policy first.
+    pub untracked: bool,
 }
 
 /// What is on the other side of an interface.
@@ -37,6 +44,22 @@ pub enum Role {
     Workload(Workload),
     /// This host, over a tap.
     Host,
+    /// This host's network stack behind a protected uplink: what the stack sends by the uplink
+    /// comes in here, and what is sent here the stack receives as if from the uplink.
+    Stack,
+}
+
+/// A host endpoint, by the numbers of its lists in the policy table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEndpoint {
+    /// For traffic of the host itself.
+    pub normal: u32,
+    /// Before conntrack; `None`: no such policy.
+    pub untracked: Option<u32>,
+    /// For what comes in, before destination NAT; `None`: no such policy.
+    pub pre_dnat: Option<u32>,
+    /// For what is forwarded; `None`: no such policy.
+    pub forward: Option<u32>,
 }
 
 /// What is known of a workload.
@@ -71,6 +94,12 @@ impl Interface {
     /// `addr` is on one of its connected prefixes.
     pub fn connects(&self, addr: Addr) -> bool {
         self.addresses.iter().any(|(own, len)| Prefix::truncate(*own, *len).contains(addr))
+    }
+
+    /// This host is on its other side.
+    #[inline]
+    pub fn is_host(&self) -> bool {
+        matches!(self.role, Role::Host | Role::Stack)
     }
 
     /// The number of its workload's policy, if it leads to one.

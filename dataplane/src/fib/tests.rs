@@ -17,6 +17,9 @@ fn interface(id: u16, role: Role, addresses: &[(&str, u8)]) -> Interface {
         vlan: None,
         queues: vec![],
         addresses: addresses.iter().map(|(a, len)| (addr(a), *len)).collect(),
+        host: None,
+        through: None,
+        untracked: false,
     }
 }
 

@@ -46,9 +46,33 @@ pub enum TapError {
 impl Tap {
     /// Opens the tap `name`, made if there is none, and sets it up.
     pub fn open(name: &str, frames: &Frames) -> Result<Self, TapError> {
+        Self::open_with(name, frames, |_| Ok(()))
+    }
+
+    /// Opens the tap `name` for packets that are led to it, of up to `mtu` bytes, and sets it up. The
+    /// kernel sends nothing by it of its own accord: it has no addresses, and IPv6 is off.
+    ///
+    /// What is led to it comes whole: a tap without offloads has the kernel cut super-frames and
+    /// complete checksums first.
+    pub fn open_passive(name: &str, mtu: u32, frames: &Frames) -> Result<Self, TapError> {
+        let failed = |step| move |source| TapError::Kernel { name: name.into(), step, source };
+        Self::open_with(name, frames, |interface| {
+            interface.set_mtu(mtu).map_err(failed("setting the MTU"))?;
+            // Where the kernel has no IPv6 there is no such file.
+            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+            Ok(())
+        })
+    }
+
+    fn open_with(
+        name: &str,
+        frames: &Frames,
+        prepare: impl FnOnce(&Interface) -> Result<(), TapError>,
+    ) -> Result<Self, TapError> {
         let failed = |step| move |source| TapError::Kernel { name: name.into(), step, source };
         let file = ifreq::open_tap(name).map_err(failed("opening"))?;
         let interface = Interface::named(name).map_err(failed("naming"))?;
+        prepare(&interface)?;
         let mtu = interface.mtu().map_err(failed("asking for the MTU"))?;
         let fits = frames.capacity() - LINK_HEADER;
         if mtu as usize > fits {
@@ -56,6 +80,16 @@ impl Tap {
         }
         interface.set_up().map_err(failed("setting it up"))?;
         Ok(Self { file, interface, counters: DeviceCounters::default() })
+    }
+
+    /// The kernel's number of its end.
+    pub fn index(&self) -> io::Result<u32> {
+        self.interface.index()
+    }
+
+    /// The longest packet it takes.
+    pub fn mtu(&self) -> io::Result<u32> {
+        self.interface.mtu()
     }
 
     /// The Ethernet address of the kernel's end.

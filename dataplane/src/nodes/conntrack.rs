@@ -47,7 +47,12 @@ impl Node<World> for Conntrack {
         if packet.meta.proto.is_icmp() && icmp::is_error(packet.meta.proto, packet.meta.icmp) {
             return related(world, packet);
         }
-        if !packet.meta.flags.has(PacketFlags::HANDED) && world.owner(&key) != world.me {
+        if packet.meta.flags.has(PacketFlags::HANDED) {
+            // It was held, not handed over.
+            if packet.meta.flags.has(PacketFlags::UNTRACKED) {
+                return ConntrackNext::Route;
+            }
+        } else if world.owner(&key) != world.me {
             return ConntrackNext::Handoff;
         }
         match world.flows.lookup(&key, packet.meta.hash, world.now) {
@@ -82,6 +87,9 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef) -> ConntrackNext {
 /// whoever owns that flow.
 #[cold]
 fn related(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    if packet.meta.flags.has(PacketFlags::UNTRACKED) {
+        return ConntrackNext::Route;
+    }
     let v6 = packet.meta.flags.has(PacketFlags::V6);
     let Some(quoted) = packet.l4().get(8..).and_then(|bytes| quoted_key(bytes, v6)) else {
         return invalid(packet);

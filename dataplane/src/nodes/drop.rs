@@ -3,7 +3,7 @@
 use super::{Deciding, Event, World, world::flow_key};
 use crate::graph::Sink;
 use crate::net::FlowKey;
-use crate::packet::{DropReason, Packet, PacketFlags, Pool, Vector};
+use crate::packet::{Packet, PacketFlags, Pool, Vector};
 
 /// The sink.
 pub struct Drop;
@@ -26,7 +26,7 @@ pub(super) fn account(world: &mut World, packet: Packet<'_>) {
     if !world.samples.take(world.now) {
         return;
     }
-    let deciding = (reason == DropReason::PolicyDenied).then(|| Deciding {
+    let deciding = reason.is_policy().then(|| Deciding {
         generation: packet.meta.judged,
         endpoint: packet.meta.endpoint,
         ingress: packet.meta.flags.has(PacketFlags::INGRESS),

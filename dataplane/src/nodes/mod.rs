@@ -8,6 +8,7 @@ mod drop;
 mod event;
 mod handoff;
 mod hold;
+mod host;
 mod icmp_error;
 mod nd;
 mod parse;
@@ -16,6 +17,7 @@ mod punt;
 mod rewrite;
 mod route;
 mod tx;
+mod untracked;
 mod world;
 
 pub use arp::{Arp, ArpNext};
@@ -34,7 +36,11 @@ pub use punt::Punt;
 pub use rewrite::{Rewrite, RewriteNext};
 pub use route::{Route, RouteNext};
 pub use tx::Tx;
+pub use untracked::{Untracked, UntrackedNext};
 pub use world::{Binding, Credit, Limits, World};
 
 /// `Meta::adjacency` of a packet whose next hop is not resolved.
 pub(crate) const UNRESOLVED: u32 = u32::MAX;
+/// `Meta::adjacency` of a packet that leaves as it came, by the other side of the interface it came
+/// in by (`Interface::through`): this host's own traffic over a protected uplink.
+pub(crate) const THROUGH: u32 = u32::MAX - 1;

@@ -2,9 +2,9 @@
 //!
 //! Deliberately fat: as five thin nodes the same checks cost half as much again.
 
-use super::World;
+use super::{World, host};
 use crate::arcs;
-use crate::fib::{Interfaces, Role};
+use crate::fib::{Interface, Interfaces, Role};
 use crate::graph::Node;
 use crate::net::{Addr, Mac, Proto};
 use crate::packet::{DropReason, L4Checksum, Packet, PacketFlags};
@@ -19,6 +19,8 @@ arcs! {
         Arp = "arp",
         /// Neighbour discovery.
         Nd = "nd",
+        /// An IP packet that a host endpoint's untracked policy may have a say in.
+        Untracked = "untracked",
         /// Refused.
         Drop = "drop",
     }
@@ -62,6 +64,8 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
             link.dst == interface.mac || link.dst == CALICO_GATEWAY_MAC
         }
         Role::Host => link.dst == Interfaces::HOST_PORT_MAC,
+        // The kernel sends to stations it knows.
+        Role::Stack => true,
     };
     if !to_us && !link.dst.is_group() {
         return Err(DropReason::NotForUs);
@@ -83,10 +87,12 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
     if ip.proto == Proto::ICMP6 && nd::is_neighbour_discovery(header.icmp) {
         return Ok(ParseNext::Nd);
     }
-    if ip.dst.is_multicast() || link.dst.is_group() {
+    if (ip.dst.is_multicast() || link.dst.is_group()) && !stays_on_link(world, interface, packet, &ip) {
         return Err(DropReason::Multicast);
     }
-    if ip.src.is_multicast() || !routable(ip.src) || !routable(ip.dst) {
+    if (ip.src.is_multicast() || !routable(ip.src) || !routable(ip.dst))
+        && !stays_on_link(world, interface, packet, &ip)
+    {
         return Err(DropReason::Martian);
     }
     if let Role::Workload(workload) = &interface.role {
@@ -104,7 +110,20 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         l4::repair_partial_checksum(ip.src, ip.dst, ip.proto, segment);
         packet.meta.checksum = L4Checksum::Complete;
     }
-    Ok(ParseNext::Conntrack)
+    Ok(if interface.untracked { ParseNext::Untracked } else { ParseNext::Conntrack })
+}
+
+/// The packet may be multicast, or have addresses that are not forwarded, because it is not: it is
+/// between a protected uplink's link and this host.
+#[cold]
+fn stays_on_link(world: &World, interface: &Interface, packet: &Packet<'_>, ip: &Ip) -> bool {
+    let Some(protection) = world.snapshot.protection.as_ref().filter(|_| interface.through.is_some()) else {
+        return false;
+    };
+    (interface.role == Role::Stack || host::is_for_host(protection, packet))
+        && !ip.src.is_multicast()
+        && !ip.src.is_loopback()
+        && !ip.dst.is_loopback()
 }
 
 /// What the rest needs of either IP header.

@@ -1,8 +1,10 @@
 //! Whether a packet may go: the source's egress policy and the destination's ingress policy.
 
-use super::{Deciding, World, world::flow_key};
+use super::host::{self, Denial};
+use super::{World, world::flow_key};
 use crate::arcs;
 use crate::conntrack::{Direction as FlowDirection, FlowRef};
+use crate::fib::{Hop, Interface, Role};
 use crate::graph::Node;
 use crate::net::{Icmp, IfId, Proto};
 use crate::packet::{DropReason, Packet, PacketFlags};
@@ -13,6 +15,8 @@ arcs! {
     pub enum PolicyNext {
         /// Allowed.
         Commit = "commit",
+        /// Allowed, and not to be remembered.
+        Rewrite = "untracked",
         /// Denied.
         Drop = "drop",
     }
@@ -37,35 +41,74 @@ impl Node<World> for Policy {
             (source, destination) = (destination, source);
         }
         packet.meta.judged = world.snapshot.generation;
-        let denied = judge(world, source, Direction::Egress, &query)
-            .or_else(|| judge(world, destination, Direction::Ingress, &query));
-        let Some(deciding) = denied else { return PolicyNext::Commit };
-        packet.meta.drop = DropReason::PolicyDenied;
-        packet.meta.slot = deciding.slot;
+        let untracked = packet.meta.flags.has(PacketFlags::UNTRACKED);
+        let Some(denial) = judge(world, source, destination, untracked, &query) else {
+            return if untracked { PolicyNext::Rewrite } else { PolicyNext::Commit };
+        };
+        packet.meta.drop = denial.reason;
+        packet.meta.slot = denial.slot;
         // The entry stays, under its old generation: every packet of the flow is judged again, so
         // the flow lives on should policy allow it once more.
-        if deciding.ingress {
+        if denial.direction == Direction::Ingress {
             packet.meta.flags.set(PacketFlags::INGRESS);
         }
-        packet.meta.endpoint = deciding.endpoint;
+        packet.meta.endpoint = denial.endpoint;
         PolicyNext::Drop
     }
 }
 
-/// The deciding rule, when the endpoint behind `interface` denies; `None` where it allows or
-/// where there is no endpoint.
+/// Who denies a packet between two interfaces, if anyone does.
 #[inline]
-fn judge(world: &World, interface: IfId, direction: Direction, query: &Query) -> Option<Deciding> {
+fn judge(world: &World, source: IfId, destination: IfId, untracked: bool, query: &Query) -> Option<Denial> {
     let snapshot = &*world.snapshot;
-    let endpoint = snapshot.interfaces.get(interface)?.workload()?.endpoint;
-    let verdict = snapshot.policy.judge(EndpointIdx(endpoint), direction, query);
-    snapshot.policy.count(world.me, EndpointIdx(endpoint), direction, verdict);
-    (!verdict.allow).then_some(Deciding {
-        generation: snapshot.generation,
-        endpoint,
-        ingress: direction == Direction::Ingress,
-        slot: verdict.slot,
+    let (Some(from), Some(to)) = (snapshot.interfaces.get(source), snapshot.interfaces.get(destination))
+    else {
+        let reason = DropReason::DeviceGone;
+        return Some(Denial { reason, endpoint: 0, direction: Direction::Egress, slot: 0 });
+    };
+    if let Some(protection) = &snapshot.protection {
+        return host::denial(world, protection, (from, to), untracked, query);
+    }
+    workloads(world, from, to, query)
+}
+
+/// The policy of the workloads at both ends. The host is free to speak to its own workloads.
+#[inline]
+pub(super) fn workloads(world: &World, from: &Interface, to: &Interface, query: &Query) -> Option<Denial> {
+    let denied = workload(world, from, Direction::Egress, query);
+    denied.or_else(|| match from_host(world, from, query) {
+        true => None,
+        false => workload(world, to, Direction::Ingress, query),
     })
+}
+
+/// The host itself sent it. What the kernel merely routes comes over the host port, too.
+#[inline]
+pub(super) fn from_host(world: &World, from: &Interface, query: &Query) -> bool {
+    match from.role {
+        Role::Uplink | Role::Workload(_) => false,
+        Role::Stack => true,
+        Role::Host => {
+            let fib = &world.snapshot.fib;
+            match fib.lookup(query.key.src) {
+                Hop::Local => true,
+                Hop::Adjacency(index) => fib.adjacency(index).is_some_and(|own| own.tx_if == from.id),
+                Hop::Unresolved { .. } | Hop::Blackhole | Hop::NoRoute => false,
+            }
+        }
+    }
+}
+
+/// The deciding rule, when the workload behind `interface` denies; `None` where it allows or
+/// where there is no workload.
+#[inline]
+fn workload(world: &World, interface: &Interface, direction: Direction, query: &Query) -> Option<Denial> {
+    let endpoint = interface.workload()?.endpoint;
+    let policy = &world.snapshot.policy;
+    let verdict = policy.judge(EndpointIdx(endpoint), direction, query);
+    policy.count(world.me, EndpointIdx(endpoint), direction, verdict);
+    let reason = DropReason::PolicyDenied;
+    (!verdict.allow).then_some(Denial { reason, endpoint, direction, slot: verdict.slot })
 }
 
 /// The request that an echo reply answers.

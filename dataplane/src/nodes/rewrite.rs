@@ -1,6 +1,6 @@
 //! The last touch: time to live, MTU, and the header of the way out.
 
-use super::{UNRESOLVED, World};
+use super::{THROUGH, UNRESOLVED, World};
 use crate::arcs;
 use crate::graph::Node;
 use crate::packet::{DropReason, Packet, PacketFlags};
@@ -29,8 +29,8 @@ impl Node<World> for Rewrite {
 
     #[inline]
     fn packet(&mut self, world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
-        if packet.meta.adjacency == UNRESOLVED {
-            return RewriteNext::Hold;
+        if packet.meta.adjacency >= THROUGH {
+            return without_adjacency(world, packet);
         }
         let Some(adjacency) = world.snapshot.fib.adjacency(packet.meta.adjacency) else {
             packet.meta.drop = DropReason::DeviceGone;
@@ -58,4 +58,20 @@ impl Node<World> for Rewrite {
         }
         RewriteNext::Tx
     }
+}
+
+/// Held for its next hop, or sent on as it came.
+#[cold]
+fn without_adjacency(world: &World, packet: Packet<'_>) -> RewriteNext {
+    if packet.meta.adjacency == UNRESOLVED {
+        return RewriteNext::Hold;
+    }
+    // Asked anew: the flow's packets may have moved to another uplink of this host.
+    let interfaces = &world.snapshot.interfaces;
+    let Some(to) = interfaces.get(packet.meta.rx_if).and_then(|interface| interface.through) else {
+        packet.meta.drop = DropReason::DeviceGone;
+        return RewriteNext::Drop;
+    };
+    packet.meta.tx_if = to;
+    RewriteNext::Tx
 }

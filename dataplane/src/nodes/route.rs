@@ -1,6 +1,6 @@
 //! Where a packet goes: the FIB's answer, and whether that way may be used at all.
 
-use super::{UNRESOLVED, World};
+use super::{THROUGH, UNRESOLVED, World, host};
 use crate::arcs;
 use crate::fib::{Hop, Interface, Role};
 use crate::graph::Node;
@@ -35,9 +35,11 @@ impl Node<World> for Route {
     #[inline]
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> RouteNext {
         let snapshot = &*world.snapshot;
+        let through = host::passes_through(snapshot, &packet);
         let hop = snapshot.fib.lookup(destination(&packet));
         let meta = packet.meta;
         (meta.adjacency, meta.tx_if) = match hop {
+            _ if let Some(to) = through => (THROUGH, to),
             Hop::Adjacency(index) => {
                 (index, snapshot.fib.adjacency(index).map_or(IfId::NONE, |adjacency| adjacency.tx_if))
             }

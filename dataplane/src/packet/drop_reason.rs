@@ -57,6 +57,10 @@ reasons! {
     InterfaceDown = "interface-down": "The interface the packet should leave by is down or not attached.",
     EndpointInactive = "endpoint-inactive": "The workload is switched off: nothing passes in or out.",
     PolicyDenied = "policy-denied": "Policy denies it: see the rule that decided.",
+    UntrackedDenied = "untracked-denied": "A host endpoint's doNotTrack policy denies it: see the rule that decided.",
+    PreDnatDenied = "pre-dnat-denied": "A host endpoint's preDNAT policy denies it: see the rule that decided.",
+    ForwardDenied = "forward-denied": "A host endpoint's applyOnForward policy denies forwarding it: see the rule that decided.",
+    HostDenied = "host-denied": "A host endpoint's policy or profiles deny it to or from this host: see the rule that decided.",
     TtlExceeded = "ttl-exceeded": "The time to live, or hop limit, ran out here.",
     TooBig = "too-big": "The packet is larger than the way out takes, and must not or cannot be fragmented.",
     NeighbourUnresolved = "neighbour-unresolved": "The next hop did not answer ARP or neighbour discovery in time.",
@@ -67,6 +71,14 @@ reasons! {
     NoFrames = "no-frames": "No free frame was left for a packet of our own. Raise --frames.",
     DeviceGone = "device-gone": "The packet was on its way to an interface that was removed.",
     InjectedFault = "injected-fault": "Dropped on purpose, by the fault-injecting device of a test.",
+}
+
+impl DropReason {
+    /// A rule, or a default of policy, decided.
+    pub const fn is_policy(self) -> bool {
+        use DropReason::{ForwardDenied, HostDenied, PolicyDenied, PreDnatDenied, UntrackedDenied};
+        matches!(self, PolicyDenied | UntrackedDenied | PreDnatDenied | ForwardDenied | HostDenied)
+    }
 }
 
 #[cfg(test)]

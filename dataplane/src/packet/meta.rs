@@ -100,6 +100,9 @@ impl PacketFlags {
     /// Its link header is on: it only has to be sent. `tx`.
     pub const READY: Self = Self(1 << 6);
 
+    /// A host endpoint's untracked policy allowed it: no flow, no host policy. `untracked`.
+    pub const UNTRACKED: Self = Self(1 << 7);
+
     /// All of `other` are set.
     #[inline]
     pub const fn has(self, other: Self) -> bool {

@@ -4,7 +4,7 @@ use crate::graph::{At, Builder, Graph};
 use crate::nodes::{
     Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Handoff, Hold, IcmpError,
     IcmpErrorNext, Nd, NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite, RewriteNext, Route,
-    RouteNext, Tx, World,
+    RouteNext, Tx, Untracked, UntrackedNext, World,
 };
 
 /// Where packets enter the graph.
@@ -27,6 +27,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let parse = g.node(Parse);
     let arp = g.node(Arp);
     let nd = g.node(Nd);
+    let untracked = g.node(Untracked);
     let conntrack = g.node(Conntrack);
     let route = g.node(Route);
     let policy = g.node(Policy);
@@ -42,9 +43,13 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     g.connect(parse, ParseNext::Conntrack, conntrack)
         .connect(parse, ParseNext::Arp, arp)
         .connect(parse, ParseNext::Nd, nd)
+        .connect(parse, ParseNext::Untracked, untracked)
         .connect(parse, ParseNext::Drop, drop);
     g.connect(arp, ArpNext::Tx, tx).connect(arp, ArpNext::Punt, punt).connect(arp, ArpNext::Drop, drop);
     g.connect(nd, NdNext::Tx, tx).connect(nd, NdNext::Punt, punt).connect(nd, NdNext::Drop, drop);
+    g.connect(untracked, UntrackedNext::Conntrack, conntrack)
+        .connect(untracked, UntrackedNext::Route, route)
+        .connect(untracked, UntrackedNext::Drop, drop);
     g.connect(conntrack, ConntrackNext::Rewrite, rewrite)
         .connect(conntrack, ConntrackNext::Route, route)
         .connect(conntrack, ConntrackNext::Handoff, handoff)
@@ -54,7 +59,11 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
         .connect(route, RouteNext::Rewrite, rewrite)
         .connect(route, RouteNext::IcmpError, icmp_error)
         .connect(route, RouteNext::Drop, drop);
-    g.connect(policy, PolicyNext::Commit, commit).connect(policy, PolicyNext::Drop, drop);
+    g.connect(policy, PolicyNext::Commit, commit).connect(policy, PolicyNext::Rewrite, rewrite).connect(
+        policy,
+        PolicyNext::Drop,
+        drop,
+    );
     g.connect(commit, CommitNext::Rewrite, rewrite).connect(commit, CommitNext::Drop, drop);
     g.connect(rewrite, RewriteNext::Tx, tx)
         .connect(rewrite, RewriteNext::Hold, hold)

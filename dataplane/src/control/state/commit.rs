@@ -49,13 +49,15 @@ impl State {
         let old = self.desired.clone();
         let difference = Difference::between(&old, &next);
         errors.extend(self.conflicts(&difference));
+        errors.extend(self.unprotectable(&difference));
         if !errors.is_empty() {
             return Err(errors);
         }
         let stands_for = sets.settle(&difference);
         let numbered = self.numbered(&difference);
+        let hosts = self.numbered_hosts(&difference, &numbered);
         let (policy, retired) =
-            self.policy_table(&difference, stands_for, &numbered).map_err(|error| vec![error])?;
+            self.policy_table(&difference, stands_for, &numbered, &hosts).map_err(|error| vec![error])?;
         // From here on nothing is refused.
         let forwards_anew = !difference.leaves_forwarding();
         self.retired_trees.extend(retired);
@@ -65,6 +67,7 @@ impl State {
         self.policy = Arc::new(policy);
         self.forget_flows(&difference);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
+        self.host_lists = hosts;
         self.committed = commit.generation;
         if forwards_anew {
             self.follow_desired(now);

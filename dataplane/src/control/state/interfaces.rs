@@ -98,8 +98,10 @@ impl State {
     pub(super) fn follow_desired(&mut self, now: Nanos) {
         let desired = self.desired.endpoints.clone();
         self.moved = true;
+        let protected = self.protected();
         self.slots.retain(|id, slot| {
             let keep = match &slot.purpose {
+                Purpose::Stack { uplink } => protected.contains(uplink),
                 Purpose::Workload(of) => desired.get(of).is_some_and(|e| e.interface == slot.name),
                 _ => true,
             };
@@ -112,6 +114,11 @@ impl State {
             }
             keep
         });
+        for uplink in protected {
+            if let Some(number) = self.id(&uplink) {
+                self.slot(&format!("margay-up{}", number.0), Purpose::Stack { uplink });
+            }
+        }
         for (id, endpoint) in &desired {
             let Some(interface) = self.slot(&endpoint.interface, Purpose::Workload(id.clone())) else {
                 continue;

@@ -3,10 +3,13 @@
 
 mod commit;
 mod consolidation;
+mod hosts;
 mod interfaces;
 mod neighbours;
 mod policy;
 mod publication;
+
+pub use hosts::{HostList, Stage};
 
 use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
@@ -44,6 +47,18 @@ pub enum Purpose {
     Workload(EndpointId),
     /// This host.
     Host,
+    /// This host's stack behind an uplink that a host endpoint protects.
+    Stack {
+        /// The uplink's name.
+        uplink: Arc<str>,
+    },
+}
+
+impl Purpose {
+    /// The interface is made by opening it.
+    pub fn is_tap(&self) -> bool {
+        matches!(self, Self::Host | Self::Stack { .. })
+    }
 }
 
 /// Something to be done to the world.
@@ -85,6 +100,10 @@ pub struct State {
     /// By name.
     names: HashMap<Arc<str>, IfId>,
     endpoints: SharedMap<EndpointId, EndpointIdx>,
+    /// Lists of the policy table besides those of `endpoints`.
+    host_lists: BTreeMap<HostList, EndpointIdx>,
+    /// As the kernel has them, those of uplinks apart.
+    host_addresses: BTreeSet<Addr>,
     neighbours: Neighbours,
     publisher: Publisher,
     policy: Arc<PolicyTable>,
@@ -119,6 +138,8 @@ impl State {
             slots: BTreeMap::new(),
             names: HashMap::new(),
             endpoints: SharedMap::default(),
+            host_lists: BTreeMap::new(),
+            host_addresses: BTreeSet::new(),
             neighbours: Neighbours::default(),
             publisher,
             policy,

@@ -1,6 +1,6 @@
 //! Every endpoint's policy: numbers for endpoints and sets, and the rules that judge each.
 
-use super::State;
+use super::{HostList, State};
 use crate::control::convert::FieldError;
 use crate::control::desired::{self, Desired, Endpoint, EndpointId, ObjectError};
 use crate::control::difference::Difference;
@@ -9,7 +9,7 @@ use crate::policy::{
     Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, RetiredTree, Rule, RuleList,
     SetId, SetTable, TableError, TierList,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl State {
@@ -48,7 +48,8 @@ impl State {
         if difference.endpoints.is_empty() {
             return numbered;
         }
-        let used: BTreeSet<EndpointIdx> = numbered.values().copied().collect();
+        let used: BTreeSet<EndpointIdx> =
+            numbered.values().chain(self.host_lists.values()).copied().collect();
         let free = (0..).map(EndpointIdx).filter(|index| !used.contains(index));
         let is_new = |id: &&EndpointId| !numbered.contains_key(*id);
         let new = difference.next.endpoints.keys().filter(is_new).cloned();
@@ -66,6 +67,7 @@ impl State {
         difference: &Difference<'_>,
         sets: Vec<(SetId, Option<Arc<IpSet>>)>,
         numbered: &SharedMap<EndpointId, EndpointIdx>,
+        hosts: &BTreeMap<HostList, EndpointIdx>,
     ) -> Result<(PolicyTable, Vec<RetiredTree>), ObjectError> {
         let refuse = |object: String, why: &dyn std::fmt::Display| ObjectError {
             object,
@@ -85,21 +87,26 @@ impl State {
         let mut builder = self.policy.next(table.clone());
         for endpoint in difference.next.endpoints.values() {
             let Some(index) = numbered.get(&endpoint.id) else { continue };
-            let list = |direction| self.rule_list(difference.next, &table, endpoint, direction);
+            let applied = (&*endpoint.tiers, &*endpoint.profiles);
+            let list = |direction| self.rule_list(difference.next, &table, applied, direction);
             let bound = builder.bind(*index, list(Direction::Ingress), list(Direction::Egress));
             bound.map_err(|e: TableError| {
                 refuse(format!("policy of workload endpoint {}", endpoint.name), &e)
             })?;
         }
+        for (list, index) in hosts {
+            let [ingress, egress] = self.host_rules(difference.next, &table, list);
+            builder.bind(*index, ingress, egress).map_err(|e| refuse(format!("policy of {list}"), &e))?;
+        }
         Ok(builder.succeed())
     }
 
-    /// All that judges one direction of an endpoint. What is missing denies.
-    fn rule_list(
+    /// All that judges one direction of an endpoint, by its tiers and profiles. What is missing denies.
+    pub(super) fn rule_list(
         &self,
         desired: &Desired,
         sets: &SetTable,
-        endpoint: &Endpoint,
+        (tiers, profiles): (&[desired::Tier], &[Arc<str>]),
         direction: Direction,
     ) -> RuleList {
         let at = usize::from(direction == Direction::Egress);
@@ -124,8 +131,8 @@ impl State {
             ListedProfile { name: name.clone(), rules }
         };
         RuleList {
-            tiers: endpoint.tiers.iter().map(tier).filter(|tier| !tier.policies.is_empty()).collect(),
-            profiles: endpoint.profiles.iter().map(profile).collect(),
+            tiers: tiers.iter().map(tier).filter(|tier| !tier.policies.is_empty()).collect(),
+            profiles: profiles.iter().map(profile).collect(),
             ..RuleList::default()
         }
     }

@@ -41,6 +41,7 @@ impl State {
             policy: self.policy.clone(),
             established: self.desired.established,
             endpoint_to_host: self.desired.endpoint_to_host,
+            protection: self.protection(),
         });
         true
     }
@@ -56,6 +57,7 @@ impl State {
             let role = match &slot.purpose {
                 Purpose::Uplink { .. } => Role::Uplink,
                 Purpose::Host => Role::Host,
+                Purpose::Stack { .. } => Role::Stack,
                 Purpose::Workload(of) => {
                     let endpoint = self.desired.endpoints.get(of)?;
                     Role::Workload(Workload {
@@ -78,6 +80,9 @@ impl State {
                 vlan,
                 queues: facts.queues.clone(),
                 addresses: facts.addresses.clone(),
+                host: self.host_of(slot),
+                through: self.through(slot),
+                untracked: self.has_untracked(slot),
             })
         };
         Interfaces::new(self.slots.iter().filter_map(of))

@@ -55,6 +55,13 @@ impl Interface {
         Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
     }
 
+    /// Sets the longest packet.
+    pub fn set_mtu(&self, mtu: u32) -> io::Result<()> {
+        let mut request = self.request();
+        request.ifr_ifru.ifru_mtu = mtu as libc::c_int;
+        self.ask(libc::SIOCSIFMTU, &mut request)
+    }
+
     /// The Ethernet address.
     pub fn mac(&self) -> io::Result<Mac> {
         let mut request = self.request();

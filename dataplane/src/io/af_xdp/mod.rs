@@ -22,12 +22,14 @@
 
 #![allow(unsafe_code)]
 
+mod guard;
 pub mod ifreq;
 mod lent;
 mod program;
 mod ring;
 mod socket;
 
+pub use guard::{Guard, Named};
 pub use program::{Attachment, Program, ProgramError, Role};
 pub use socket::RingSizes;
 

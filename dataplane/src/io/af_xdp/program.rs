@@ -1,13 +1,13 @@
 //! The XDP programs that decide which frames of an interface are ours (`xdp.bpf.c`).
 
 use super::ifreq::{Interface, Queues};
-use crate::net::Prefix;
+use crate::net::{Addr, Prefix};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{MapData, MapError, XskMap};
+use aya::maps::{Array, MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError as AyaError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,14 @@ pub enum Role {
     /// The host uses it too: only packets to [`Program::set_ours`] are ours, and those are
     /// dropped without a socket. All others go to the kernel.
     Uplink,
+}
+
+/// Whose the packets to a prefix are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Owner {
+    Workloads = 1,
+    Host = 2,
 }
 
 /// Where the program runs.
@@ -72,12 +80,25 @@ pub enum ProgramError {
     },
     /// The kernel takes neither the program nor its maps.
     #[error(
-        "interface {interface}: cannot load the XDP program: {reason}; it needs CAP_BPF and CAP_NET_ADMIN, \
+        "interface {interface}: cannot load our kernel program: {reason}; it needs CAP_BPF and CAP_NET_ADMIN, \
          or CAP_SYS_ADMIN"
     )]
     Load {
         /// Its name.
         interface: String,
+        /// The kernel's word.
+        reason: String,
+    },
+    /// The host's own traffic cannot be led by way of a tap.
+    #[error(
+        "interface {interface}: host endpoints cannot protect it, since no program can be attached to {at}: \
+         {reason}; Linux 6.6 or later is needed"
+    )]
+    Guard {
+        /// The uplink's name.
+        interface: String,
+        /// The interface that refused.
+        at: String,
         /// The kernel's word.
         reason: String,
     },
@@ -107,6 +128,7 @@ pub enum ProgramError {
 pub struct Program {
     interface: String,
     index: u32,
+    role: Role,
     attachment: Attachment,
     queues: Queues,
     partial_checksums: bool,
@@ -117,7 +139,8 @@ struct Inner {
     sockets: XskMap<MapData>,
     ours4: LpmTrie<MapData, [u8; 4], u8>,
     ours6: LpmTrie<MapData, [u8; 16], u8>,
-    ours: BTreeSet<Prefix>,
+    guarded: Array<MapData, u32>,
+    ours: BTreeMap<Prefix, Owner>,
     _link: FdLink,
     _loaded: Ebpf,
 }
@@ -150,18 +173,21 @@ impl Program {
 
         let mut map = |name| loaded.take_map(name).ok_or_else(|| load(format!("no map {name}")));
         let (sockets, ours4, ours6) = (map("sockets")?, map("ours4")?, map("ours6")?);
+        let guarded = map("guarded")?;
         let wrong = |e: MapError| load(chain(&e));
         let inner = Inner {
             sockets: sockets.try_into().map_err(wrong)?,
             ours4: ours4.try_into().map_err(wrong)?,
             ours6: ours6.try_into().map_err(wrong)?,
-            ours: BTreeSet::new(),
+            guarded: guarded.try_into().map_err(wrong)?,
+            ours: BTreeMap::new(),
             _link: link,
             _loaded: loaded,
         };
         Ok(Arc::new(Self {
             interface: interface.into(),
             index,
+            role,
             attachment,
             queues,
             partial_checksums: facts.is_virtual(),
@@ -171,31 +197,46 @@ impl Program {
 
     /// Makes `prefixes` the ones that are ours. Prefixes that stay are ours throughout, and new
     /// ones are added before old ones go. After an error some may be missing: call again.
-    pub fn set_ours(&self, prefixes: &[Prefix]) -> Result<(), ProgramError> {
+    ///
+    /// `host`: the host's addresses, whose packets are ours too, with multicast and broadcast, while
+    /// a host endpoint protects the interface; none: it does not.
+    pub fn set_ours(&self, prefixes: &[Prefix], host: &[Addr]) -> Result<(), ProgramError> {
         let mut inner = self.inner();
-        let wanted: BTreeSet<Prefix> = prefixes.iter().copied().collect();
+        let of_host = host.iter().map(|addr| (Prefix::host(*addr), Owner::Host));
+        // A workload's address is the workload's, whoever else has it.
+        let wanted: BTreeMap<Prefix, Owner> =
+            of_host.chain(prefixes.iter().map(|prefix| (*prefix, Owner::Workloads))).collect();
         let failed = |prefix, e: MapError| ProgramError::Prefix {
             interface: self.interface.clone(),
             prefix,
             reason: chain(&e),
         };
-        for &prefix in wanted.iter() {
-            if !inner.ours.contains(&prefix) {
-                inner.add(prefix).map_err(|e| failed(prefix, e))?;
-                inner.ours.insert(prefix);
+        for (&prefix, &owner) in &wanted {
+            if inner.ours.get(&prefix) != Some(&owner) {
+                inner.add(prefix, owner).map_err(|e| failed(prefix, e))?;
+                inner.ours.insert(prefix, owner);
             }
         }
-        let gone: Vec<Prefix> = inner.ours.difference(&wanted).copied().collect();
+        let gone: Vec<Prefix> =
+            inner.ours.keys().filter(|prefix| !wanted.contains_key(*prefix)).copied().collect();
         for prefix in gone {
             inner.remove(prefix).map_err(|e| failed(prefix, e))?;
             inner.ours.remove(&prefix);
         }
-        Ok(())
+        inner
+            .guarded
+            .set(0, u32::from(!host.is_empty()), 0)
+            .map_err(|e| ProgramError::Load { interface: self.interface.clone(), reason: chain(&e) })
     }
 
     /// The interface's name.
     pub fn interface(&self) -> &str {
         &self.interface
+    }
+
+    /// What the interface is to us.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// The kernel's number of the interface.
@@ -235,12 +276,12 @@ impl Program {
 }
 
 impl Inner {
-    fn add(&mut self, prefix: Prefix) -> Result<(), MapError> {
+    fn add(&mut self, prefix: Prefix, owner: Owner) -> Result<(), MapError> {
         let len = u32::from(prefix.len());
         if prefix.is_v4() {
-            self.ours4.insert(&Key::new(len, prefix.addr().v4_octets()), 1, 0)
+            self.ours4.insert(&Key::new(len, prefix.addr().v4_octets()), owner as u8, 0)
         } else {
-            self.ours6.insert(&Key::new(len, prefix.addr().octets()), 1, 0)
+            self.ours6.insert(&Key::new(len, prefix.addr().octets()), owner as u8, 0)
         }
     }
 
@@ -287,7 +328,7 @@ fn attach(
 }
 
 /// An error with what caused it: the library's errors name only the call.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

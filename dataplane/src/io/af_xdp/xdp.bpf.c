@@ -9,7 +9,13 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "kernels.h"
+
 #define MAX_VLAN_TAGS 2
+
+// Whose a destination is, as `ours4` and `ours6` say.
+#define WORKLOADS 1
+#define HOSTS 2
 
 struct prefix4 {
 	__u32 length;
@@ -45,6 +51,22 @@ struct {
 	__type(value, __u8);
 } ours6 SEC(".maps");
 
+// 1: a host endpoint protects the interface. Its host's addresses stand in `ours4` and `ours6` then.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} guarded SEC(".maps");
+
+static __always_inline int is_guarded(void)
+{
+	__u32 first = 0;
+	__u32 *on = bpf_map_lookup_elem(&guarded, &first);
+
+	return on && *on;
+}
+
 // Without a socket the frame is dropped: what is for workloads never takes a way around policy.
 static __always_inline int to_socket(struct xdp_md *ctx)
 {
@@ -58,7 +80,9 @@ int workload(struct xdp_md *ctx)
 	return to_socket(ctx);
 }
 
-// An interface that the host uses too: only packets to our prefixes are ours.
+// An interface that the host uses too: only packets to our prefixes are ours, and, while it is
+// guarded, those to the host, save what the kernel does for its neighbours and groups. Other VLANs
+// than ours are the kernel's.
 SEC("xdp")
 int uplink(struct xdp_md *ctx)
 {
@@ -68,7 +92,9 @@ int uplink(struct xdp_md *ctx)
 
 	if ((void *)at > end)
 		return XDP_PASS;
+	int group = ethernet->h_dest[0] & 1;
 	__be16 type = ethernet->h_proto;
+	__u16 vlan = 0;
 
 #pragma unroll
 	for (int tag = 0; tag < MAX_VLAN_TAGS; tag++) {
@@ -76,6 +102,8 @@ int uplink(struct xdp_md *ctx)
 			break;
 		if ((void *)(at + 4) > end)
 			return XDP_PASS;
+		// Number 0 is no VLAN: the kernel takes the frame as if it had no tag.
+		vlan |= bpf_ntohs(*(__be16 *)at) & 0xfff;
 		type = *(__be16 *)(at + 2);
 		at += 4;
 	}
@@ -83,18 +111,35 @@ int uplink(struct xdp_md *ctx)
 	if (type == bpf_htons(ETH_P_IP)) {
 		struct prefix4 key = { .length = 32 };
 
-		if ((void *)(at + 20) > end)
+		if ((void *)(at + IP4_HEADER) > end)
 			return XDP_PASS;
 		__builtin_memcpy(key.address, at + 16, sizeof(key.address));
-		if (bpf_map_lookup_elem(&ours4, &key))
+		__u8 *whose = bpf_map_lookup_elem(&ours4, &key);
+		if (whose && *whose == WORKLOADS)
+			return to_socket(ctx);
+		if (!vlan && (whose || (group && is_guarded())) && !is_kernels4(at[9]))
 			return to_socket(ctx);
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
 		struct prefix6 key = { .length = 128 };
+		__u8 next, option_next = 0, kind = 0;
 
-		if ((void *)(at + 40) > end)
+		if ((void *)(at + IP6_HEADER) > end)
 			return XDP_PASS;
 		__builtin_memcpy(key.address, at + 24, sizeof(key.address));
-		if (bpf_map_lookup_elem(&ours6, &key))
+		__u8 *whose = bpf_map_lookup_elem(&ours6, &key);
+		if (whose && *whose == WORKLOADS)
+			return to_socket(ctx);
+		if (vlan || (!whose && !(group && is_guarded())))
+			return XDP_PASS;
+		next = at[6];
+		at += IP6_HEADER;
+		if (next == HOP_BY_HOP && (void *)(at + OPTIONS) <= end && !at[1]) {
+			option_next = at[0];
+			at += OPTIONS;
+		}
+		if ((void *)(at + 1) <= end)
+			kind = at[0];
+		if (!is_kernels6(next, option_next, kind))
 			return to_socket(ctx);
 	}
 	return XDP_PASS;

@@ -1,0 +1,150 @@
+//! What host endpoints say of a packet: Calico's order of things, stage by stage.
+//!
+//! ```text
+//! from the network:  untracked ─► conntrack ─► preDNAT ─┬─ for this host: failsafe, normal, profiles
+//!                                                       └─ forwarded: forward policy in, then out
+//! from this host:    untracked ─► conntrack ─► failsafe, normal, profiles
+//! ```
+//!
+//! What untracked or preDNAT policy allows sees no other policy of the interface it came in by;
+//! workloads' policy is judged whatever a host endpoint says. A stage that has nothing to say lets
+//! the packet on, but for normal policy, which ends in the profiles and then in a drop. Failsafe
+//! ports go before all of it, for this host's own traffic only. The untracked stage is a node of
+//! its own, [`Untracked`](super::Untracked); the others are asked when a flow begins, here.
+//!
+//! A host endpoint for all interfaces (`*`) stands on workloads' interfaces too, the other way
+//! round: what a workload sends comes *in* to the node. There it has preDNAT and forward policy
+//! only. Traffic from a workload to its own host is for DefaultEndpointToHostAction to decide, and
+//! traffic from the host to its own workloads is not policed at all.
+
+use super::World;
+use super::policy::{from_host, workloads};
+use crate::fib::{HostEndpoint, Interface, Role};
+use crate::net::IfId;
+use crate::packet::{DropReason, Packet};
+use crate::policy::{Direction, EndpointIdx, Query, Verdict};
+use crate::snapshot::{Protection, Snapshot};
+
+/// A denial: the list that gave it, and why it was asked.
+#[derive(Clone, Copy)]
+pub(super) struct Denial {
+    pub(super) reason: DropReason,
+    pub(super) endpoint: u32,
+    pub(super) direction: Direction,
+    pub(super) slot: u32,
+}
+
+/// The interface that a packet leaves by as it came, where it does: what the network sent to this
+/// host by a protected uplink, and what the host's stack sends by one.
+#[inline]
+pub(super) fn passes_through(snapshot: &Snapshot, packet: &Packet<'_>) -> Option<IfId> {
+    let protection = snapshot.protection.as_ref()?;
+    let rx = snapshot.interfaces.get(packet.meta.rx_if)?;
+    let to = rx.through?;
+    (rx.role == Role::Stack || is_for_host(protection, packet)).then_some(to)
+}
+
+/// This host should have it: an address of its own, or everybody's.
+pub(super) fn is_for_host(protection: &Protection, packet: &Packet<'_>) -> bool {
+    let group = packet.bytes().first().is_some_and(|byte| byte & 1 == 1);
+    let dst = super::route::destination(packet);
+    group || dst.is_multicast() || protection.addresses.binary_search(&dst).is_ok()
+}
+
+/// Why a packet from `from` to `to` may not pass, by host endpoints' policy and workloads'.
+/// `untracked`: untracked policy let it in, so the interface it came by has no more to say.
+pub(super) fn denial(
+    world: &World,
+    protection: &Protection,
+    (from, to): (&Interface, &Interface),
+    untracked: bool,
+    query: &Query,
+) -> Option<Denial> {
+    let judge = Judge { world, protection, query };
+    judge
+        .ingress(from, to, untracked)
+        .or_else(|| workloads(world, from, to, query))
+        .or_else(|| judge.egress(from, to, untracked))
+}
+
+struct Judge<'a> {
+    world: &'a World,
+    protection: &'a Protection,
+    query: &'a Query,
+}
+
+impl Judge<'_> {
+    /// The host endpoint of the interface it came in by.
+    fn ingress(&self, from: &Interface, to: &Interface, untracked: bool) -> Option<Denial> {
+        let host = from.host.as_ref().filter(|_| !untracked)?;
+        let workload = from.workload().is_some();
+        if to.is_host() && !workload && self.is_failsafe(Direction::Ingress) {
+            return None;
+        }
+        // No address is translated yet, so the destination is still the one that the sender wrote.
+        if let Some(list) = host.pre_dnat
+            && let Some(verdict) = self.opinion(list, Direction::Ingress)
+        {
+            return self.denies(DropReason::PreDnatDenied, list, Direction::Ingress, verdict);
+        }
+        match (to.is_host(), workload) {
+            (true, true) => None,
+            (true, false) => self.normal(host, Direction::Ingress),
+            (false, _) => self.forward(host, Direction::Ingress),
+        }
+    }
+
+    /// The host endpoint of the interface it leaves by.
+    fn egress(&self, from: &Interface, to: &Interface, untracked: bool) -> Option<Denial> {
+        let host = to.host.as_ref()?;
+        if !from_host(self.world, from, self.query) {
+            return self.forward(host, Direction::Egress);
+        }
+        if untracked || to.workload().is_some() || self.is_failsafe(Direction::Egress) {
+            return None;
+        }
+        self.normal(host, Direction::Egress)
+    }
+
+    fn normal(&self, host: &HostEndpoint, direction: Direction) -> Option<Denial> {
+        let verdict = self.opinion(host.normal, direction)?;
+        self.denies(DropReason::HostDenied, host.normal, direction, verdict)
+    }
+
+    fn forward(&self, host: &HostEndpoint, direction: Direction) -> Option<Denial> {
+        let list = host.forward?;
+        let verdict = self.opinion(list, direction)?;
+        self.denies(DropReason::ForwardDenied, list, direction, verdict)
+    }
+
+    fn is_failsafe(&self, direction: Direction) -> bool {
+        self.opinion(self.protection.failsafe.0, direction).is_some_and(|verdict| verdict.allow)
+    }
+
+    fn opinion(&self, list: u32, direction: Direction) -> Option<Verdict> {
+        opinion(self.world, EndpointIdx(list), direction, self.query)
+    }
+
+    fn denies(
+        &self,
+        reason: DropReason,
+        list: u32,
+        direction: Direction,
+        verdict: Verdict,
+    ) -> Option<Denial> {
+        (!verdict.allow).then_some(Denial { reason, endpoint: list, direction, slot: verdict.slot })
+    }
+}
+
+/// What the list decides, counted; `None` where it has nothing to say.
+pub(super) fn opinion(
+    world: &World,
+    list: EndpointIdx,
+    direction: Direction,
+    query: &Query,
+) -> Option<Verdict> {
+    let policy = &world.snapshot.policy;
+    let verdict = policy.opinion(list, direction, query)?;
+    policy.count(world.me, list, direction, verdict);
+    Some(verdict)
+}
