@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use margay_agent::model::{self, LoadError, MAX_INPUT, Resource, kubernetes::Offline};
+use margay_agent::model::{self, MAX_INPUT, Resource};
 
 use crate::{
     args::Source,
@@ -18,12 +18,7 @@ use crate::{
 /// The objects of all files, in the order written.
 pub struct Manifest {
     objects: Vec<Entry>,
-    /// What only evaluation offline takes, with its file.
-    offline: Vec<(String, Offline)>,
 }
-
-/// Objects that are stored, and objects that only evaluation offline takes.
-type Loaded = (Vec<Resource>, Vec<Offline>);
 
 struct Entry {
     /// The file, for people.
@@ -37,27 +32,13 @@ impl Manifest {
     /// # Errors
     /// A file cannot be read, or something in it is not an object. Every such fault is named.
     pub fn read(source: &Source) -> Outcome<Self> {
-        Self::read_by(source, |text| model::load(text).map(|objects| (objects, Vec::new())))
-    }
-
-    /// As [`Self::read`], and takes Kubernetes' objects and staged policies too.
-    ///
-    /// # Errors
-    /// As those of [`Self::read`].
-    pub fn read_offline(source: &Source) -> Outcome<Self> {
-        Self::read_by(source, model::load_offline)
-    }
-
-    fn read_by(source: &Source, load: impl Fn(&str) -> Result<Loaded, Vec<LoadError>>) -> Outcome<Self> {
         let mut objects = Vec::new();
-        let mut offline = Vec::new();
         let mut faults = Vec::new();
         for path in expand(&source.files)? {
             let file = if is_stdin(&path) { "standard input".to_owned() } else { path.display().to_string() };
             let text = contents(&path, &file)?;
-            match load(&text) {
-                Ok((resources, others)) => {
-                    offline.extend(others.into_iter().map(|object| (file.clone(), object)));
+            match model::load(&text) {
+                Ok(resources) => {
                     objects
                         .extend(resources.into_iter().map(|resource| Entry { file: file.clone(), resource }));
                 }
@@ -69,14 +50,11 @@ impl Manifest {
                 faults.extend(entry.move_to(namespace));
             }
         }
-        for (file, object) in &mut offline {
-            faults.extend(place(file, object, source.namespace.as_deref()));
-        }
-        if objects.is_empty() && offline.is_empty() && faults.is_empty() {
+        if objects.is_empty() && faults.is_empty() {
             faults.push("there is no object in what was read".to_owned());
         }
         refuse(faults)?;
-        Ok(Self { objects, offline })
+        Ok(Self { objects })
     }
 
     /// Checks each object as the agent would, without knowing what the agent has stored.
@@ -100,7 +78,6 @@ impl Manifest {
                 }
             }
         }
-        faults.extend(self.offline_faults());
         refuse(faults)
     }
 
@@ -118,26 +95,7 @@ impl Manifest {
                 faults.push(format!("{file}: {key}: is named twice; keep one of them"));
             }
         }
-        faults.extend(self.offline_faults());
         refuse(faults)
-    }
-
-    fn offline_faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        let mut titles = BTreeSet::new();
-        for (file, object) in &self.offline {
-            let title = object.title();
-            faults.extend(object.validate().iter().map(|error| format!("{file}: {title}: {error}")));
-            if !titles.insert(title.clone()) {
-                faults.push(format!("{file}: {title}: is named twice; keep one of them"));
-            }
-        }
-        faults
-    }
-
-    /// What only evaluation offline takes, in the order written.
-    pub fn offline(&self) -> impl Iterator<Item = &Offline> {
-        self.offline.iter().map(|(_, object)| object)
     }
 
     /// The objects, in the order written.
@@ -166,26 +124,6 @@ impl Entry {
         Some(format!(
             "{file}: {key}: is not in the namespace {namespace} of --namespace; leave out one of the two"
         ))
-    }
-}
-
-/// Puts an object into the namespace of the command line, unless it has another.
-fn place(file: &str, object: &mut Offline, wanted: Option<&str>) -> Option<String> {
-    if !object.is_namespaced() {
-        return None;
-    }
-    let own = object.metadata().namespace.clone();
-    match wanted {
-        Some(wanted) if !own.is_empty() && own != wanted => Some(format!(
-            "{file}: {}: is not in the namespace {wanted} of --namespace; leave out one of the two",
-            object.title()
-        )),
-        _ => {
-            if own.is_empty() {
-                object.set_namespace(wanted.unwrap_or("default"));
-            }
-            None
-        }
     }
 }
 

@@ -148,6 +148,8 @@ fn columns(kind: Kind) -> &'static [Column] {
         narrow("TYPES", "/spec/types"),
     ];
     const AGE: [Column; 1] = [narrow("CREATED", "/metadata/creationTimestamp")];
+    const SELECTED: [Column; 2] =
+        [narrow("POD-SELECTOR", "/spec/podSelector"), narrow("TYPES", "/spec/policyTypes")];
     const NETS: [Column; 1] = [narrow("NETS", "/spec/nets")];
     match kind {
         Kind::FelixConfiguration => &const { [narrow("BPF", "/spec/bpfEnabled")] },
@@ -203,6 +205,54 @@ fn columns(kind: Kind) -> &'static [Column] {
         Kind::Profile => &const { [narrow("LABELS-TO-APPLY", "/spec/labelsToApply")] },
         Kind::GlobalNetworkSet | Kind::NetworkSet => &NETS,
         Kind::GlobalNetworkPolicy | Kind::NetworkPolicy => &POLICY,
+        Kind::StagedGlobalNetworkPolicy | Kind::StagedNetworkPolicy => {
+            &const {
+                [
+                    narrow("ACTION", "/spec/stagedAction"),
+                    narrow("TIER", "/spec/tier"),
+                    narrow(">ORDER", "/spec/order"),
+                    narrow("SELECTOR", "/spec/selector"),
+                    narrow("TYPES", "/spec/types"),
+                ]
+            }
+        }
+        Kind::KubernetesNetworkPolicy => &SELECTED,
+        Kind::StagedKubernetesNetworkPolicy => {
+            &const {
+                [
+                    narrow("ACTION", "/spec/stagedAction"),
+                    narrow("POD-SELECTOR", "/spec/podSelector"),
+                    narrow("TYPES", "/spec/policyTypes"),
+                ]
+            }
+        }
+        Kind::ClusterNetworkPolicy => {
+            &const { [narrow("TIER", "/spec/tier"), narrow(">PRIORITY", "/spec/priority")] }
+        }
+        Kind::AdminNetworkPolicy => &const { [narrow(">PRIORITY", "/spec/priority")] },
+        Kind::BaselineAdminNetworkPolicy => &const { [narrow("SUBJECT", "/spec/subject")] },
+        Kind::Namespace | Kind::ServiceAccount => &[],
+        Kind::Service => {
+            &const { [narrow("CLUSTER-IP", "/spec/clusterIP"), narrow("SELECTOR", "/spec/selector")] }
+        }
+        Kind::EndpointSlice => {
+            &const {
+                [
+                    narrow("SERVICE", "/metadata/labels/kubernetes.io~1service-name"),
+                    narrow("TYPE", "/addressType"),
+                ]
+            }
+        }
+        Kind::Pod => {
+            &const {
+                [
+                    narrow("NODE", "/spec/nodeName"),
+                    narrow("IP", "/status/podIP"),
+                    narrow("PHASE", "/status/phase"),
+                    wide("ACCOUNT", "/spec/serviceAccountName"),
+                ]
+            }
+        }
         Kind::HostEndpoint => {
             &const {
                 [
@@ -275,7 +325,8 @@ mod tests {
                     value: json!({"metadata": {"labels": {"a": "b"}}}),
                 };
                 assert_eq!(item.row(&shape).len(), shape.titles().len(), "{kind}");
-                assert!(shape.titles().len() > 1, "{kind}");
+                let labels_alone = matches!(kind, Kind::Namespace | Kind::ServiceAccount);
+                assert!(shape.titles().len() > 1 || labels_alone, "{kind}");
             }
         }
     }

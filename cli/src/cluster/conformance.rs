@@ -1,6 +1,6 @@
 //! Verdicts of others: tables of policy generators, and the conformance tests of the policy API.
 
-use margay_agent::model::load_offline;
+use margay_agent::model::load;
 use serde_json::{Value, json};
 
 use super::{Answer, Cluster};
@@ -17,11 +17,11 @@ fn shared(name: &str) -> Option<Value> {
 
 fn cluster(objects: Vec<Value>) -> Cluster {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-    let (own, offline) = load_offline(&list).unwrap_or_else(|errors| panic!("{errors:?}"));
-    for object in &offline {
-        assert_eq!(object.validate(), [], "{}", object.title());
+    let objects = load(&list).unwrap_or_else(|errors| panic!("{errors:?}"));
+    for object in &objects {
+        assert_eq!(object.clone().admit().err(), None, "{}", object.key());
     }
-    let cluster = Cluster::new(own, offline.into_iter()).unwrap_or_else(|failure| panic!("{failure}"));
+    let cluster = Cluster::new(objects).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(cluster.problems(), [""; 0]);
     cluster
 }

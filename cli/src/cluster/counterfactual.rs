@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use margay_agent::model::{GlobalNetworkPolicy, NetworkPolicy, Resource, Selector, WorkloadEndpoint};
+use margay_agent::model::{Resource, Selector, WorkloadEndpoint};
 use margay_dataplane::policy::{
     CompiledPolicy, Direction, Query, SetId, SetTable,
     counterfactual::{self, Field},
@@ -209,8 +209,8 @@ impl Asked<'_, '_> {
         let side = if self.direction == Direction::Egress { Side::Source } else { Side::Destination };
         for resource in &self.cluster.resources {
             let selector = match &**resource {
-                Resource::NetworkPolicy(policy) => NetworkPolicy::applies_to(policy),
-                Resource::GlobalNetworkPolicy(policy) => GlobalNetworkPolicy::applies_to(policy),
+                Resource::NetworkPolicy(policy) => policy.spec.applies_to(&policy.metadata.namespace),
+                Resource::GlobalNetworkPolicy(policy) => policy.spec.applies_to(),
                 _ => continue,
             };
             if let Ok(selector) = selector {

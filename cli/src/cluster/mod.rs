@@ -22,8 +22,8 @@ use std::{
 use margay_agent::{
     calc::Resources,
     model::{
-        Resource, WorkloadEndpoint,
-        kubernetes::{Converted, Offline, convert},
+        Kind, Resource, WorkloadEndpoint,
+        kubernetes::{self, Pod, Typed},
     },
 };
 use margay_dataplane::policy::Direction;
@@ -34,12 +34,10 @@ pub use self::{
     node::{Judgement, Node},
     packet::{End, NumberOrName, Packet, Written},
 };
-use crate::{
-    args::Source,
-    exit::{Failure, Outcome},
-    lines::Unanswered,
-    manifest::Manifest,
-};
+use crate::{args::Source, exit::Outcome, lines::Unanswered, manifest::Manifest};
+
+/// Where pods are that name no node.
+const UNSCHEDULED: &str = "no-node";
 
 /// Every node of a cluster that has endpoints.
 pub struct Cluster {
@@ -56,7 +54,9 @@ pub struct Cluster {
 struct Around {
     /// Addresses of nodes, with the node.
     hosts: BTreeMap<IpAddr, String>,
-    host_pods: BTreeMap<(String, String), Vec<IpAddr>>,
+    /// Pods that are no endpoints, by namespace and name: in the host's network, or without address.
+    other_pods: BTreeMap<(String, String), Vec<IpAddr>>,
+    /// Addresses of services, with their names. Policy sees the backends' instead.
     services: BTreeMap<IpAddr, String>,
 }
 
@@ -84,9 +84,9 @@ impl Cluster {
     /// The files cannot be read, or hold what is no object, or a dataplane would refuse them.
     pub fn read(path: &Path) -> Outcome<Self> {
         let source = Source { files: vec![path.to_owned()], namespace: None };
-        let manifest = Manifest::read_offline(&source)?;
+        let manifest = Manifest::read(&source)?;
         manifest.check()?;
-        let cluster = Self::new(manifest.resources().cloned().collect(), manifest.offline().cloned())?;
+        let cluster = Self::new(manifest.resources().cloned().collect())?;
         for problem in cluster.problems() {
             // Nobody may be listening, and there is nobody else to tell.
             let _ = writeln!(io::stderr(), "warning: {problem}");
@@ -98,38 +98,27 @@ impl Cluster {
     ///
     /// # Errors
     /// A dataplane would refuse what it is sent.
-    pub fn new(own: Vec<Resource>, offline: impl Iterator<Item = Offline>) -> Outcome<Self> {
-        let Converted { resources, problems, mut hosts, host_pods, services } =
-            convert(own, &offline.collect::<Vec<_>>());
-        let mut all = Vec::with_capacity(resources.len());
-        let mut keys = BTreeSet::new();
-        for mut resource in resources {
-            resource.set_defaults();
-            if let Resource::Node(node) = &resource {
-                let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]);
-                hosts.extend(bgp.flatten().map(|address| (address.addr, node.metadata.name.clone())));
-            }
-            if !keys.insert(resource.key()) {
-                return Err(Failure::usage(
-                    format!("there are two of {}", resource.key()),
-                    "one is written, the other is what an object of Kubernetes becomes",
-                    "remove one of them",
-                ));
-            }
-            all.push(Arc::new(resource));
-        }
-        Self::of(all, Arc::new(Around { hosts, host_pods, services }), problems)
+    pub fn new(mut objects: Vec<Resource>) -> Outcome<Self> {
+        objects.iter_mut().for_each(Resource::set_defaults);
+        complete(&mut objects);
+        let mut around = Around::default();
+        objects.iter().for_each(|object| around.take(object));
+        let objects: Resources = objects.into_iter().collect();
+        let mut problems = Vec::new();
+        let known = objects.in_calicos_kinds(&mut problems);
+        // What was converted would be converted again; slices are what rules ask for.
+        let wanted = |object: &&Arc<Resource>| {
+            !matches!(&***object, Resource::Kubernetes(_)) || object.kind() == Kind::EndpointSlice
+        };
+        let resources = known.iter().filter(wanted).cloned().collect();
+        Self::of(resources, Arc::new(around), problems)
     }
 
     /// What every node that has endpoints needs of the resources.
     fn of(resources: Vec<Arc<Resource>>, around: Arc<Around>, mut problems: Vec<String>) -> Outcome<Self> {
         let mut known = Resources::default();
         resources.iter().for_each(|resource| known.insert(resource.clone()));
-        let of_resource = |resource: &Arc<Resource>| match &**resource {
-            Resource::WorkloadEndpoint(endpoint) => Some(endpoint.clone()),
-            _ => None,
-        };
-        let endpoints: Vec<WorkloadEndpoint> = resources.iter().filter_map(of_resource).collect();
+        let endpoints: Vec<WorkloadEndpoint> = known.all().cloned().collect();
         let names: BTreeSet<&String> = endpoints.iter().map(|endpoint| &endpoint.spec.node).collect();
         let mut nodes = BTreeMap::new();
         for name in names {
@@ -182,4 +171,50 @@ impl Cluster {
         let verdict = if allowed && !to_own_host { "allow" } else { "deny" };
         Ok(Answer { verdict, egress, ingress, note })
     }
+}
+
+impl Around {
+    fn take(&mut self, object: &Resource) {
+        match object {
+            Resource::Node(node) => {
+                let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]);
+                self.hosts.extend(bgp.flatten().map(|address| (address.addr, node.metadata.name.clone())));
+            }
+            Resource::Kubernetes(object) => match object.typed() {
+                Typed::Pod(pod) => self.pod(pod),
+                Typed::Service(service) => {
+                    let name = format!("{}/{}", service.metadata.namespace, service.metadata.name);
+                    self.services.extend(service.addresses().map(|addr| (addr, name.clone())));
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn pod(&mut self, pod: &Pod) {
+        let addresses = pod.addresses();
+        if !pod.spec.host_network && !addresses.is_empty() {
+            return;
+        }
+        self.hosts.extend(addresses.iter().map(|addr| (*addr, pod.spec.node_name.clone())));
+        self.other_pods.insert((pod.metadata.namespace.clone(), pod.metadata.name.clone()), addresses);
+    }
+}
+
+/// What files leave out and every cluster has: the namespaces of what is in them, and nodes for pods.
+fn complete(objects: &mut Vec<Resource>) {
+    let namespace = |object: &Resource| object.kind() == Kind::Namespace;
+    let written: BTreeSet<String> =
+        objects.iter().filter(|one| namespace(one)).map(|one| one.name().to_owned()).collect();
+    let mut mentioned = BTreeSet::new();
+    for object in objects.iter_mut() {
+        let Resource::Kubernetes(object) = object else { continue };
+        object.schedule(UNSCHEDULED);
+        let namespace = &object.metadata().namespace;
+        if !namespace.is_empty() && !written.contains(namespace) {
+            mentioned.insert(namespace.clone());
+        }
+    }
+    objects.extend(mentioned.iter().map(|name| kubernetes::Object::namespace(name).into()));
 }

@@ -150,7 +150,7 @@ fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wron
     let Some((namespace, name)) = text.split_once('/') else {
         return Err(Wrong::new(format!("{side}: {text:?} is neither an address nor NAMESPACE/POD")));
     };
-    if let Some(addresses) = cluster.around.host_pods.get(&(namespace.to_owned(), name.to_owned())) {
+    if let Some(addresses) = cluster.around.other_pods.get(&(namespace.to_owned(), name.to_owned())) {
         let host =
             addresses.first().and_then(|address| cluster.around.hosts.get(address)).map(String::as_str);
         return with_address(side, text, End { addresses: addresses.clone(), endpoint: None, host });

@@ -13,7 +13,7 @@ use crate::{
 /// Prints a line for each object, or every fault of every one. What is valid and would still be
 /// refused by this version's store says so, with the reason.
 pub fn run(args: &Validate, out: &mut Output) -> Outcome {
-    let manifest = Manifest::read_offline(&args.source)?;
+    let manifest = Manifest::read(&args.source)?;
     manifest.validate()?;
     for resource in manifest.resources() {
         let path = object::path(resource.kind().name(), resource.name());
@@ -24,9 +24,6 @@ pub fn run(args: &Validate, out: &mut Output) -> Outcome {
                 writeln!(out, "{path} valid, and refused by `apply`: {}", reasons.join("; "))?;
             }
         }
-    }
-    for object in manifest.offline() {
-        writeln!(out, "{} valid", object::path(object.kind(), &object.metadata().name))?;
     }
     Ok(Code::Ok)
 }

@@ -2,11 +2,11 @@
 
 use super::{
     EndpointKey, Resources,
-    bind::{Bound, HostTiers},
+    bind::{Bindings, Bound, HostBindings},
     packed,
 };
 use crate::model::{HostEndpoint, IpNat, WorkloadEndpoint};
-use margay_api::dataplane::v1::{self as api, NatMapping, TierBinding};
+use margay_api::dataplane::v1::{self as api, NatMapping};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// What is protected on one node.
@@ -85,11 +85,7 @@ pub fn workload_name(endpoint: &WorkloadEndpoint) -> String {
     format!("{}/{name}", endpoint.metadata.namespace)
 }
 
-fn workload(
-    key: &EndpointKey,
-    endpoint: &WorkloadEndpoint,
-    tiers: Vec<TierBinding>,
-) -> api::WorkloadEndpoint {
+fn workload(key: &EndpointKey, endpoint: &WorkloadEndpoint, tiers: Bindings) -> api::WorkloadEndpoint {
     let spec = &endpoint.spec;
     api::WorkloadEndpoint {
         id: Some(key.into()),
@@ -98,28 +94,28 @@ fn workload(
         active: true,
         mac: mac(&spec.mac).unwrap_or_default(),
         nets: spec.ip_networks.iter().copied().map(packed).collect(),
-        tiers,
+        tiers: tiers.in_force,
         profile_ids: spec.profiles.clone(),
         allow_spoofed_sources: spec.allow_spoofed_source_prefixes.iter().copied().map(packed).collect(),
         nat: spec.ip_nats.iter().map(nat).collect(),
         qos: None,
         annotations: endpoint.metadata.annotations.clone().into_iter().collect(),
-        staged_tiers: Vec::new(),
+        staged_tiers: tiers.staged,
     }
 }
 
-fn host(endpoint: &HostEndpoint, tiers: HostTiers) -> api::HostEndpoint {
+fn host(endpoint: &HostEndpoint, tiers: HostBindings) -> api::HostEndpoint {
     let spec = &endpoint.spec;
     api::HostEndpoint {
         id: endpoint.metadata.name.clone(),
         interface_name: spec.interface_name.clone(),
         expected_addresses: spec.expected_ips.iter().copied().map(octets).collect(),
-        tiers: tiers.normal,
+        tiers: tiers.normal.in_force,
         untracked_tiers: tiers.untracked,
         pre_dnat_tiers: tiers.pre_dnat,
         forward_tiers: tiers.forward,
         profile_ids: spec.profiles.clone(),
-        staged_tiers: Vec::new(),
+        staged_tiers: tiers.normal.staged,
     }
 }
 

@@ -11,6 +11,7 @@ mod profiles;
 mod resources;
 mod routes;
 mod rules;
+mod services;
 #[cfg(test)]
 mod tests;
 mod tiers;
@@ -25,18 +26,24 @@ pub use routes::packed;
 
 /// Everything that the dataplane of `node` needs.
 pub fn desired(resources: &Resources, node: &str) -> Desired {
-    let mut desired = policy(resources, node);
-    desired.routes = routes::routes(resources, node, &desired.endpoints, &mut desired.problems);
-    desired.pools = routes::pools(resources);
-    desired.hosts = routes::hosts(resources);
+    let mut problems = Vec::new();
+    let resources = resources.in_calicos_kinds(&mut problems);
+    let mut desired = judges(&resources, node, problems);
+    desired.routes = routes::routes(&resources, node, &desired.endpoints, &mut desired.problems);
+    desired.pools = routes::pools(&resources);
+    desired.hosts = routes::hosts(&resources);
     desired
 }
 
 /// What of that judges packets: all but where they go.
 pub fn policy(resources: &Resources, node: &str) -> Desired {
     let mut problems = Vec::new();
-    let catalog = catalog::Catalog::of_cluster(resources);
-    let mut ip_sets = ip_sets::IpSets::new(&catalog);
+    let resources = resources.in_calicos_kinds(&mut problems);
+    judges(&resources, node, problems)
+}
+
+fn judges(resources: &Resources, node: &str, mut problems: Vec<String>) -> Desired {
+    let mut ip_sets = ip_sets::IpSets::new(resources);
     let local = endpoints::Local::of(resources, node, &mut problems);
     let mut bound = bind::bind(resources, &local, &mut ip_sets, &mut problems);
     let profiles = profiles::profiles(resources, &local, &mut ip_sets, &mut problems);

@@ -7,7 +7,9 @@ use super::{
     tiers::{Directions, ascending},
 };
 use crate::model::{
-    GlobalNetworkPolicy, Kind, NetworkPolicy, PolicyType, Rule, Selector, SelectorError, Tier,
+    GlobalNetworkPolicy, GlobalNetworkPolicySpec, Kind, Metadata, NetworkPolicy, NetworkPolicySpec,
+    Object as _, PolicyType, Rule, Selector, SelectorError, StagedAction, StagedGlobalNetworkPolicy,
+    StagedNetworkPolicy, Tier,
 };
 use margay_api::dataplane::v1 as api;
 use std::cmp::Ordering;
@@ -16,6 +18,8 @@ use std::cmp::Ordering;
 pub(super) struct Policy<'a> {
     pub key: PolicyKey,
     pub stage: Stage,
+    /// Only reported: what would become of the policy [`Self::stands_for`].
+    pub staged: Option<StagedAction>,
     pub applies_to: Result<Selector, SelectorError>,
     tier: &'a str,
     order: Option<f64>,
@@ -40,21 +44,34 @@ pub(super) enum Stage {
 
 /// All policies, in no order.
 pub(super) fn all(resources: &Resources) -> impl Iterator<Item = Policy<'_>> {
-    let namespaced = resources.all::<NetworkPolicy>().map(Policy::namespaced);
-    namespaced.chain(resources.all::<GlobalNetworkPolicy>().map(Policy::global))
+    let namespaced = resources.all::<NetworkPolicy>();
+    let namespaced =
+        namespaced.map(|policy| Policy::namespaced(NetworkPolicy::KIND, &policy.metadata, &policy.spec));
+    let global = resources.all::<GlobalNetworkPolicy>();
+    let global =
+        global.map(|policy| Policy::global(GlobalNetworkPolicy::KIND, &policy.metadata, &policy.spec));
+    let staged = resources.all::<StagedNetworkPolicy>().map(|staged| Policy {
+        staged: Some(staged.spec.action()),
+        ..Policy::namespaced(StagedNetworkPolicy::KIND, &staged.metadata, &staged.spec.policy)
+    });
+    let staged_global = resources.all::<StagedGlobalNetworkPolicy>().map(|staged| Policy {
+        staged: Some(staged.spec.action()),
+        ..Policy::global(StagedGlobalNetworkPolicy::KIND, &staged.metadata, &staged.spec.policy)
+    });
+    namespaced.chain(global).chain(staged).chain(staged_global)
 }
 
 impl<'a> Policy<'a> {
-    fn namespaced(policy: &'a NetworkPolicy) -> Self {
-        let spec = &policy.spec;
+    fn namespaced(kind: Kind, metadata: &Metadata, spec: &'a NetworkPolicySpec) -> Self {
         Self {
             key: PolicyKey {
-                kind: Kind::NetworkPolicy.to_string(),
-                namespace: policy.metadata.namespace.clone(),
-                name: policy.metadata.name.clone(),
+                kind: kind.to_string(),
+                namespace: metadata.namespace.clone(),
+                name: metadata.name.clone(),
             },
             stage: Stage::Normal { forward: false },
-            applies_to: policy.applies_to(),
+            staged: None,
+            applies_to: spec.applies_to(&metadata.namespace),
             tier: &spec.tier,
             order: spec.order,
             selector: &spec.selector,
@@ -64,21 +81,17 @@ impl<'a> Policy<'a> {
         }
     }
 
-    fn global(policy: &'a GlobalNetworkPolicy) -> Self {
-        let spec = &policy.spec;
+    fn global(kind: Kind, metadata: &Metadata, spec: &'a GlobalNetworkPolicySpec) -> Self {
         let stage = match (spec.do_not_track, spec.pre_dnat) {
             (true, _) => Stage::Untracked,
             (_, true) => Stage::PreDnat,
             _ => Stage::Normal { forward: spec.apply_on_forward },
         };
         Self {
-            key: PolicyKey {
-                kind: Kind::GlobalNetworkPolicy.to_string(),
-                namespace: String::new(),
-                name: policy.metadata.name.clone(),
-            },
+            key: PolicyKey { kind: kind.to_string(), namespace: String::new(), name: metadata.name.clone() },
             stage,
-            applies_to: policy.applies_to(),
+            staged: None,
+            applies_to: spec.applies_to(),
             tier: &spec.tier,
             order: spec.order,
             selector: &spec.selector,
@@ -95,24 +108,33 @@ impl<'a> Policy<'a> {
     /// What it covers. Without types: egress rules alone cover egress alone, and anything else
     /// covers ingress too.
     pub fn directions(&self) -> Directions {
-        match self.types {
-            [] => Directions {
-                ingress: !self.ingress.is_empty() || self.egress.is_empty(),
-                egress: !self.egress.is_empty(),
-            },
-            types => Directions {
-                ingress: types.contains(&PolicyType::Ingress),
-                egress: types.contains(&PolicyType::Egress),
-            },
-        }
+        let (ingress, egress) = match self.types {
+            [] => (!self.ingress.is_empty() || self.egress.is_empty(), !self.egress.is_empty()),
+            types => (types.contains(&PolicyType::Ingress), types.contains(&PolicyType::Egress)),
+        };
+        // Of traffic that leaves, there is no destination left to translate.
+        Directions { ingress, egress: egress && self.stage != Stage::PreDnat }
     }
 
-    /// In a tier: by order, none last, then by "name/namespace/kind" as one text, as Calico has it.
+    /// The enforced policy that a staged one would replace; of an enforced one, itself.
+    pub fn stands_for(&self) -> PolicyKey {
+        let PolicyKey { kind, namespace, name } = &self.key;
+        let kind = if self.staged.is_some() { kind.trim_start_matches("Staged") } else { kind };
+        PolicyKey { kind: kind.to_owned(), namespace: namespace.clone(), name: name.clone() }
+    }
+
+    /// In a tier: by order, none last, then by "name/namespace/kind" as one text, as Calico has it. A
+    /// staged policy has the place that it would have in force.
     pub fn compare(&self, other: &Self) -> Ordering {
-        let text = |key: &PolicyKey| format!("{}/{}/{}", key.name, key.namespace, key.kind);
+        let text = |policy: &Self| {
+            let PolicyKey { kind, namespace, name } = policy.stands_for();
+            format!("{name}/{namespace}/{kind}")
+        };
         ascending(self.order)
             .total_cmp(&ascending(other.order))
-            .then_with(|| text(&self.key).cmp(&text(&other.key)))
+            .then_with(|| text(self).cmp(&text(other)))
+            // The replaced one first: which does not matter, as they are never in one list.
+            .then_with(|| self.staged.is_some().cmp(&other.staged.is_some()))
     }
 
     /// For people.
@@ -150,7 +172,7 @@ impl<'a> Policy<'a> {
             selector,
             untracked: self.stage == Stage::Untracked,
             pre_dnat: self.stage == Stage::PreDnat,
-            staged: false,
+            staged: self.staged.is_some(),
         }
     }
 }

@@ -1,24 +1,75 @@
 //! All objects of the cluster, typed.
 
-use crate::model::{Key, Kind, Object, Resource};
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use crate::model::{
+    Key, Kind, Object, Resource,
+    kubernetes::{self, Typed},
+};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Bound,
+    sync::Arc,
+};
 
 /// Objects by key.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
     objects: BTreeMap<Key, Arc<Resource>>,
+    /// What each object of Kubernetes becomes, under that object's key.
+    converted: BTreeMap<Key, Converted>,
+}
+
+#[derive(Clone, Debug)]
+struct Converted {
+    resources: Vec<Arc<Resource>>,
+    implied: Vec<Arc<Resource>>,
+    problems: Vec<String>,
 }
 
 impl Resources {
     /// Adds the object, or replaces the one of its name.
     pub fn insert(&mut self, object: impl Into<Arc<Resource>>) {
         let object = object.into();
-        self.objects.insert(object.key(), object);
+        let key = object.key();
+        if let Resource::Kubernetes(kubernetes) = &*object {
+            let kubernetes::Converted { resources, implied, problems } = kubernetes::convert(kubernetes);
+            let shared = |resources: Vec<Resource>| resources.into_iter().map(Arc::new).collect();
+            let converted = Converted { resources: shared(resources), implied: shared(implied), problems };
+            self.converted.insert(key.clone(), converted);
+        }
+        self.objects.insert(key, object);
     }
 
     /// Removes the object, if it is there.
     pub fn remove(&mut self, key: &Key) {
         self.objects.remove(key);
+        self.converted.remove(key);
+    }
+
+    /// The same cluster in Calico's kinds: with what Kubernetes' objects become. An object that was
+    /// written counts more than one of the same name that another becomes.
+    pub fn in_calicos_kinds(&self, problems: &mut Vec<String>) -> Cow<'_, Self> {
+        if self.converted.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut objects = self.objects.clone();
+        for (from, converted) in &self.converted {
+            problems.extend(converted.problems.iter().map(|problem| format!("{from}: {problem}")));
+            for object in &converted.resources {
+                match objects.entry(object.key()) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(object.clone());
+                    }
+                    Entry::Occupied(entry) => {
+                        problems.push(format!("{from}: {} is given too, and counts", entry.key()));
+                    }
+                }
+            }
+        }
+        for object in self.converted.values().flat_map(|converted| &converted.implied) {
+            objects.entry(object.key()).or_insert_with(|| object.clone());
+        }
+        Cow::Owned(Self { objects, converted: BTreeMap::new() })
     }
 
     /// One object.
@@ -30,6 +81,19 @@ impl Resources {
     /// All objects of a type, by namespace and name.
     pub fn all<T: Object + 'static>(&self) -> impl Iterator<Item = &T> {
         self.of_kind(T::KIND).filter_map(T::from_resource)
+    }
+
+    /// All objects of one of Kubernetes' kinds, by namespace and name.
+    pub fn kubernetes(&self, kind: Kind) -> impl Iterator<Item = &Typed> {
+        self.of_kind(kind).filter_map(|object| match object {
+            Resource::Kubernetes(object) => Some(object.typed()),
+            _ => None,
+        })
+    }
+
+    /// All objects, by kind, namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.objects.values()
     }
 
     /// How many objects there are.

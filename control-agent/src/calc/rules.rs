@@ -32,6 +32,11 @@ fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) ->
     let mut side = |entity| Side::new(entity, namespace, rule.protocol, ip_sets);
     let source = side(&rule.source)?;
     let destination = side(&rule.destination)?;
+    let from_service = service(&rule.source, namespace)?;
+    let to_service = service(&rule.destination, namespace)?;
+    // Replies of a backend come from any of its ports; requests go to the service's alone.
+    let senders = from_service.map(|service| ip_sets.of_service_addresses(service.0, service.1));
+    let backends = to_service.map(|service| ip_sets.of_service(service.0, service.1));
     let mut converted = Rule {
         action: action(rule.action).into(),
         ip_version: rule.ip_version.map_or(0, |version| version.number().into()),
@@ -49,11 +54,11 @@ fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) ->
         dst_named_port_ip_set_ids: destination.ports.sets,
         not_src_named_port_ip_set_ids: source.not_ports.sets,
         not_dst_named_port_ip_set_ids: destination.not_ports.sets,
-        src_ip_set_ids: source.set.into_iter().collect(),
+        src_ip_set_ids: source.set.into_iter().chain(senders).collect(),
         dst_ip_set_ids: destination.set.into_iter().collect(),
         not_src_ip_set_ids: source.not_set.into_iter().collect(),
         not_dst_ip_set_ids: destination.not_set.into_iter().collect(),
-        dst_ip_port_set_ids: Vec::new(),
+        dst_ip_port_set_ids: backends.into_iter().collect(),
         icmp: rule.icmp.and_then(icmp),
         not_icmp: rule.not_icmp.and_then(icmp),
         http: rule.http.as_ref().map(http),
@@ -66,12 +71,26 @@ fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) ->
         dst_selector: destination.selector,
         not_src_selector: rule.source.not_selector.clone(),
         not_dst_selector: rule.destination.not_selector.clone(),
-        src_service: String::new(),
-        dst_service: String::new(),
+        src_service: from_service.map(title).unwrap_or_default(),
+        dst_service: to_service.map(title).unwrap_or_default(),
         annotations: rule.metadata.iter().flat_map(|metadata| metadata.annotations.clone()).collect(),
         rule_id,
     });
     Ok(converted)
+}
+
+/// Namespace and name of the service whose backends a side must be one of.
+fn service<'a>(entity: &'a EntityRule, own: Option<&'a str>) -> Result<Option<(&'a str, &'a str)>, String> {
+    let Some(service) = &entity.services else { return Ok(None) };
+    let namespace = if service.namespace.is_empty() { own } else { Some(service.namespace.as_str()) };
+    match namespace {
+        Some(namespace) => Ok(Some((namespace, service.name.as_str()))),
+        None => Err(format!("service {:?} is in no namespace; name one", service.name)),
+    }
+}
+
+fn title((namespace, name): (&str, &str)) -> String {
+    format!("{namespace}/{name}")
 }
 
 /// One side of a rule.
@@ -97,11 +116,6 @@ impl Side {
         protocol: Option<Protocol>,
         ip_sets: &mut IpSets<'_>,
     ) -> Result<Self, String> {
-        if entity.services.is_some() {
-            return Err(
-                "matches on services are not supported by this release; select the endpoints by label".into(),
-            );
-        }
         let peers = entity.peers(namespace).map_err(|error| error.to_string())?;
         let not_peers = entity.not_peers().map_err(|error| error.to_string())?;
         // A name means the port of whoever is selected, and where nobody is, of anybody.

@@ -207,6 +207,8 @@ fn put(mut resource: Resource, mode: Mode) -> Result<Write, Status> {
     let key = resource.key();
     let metadata = resource.metadata_mut();
     let version = metadata.resource_version.take().filter(|version| !version.is_empty());
+    // An object that another store has named is of that store, and so is its version.
+    let version = version.filter(|_| metadata.uid.is_none());
     // The store's to give: an object that was read from one store may be written to another.
     metadata.uid = None;
     metadata.creation_timestamp = None;
@@ -248,7 +250,15 @@ fn applied(key: Key, outcome: Outcome) -> Applied {
 
 /// Stored policies and their tiers.
 fn policies(listing: &Listing) -> impl Iterator<Item = (&Key, String)> {
-    let policies = |kind| matches!(kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy);
+    let policies = |kind| {
+        matches!(
+            kind,
+            Kind::NetworkPolicy
+                | Kind::GlobalNetworkPolicy
+                | Kind::StagedNetworkPolicy
+                | Kind::StagedGlobalNetworkPolicy
+        )
+    };
     listing.entries.iter().filter(move |entry| policies(entry.key.kind)).filter_map(|entry| {
         let resource = Resource::from_json(&entry.json).ok()?;
         Some((&entry.key, tier_of(&resource)?.to_owned()))
@@ -260,6 +270,8 @@ fn tier_of(resource: &Resource) -> Option<&str> {
     let tier = match resource {
         Resource::NetworkPolicy(policy) => &policy.spec.tier,
         Resource::GlobalNetworkPolicy(policy) => &policy.spec.tier,
+        Resource::StagedNetworkPolicy(staged) => &staged.spec.policy.tier,
+        Resource::StagedGlobalNetworkPolicy(staged) => &staged.spec.policy.tier,
         _ => return None,
     };
     Some(if tier.is_empty() { Tier::DEFAULT } else { tier })

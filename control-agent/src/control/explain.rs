@@ -3,7 +3,7 @@
 
 use super::{Agent, failure};
 use crate::{
-    calc::workload_name,
+    calc::{Resources, workload_name},
     datastore::Listing,
     model::{Kind, Protocol, Resource, WorkloadEndpoint},
 };
@@ -108,14 +108,13 @@ impl End<'_> {
     }
 }
 
+/// Those that were written, and those that pods become.
 fn endpoints(listing: &Listing) -> Vec<WorkloadEndpoint> {
-    let stored = listing.entries.iter().filter(|entry| entry.key.kind == Kind::WorkloadEndpoint);
-    stored
-        .filter_map(|entry| match Resource::from_json(&entry.json) {
-            Ok(Resource::WorkloadEndpoint(endpoint)) => Some(endpoint),
-            _ => None,
-        })
-        .collect()
+    let of_interest = |kind| matches!(kind, Kind::WorkloadEndpoint | Kind::Pod);
+    let stored = listing.entries.iter().filter(|entry| of_interest(entry.key.kind));
+    let resources: Resources = stored.filter_map(|entry| Resource::from_json(&entry.json).ok()).collect();
+    // Whatever is wrong with them is said where the node's state is calculated.
+    resources.in_calicos_kinds(&mut Vec::new()).all().cloned().collect()
 }
 
 /// An address, or "namespace/name" of an endpoint, its pod or its workload.

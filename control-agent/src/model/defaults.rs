@@ -1,6 +1,6 @@
 //! What an object leaves unsaid, said. Idempotent; never changes what was written.
 
-use super::kinds::{AllowedUse, AssignmentMode, EncapMode, IpPoolSpec, Tier, TierAction};
+use super::kinds::{AllowedUse, AssignmentMode, EncapMode, IpPoolSpec, StagedAction, Tier, TierAction};
 use super::resource::Resource;
 use super::rule::{PolicyType, Rule};
 
@@ -23,6 +23,22 @@ pub(super) fn set(resource: &mut Resource) {
             default_text(&mut spec.tier, Tier::DEFAULT);
             default_types(&mut spec.types, &spec.ingress, &spec.egress);
         }
+        Resource::StagedNetworkPolicy(staged) => {
+            let action = *staged.spec.action.get_or_insert_default();
+            let spec = &mut staged.spec.policy;
+            default_text(&mut spec.tier, Tier::DEFAULT);
+            if action != StagedAction::Delete {
+                default_types(&mut spec.types, &spec.ingress, &spec.egress);
+            }
+        }
+        Resource::StagedGlobalNetworkPolicy(staged) => {
+            let action = *staged.spec.action.get_or_insert_default();
+            let spec = &mut staged.spec.policy;
+            default_text(&mut spec.tier, Tier::DEFAULT);
+            if action != StagedAction::Delete {
+                default_types(&mut spec.types, &spec.ingress, &spec.egress);
+            }
+        }
         Resource::Tier(tier) => default_tier(tier),
         Resource::IPPool(pool) => default_pool(&mut pool.spec),
         Resource::FelixConfiguration(_)
@@ -42,7 +58,8 @@ pub(super) fn set(resource: &mut Resource) {
         | Resource::BlockAffinity(_)
         | Resource::IPAMBlock(_)
         | Resource::IPAMHandle(_)
-        | Resource::CalicoNodeStatus(_) => {}
+        | Resource::CalicoNodeStatus(_)
+        | Resource::Kubernetes(_) => {}
     }
 }
 

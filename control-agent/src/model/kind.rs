@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of `projectcalico.org/v3`.
+use super::resource::API_VERSION;
+
+/// A kind of resource: of `projectcalico.org/v3`, or Kubernetes' own.
 ///
 /// The order is the one in which objects are applied: what others refer to comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,6 +21,8 @@ pub enum Kind {
     NetworkSet,
     GlobalNetworkPolicy,
     NetworkPolicy,
+    StagedGlobalNetworkPolicy,
+    StagedNetworkPolicy,
     WorkloadEndpoint,
     HostEndpoint,
     ClusterInformation,
@@ -32,6 +36,17 @@ pub enum Kind {
     IPAMBlock,
     IPAMHandle,
     CalicoNodeStatus,
+    Namespace,
+    ServiceAccount,
+    Service,
+    EndpointSlice,
+    /// `NetworkPolicy` of `networking.k8s.io/v1`: the one name that stands for two kinds.
+    KubernetesNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    ClusterNetworkPolicy,
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
+    Pod,
 }
 
 /// No kind has this name.
@@ -45,7 +60,7 @@ pub struct UnknownKind {
 
 impl Kind {
     /// Every kind, in the order of application.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 34] = [
         Self::FelixConfiguration,
         Self::Tier,
         Self::Node,
@@ -55,6 +70,8 @@ impl Kind {
         Self::NetworkSet,
         Self::GlobalNetworkPolicy,
         Self::NetworkPolicy,
+        Self::StagedGlobalNetworkPolicy,
+        Self::StagedNetworkPolicy,
         Self::WorkloadEndpoint,
         Self::HostEndpoint,
         Self::ClusterInformation,
@@ -68,11 +85,48 @@ impl Kind {
         Self::IPAMBlock,
         Self::IPAMHandle,
         Self::CalicoNodeStatus,
+        Self::Namespace,
+        Self::ServiceAccount,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::KubernetesNetworkPolicy,
+        Self::StagedKubernetesNetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
+        Self::Pod,
     ];
 
-    /// As a manifest spells it: `NetworkPolicy`.
+    /// The name that no other kind has: `NetworkPolicy`.
     pub const fn name(self) -> &'static str {
         self.row().0
+    }
+
+    /// As a manifest spells it, beside [`api_version`](Self::api_version).
+    pub const fn manifest_name(self) -> &'static str {
+        match self {
+            Self::KubernetesNetworkPolicy => "NetworkPolicy",
+            _ => self.name(),
+        }
+    }
+
+    /// What a manifest gives as its `apiVersion`.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::ServiceAccount | Self::Service | Self::Pod => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::KubernetesNetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                "policy.networking.k8s.io/v1alpha1"
+            }
+            _ => API_VERSION,
+        }
+    }
+
+    /// Kubernetes defines it, not Calico.
+    pub fn is_kubernetes(self) -> bool {
+        self.api_version() != API_VERSION
     }
 
     /// As a command spells it: `networkpolicies`.
@@ -87,7 +141,19 @@ impl Kind {
 
     /// Whether its objects live in a namespace.
     pub const fn is_namespaced(self) -> bool {
-        matches!(self, Self::NetworkPolicy | Self::NetworkSet | Self::WorkloadEndpoint)
+        matches!(
+            self,
+            Self::NetworkPolicy
+                | Self::StagedNetworkPolicy
+                | Self::NetworkSet
+                | Self::WorkloadEndpoint
+                | Self::ServiceAccount
+                | Self::Service
+                | Self::EndpointSlice
+                | Self::KubernetesNetworkPolicy
+                | Self::StagedKubernetesNetworkPolicy
+                | Self::Pod
+        )
     }
 
     /// Whether this release acts on its objects, if not on each field. The store refuses the other
@@ -110,10 +176,14 @@ impl Kind {
     }
 
     /// Any spelling a user of `kubectl` or `calicoctl` would try: the kind, its plural or a short
-    /// name, in any case, with or without the group (`tiers.projectcalico.org`).
+    /// name, in any case, with or without the group (`tiers.projectcalico.org`). Where two groups
+    /// have the name, it is Calico's unless the group says otherwise.
     pub fn parse(text: &str) -> Result<Self, UnknownKind> {
         let lower = text.to_ascii_lowercase();
-        let wanted = lower.split_once('.').map_or(lower.as_str(), |(kind, _)| kind);
+        let (wanted, group) = lower.split_once('.').unwrap_or((&lower, ""));
+        if group == "networking.k8s.io" && Self::NetworkPolicy.spellings().any(|s| s == wanted) {
+            return Ok(Self::KubernetesNetworkPolicy);
+        }
         if let Some(kind) = Self::ALL.into_iter().find(|k| k.spellings().any(|s| s == wanted)) {
             return Ok(kind);
         }
@@ -153,6 +223,26 @@ impl Kind {
             Self::NetworkPolicy => {
                 ("NetworkPolicy", "networkpolicies", &["netpol", "np", "cnp", "policy", "policies"])
             }
+            Self::StagedGlobalNetworkPolicy => {
+                ("StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies", &["sgnp"])
+            }
+            Self::StagedNetworkPolicy => ("StagedNetworkPolicy", "stagednetworkpolicies", &["snp"]),
+            Self::StagedKubernetesNetworkPolicy => {
+                ("StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", &["sknp"])
+            }
+            Self::Namespace => ("Namespace", "namespaces", &["ns"]),
+            Self::ServiceAccount => ("ServiceAccount", "serviceaccounts", &["sa"]),
+            Self::Service => ("Service", "services", &["svc"]),
+            Self::EndpointSlice => ("EndpointSlice", "endpointslices", &["eps"]),
+            Self::KubernetesNetworkPolicy => {
+                ("KubernetesNetworkPolicy", "kubernetesnetworkpolicies", &["knp"])
+            }
+            Self::ClusterNetworkPolicy => ("ClusterNetworkPolicy", "clusternetworkpolicies", &["kcnp"]),
+            Self::AdminNetworkPolicy => ("AdminNetworkPolicy", "adminnetworkpolicies", &["anp"]),
+            Self::BaselineAdminNetworkPolicy => {
+                ("BaselineAdminNetworkPolicy", "baselineadminnetworkpolicies", &["banp"])
+            }
+            Self::Pod => ("Pod", "pods", &["po"]),
             Self::WorkloadEndpoint => ("WorkloadEndpoint", "workloadendpoints", &["wep", "weps"]),
             Self::HostEndpoint => ("HostEndpoint", "hostendpoints", &["hep", "heps"]),
             Self::ClusterInformation => {
@@ -249,6 +339,9 @@ mod tests {
         }
         assert_eq!(Kind::parse("networkpolicies.projectcalico.org"), Ok(Kind::NetworkPolicy));
         assert_eq!(Kind::parse("np"), Ok(Kind::NetworkPolicy));
+        for kubernetes in ["networkpolicies.networking.k8s.io", "NetworkPolicy.networking.k8s.io", "knp"] {
+            assert_eq!(Kind::parse(kubernetes), Ok(Kind::KubernetesNetworkPolicy), "{kubernetes}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod validate;
 
 pub use kind::{Key, Kind, UnknownKind};
 pub use kinds::*;
-pub use load::{LoadError, MAX_INPUT, load, load_offline};
+pub use load::{LoadError, MAX_INPUT, load};
 pub use metadata::Metadata;
 pub use net::{Cidr, CidrError, IpVersion, Port, Protocol, SubnetAddr};
 pub use resource::{Object, Resource};

@@ -1,7 +1,6 @@
 //! Any object of any kind.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::kind::{Key, Kind};
@@ -12,14 +11,15 @@ use super::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, CalicoNodeStatus, ClusterInformation,
     FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation,
     IpamBlock, IpamConfiguration, IpamHandle, KubeControllersConfiguration, NetworkPolicy, NetworkSet, Node,
-    Profile, Tier, WorkloadEndpoint, defaults, supported, validate,
+    Profile, StagedGlobalNetworkPolicy, StagedNetworkPolicy, Tier, WorkloadEndpoint, defaults, kubernetes,
+    supported, validate,
 };
 
-/// The one version of the API.
+/// The one version of Calico's API.
 pub(super) const API_VERSION: &str = "projectcalico.org/v3";
 
 /// A type that is one kind.
-pub trait Object: Serialize + DeserializeOwned + Clone + PartialEq + std::fmt::Debug {
+pub trait Object: Serialize + Clone + PartialEq + std::fmt::Debug {
     /// Its kind.
     const KIND: Kind;
 
@@ -45,32 +45,52 @@ macro_rules! resources {
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs, reason = "each holds the object of its name")]
         pub enum Resource {
-            $($variant($object)),*
+            $($variant($object),)*
+            /// One of Kubernetes'.
+            Kubernetes(Box<kubernetes::Object>),
         }
 
         impl Resource {
             /// Its kind.
             pub const fn kind(&self) -> Kind {
-                match self { $(Self::$variant(_) => Kind::$variant),* }
+                match self {
+                    $(Self::$variant(_) => Kind::$variant,)*
+                    Self::Kubernetes(object) => object.kind(),
+                }
             }
 
             /// Name, namespace, labels.
             pub const fn metadata(&self) -> &Metadata {
-                match self { $(Self::$variant(object) => &object.metadata),* }
+                match self {
+                    $(Self::$variant(object) => &object.metadata,)*
+                    Self::Kubernetes(object) => object.metadata(),
+                }
             }
 
             /// Name, namespace, labels.
             pub const fn metadata_mut(&mut self) -> &mut Metadata {
-                match self { $(Self::$variant(object) => &mut object.metadata),* }
+                match self {
+                    $(Self::$variant(object) => &mut object.metadata,)*
+                    Self::Kubernetes(object) => object.metadata_mut(),
+                }
             }
 
             /// Of a kind, from an object without `apiVersion` and `kind`.
             pub(super) fn decode(kind: Kind, body: Value) -> Result<Self, load::Decoding> {
-                match kind { $(Kind::$variant => load::decode::<$object>(body).map(Self::$variant)),* }
+                match kind {
+                    $(Kind::$variant => load::decode::<$object>(body).map(Self::$variant),)*
+                    other => {
+                        let object = kubernetes::Object::decode(other, body);
+                        object.expect("a kind is in the list of this macro or is one of Kubernetes'").map(Self::from)
+                    }
+                }
             }
 
             fn body(&self) -> Result<Value, serde_json::Error> {
-                match self { $(Self::$variant(object) => serde_json::to_value(object)),* }
+                match self {
+                    $(Self::$variant(object) => serde_json::to_value(object),)*
+                    Self::Kubernetes(object) => object.body(),
+                }
             }
         }
 
@@ -103,6 +123,12 @@ macro_rules! resources {
     };
 }
 
+impl From<kubernetes::Object> for Resource {
+    fn from(object: kubernetes::Object) -> Self {
+        Self::Kubernetes(Box::new(object))
+    }
+}
+
 resources! {
     FelixConfiguration(FelixConfiguration),
     Tier(Tier),
@@ -113,6 +139,8 @@ resources! {
     NetworkSet(NetworkSet),
     GlobalNetworkPolicy(GlobalNetworkPolicy),
     NetworkPolicy(NetworkPolicy),
+    StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy),
+    StagedNetworkPolicy(StagedNetworkPolicy),
     WorkloadEndpoint(WorkloadEndpoint),
     HostEndpoint(HostEndpoint),
     ClusterInformation(ClusterInformation),
@@ -146,7 +174,8 @@ impl Resource {
 
     /// The object as a value: `apiVersion`, `kind`, `metadata`, `spec`.
     pub fn to_value(&self) -> Value {
-        let mut value = json!({ "apiVersion": API_VERSION, "kind": self.kind().name() });
+        let kind = self.kind();
+        let mut value = json!({ "apiVersion": kind.api_version(), "kind": kind.manifest_name() });
         let body = self.body().expect("a typed resource has string keys and finite numbers only");
         if let (Value::Object(to), Value::Object(from)) = (&mut value, body) {
             to.extend(from);

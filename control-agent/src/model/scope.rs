@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::kinds::{GlobalNetworkPolicy, NetworkPolicy, NetworkSet, WorkloadEndpoint};
+use super::kinds::{GlobalNetworkPolicySpec, NetworkPolicySpec, NetworkSet, WorkloadEndpoint};
 use super::rule::{EntityRule, ServiceAccountMatch};
 use super::selector::{Selector, SelectorError};
 
@@ -51,24 +51,24 @@ impl NetworkSet {
     }
 }
 
-impl NetworkPolicy {
-    /// Which endpoints the policy applies to: those of its namespace that all its selectors match.
-    pub fn applies_to(&self) -> Result<Selector, SelectorError> {
-        let own = Selector::equals(LABEL_NAMESPACE, &self.metadata.namespace);
-        let labels = given(&self.spec.selector)?;
-        let account = given(&self.spec.service_account_selector)?.map(of_account);
+impl NetworkPolicySpec {
+    /// Which endpoints a policy of `namespace` applies to: those of it that all its selectors match.
+    pub fn applies_to(&self, namespace: &str) -> Result<Selector, SelectorError> {
+        let own = Selector::equals(LABEL_NAMESPACE, namespace);
+        let labels = given(&self.selector)?;
+        let account = given(&self.service_account_selector)?.map(of_account);
         Ok([labels, account].into_iter().flatten().fold(own, Selector::and))
     }
 }
 
-impl GlobalNetworkPolicy {
+impl GlobalNetworkPolicySpec {
     /// Which endpoints the policy applies to. A namespace or service account selector leaves out
     /// host endpoints, which have neither, even where it asks for the absence of a label.
     pub fn applies_to(&self) -> Result<Selector, SelectorError> {
-        let labels = given(&self.spec.selector)?;
-        let namespace = given(&self.spec.namespace_selector)?.map(of_namespace);
+        let labels = given(&self.selector)?;
+        let namespace = given(&self.namespace_selector)?.map(of_namespace);
         let account =
-            given(&self.spec.service_account_selector)?.map(|s| of_account(s).within(LABEL_SERVICE_ACCOUNT));
+            given(&self.service_account_selector)?.map(|s| of_account(s).within(LABEL_SERVICE_ACCOUNT));
         let workload = (namespace.is_some() || account.is_some()).then(|| Selector::has(LABEL_NAMESPACE));
         let all = [labels, workload, namespace, account].into_iter().flatten();
         Ok(all.reduce(Selector::and).unwrap_or_else(Selector::all))
@@ -163,15 +163,17 @@ mod tests {
 
     #[test]
     fn what_a_policy_applies_to() {
-        let mut namespaced = NetworkPolicy::default();
-        namespaced.metadata.namespace = "red".to_owned();
-        assert_eq!(namespaced.applies_to().unwrap().canonical(), "projectcalico.org/namespace == \"red\"");
-        let mut global = GlobalNetworkPolicy::default();
+        let namespaced = NetworkPolicySpec::default();
+        assert_eq!(
+            namespaced.applies_to("red").unwrap().canonical(),
+            "projectcalico.org/namespace == \"red\""
+        );
+        let mut global = GlobalNetworkPolicySpec::default();
         assert_eq!(global.applies_to().unwrap().canonical(), "all()");
-        global.spec.namespace_selector = "team != 'x'".to_owned();
+        global.namespace_selector = "team != 'x'".to_owned();
         let host = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         assert!(!global.applies_to().unwrap().matches(&host), "host endpoints have no namespace");
-        global.spec.namespace_selector = "team = 'x'".to_owned();
+        global.namespace_selector = "team = 'x'".to_owned();
         assert!(global.applies_to().is_err());
     }
 

@@ -3,7 +3,10 @@
 //! Kept apart from [`super::validate`], which says what Calico accepts: a feature that arrives
 //! loses its line here and changes nothing there.
 
-use super::kinds::{AllowedUse, EncapMode, FelixConfiguration, IpPoolSpec, NodeSpec, WorkloadEndpointSpec};
+use super::kinds::{
+    AllowedUse, EncapMode, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, NodeSpec,
+    WorkloadEndpointSpec,
+};
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
 use super::resource::Resource;
@@ -20,11 +23,15 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
         );
         return vec![FieldError::new("kind", message)];
     }
-    refused.metadata(resource.metadata());
+    if !kind.is_kubernetes() {
+        refused.metadata(resource.metadata());
+    }
     match resource {
         Resource::FelixConfiguration(f) => refused.felix(f),
         Resource::NetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::GlobalNetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
+        Resource::StagedNetworkPolicy(p) => refused.rules(&p.spec.policy.ingress, &p.spec.policy.egress),
+        Resource::StagedGlobalNetworkPolicy(p) => refused.staged(&p.spec.policy),
         Resource::Profile(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::IPPool(p) => refused.pool(&p.spec),
         Resource::WorkloadEndpoint(w) => refused.workload(&w.spec),
@@ -32,7 +39,8 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
         Resource::Tier(_)
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
-        | Resource::HostEndpoint(_) => {}
+        | Resource::HostEndpoint(_)
+        | Resource::Kubernetes(_) => {}
         Resource::ClusterInformation(_)
         | Resource::BGPConfiguration(_)
         | Resource::KubeControllersConfiguration(_)
@@ -82,8 +90,6 @@ impl Refused {
         let remedy = "it needs the rule's protocol; set that to ICMP or ICMPv6";
         self.if_used(rule.not_icmp.is_some() && !icmp, format!("{at}.notICMP"), remedy);
         for (side, entity) in [("source", &rule.source), ("destination", &rule.destination)] {
-            let remedy = "select the service's workloads with selector and ports";
-            self.if_used(entity.services.is_some(), format!("{at}.{side}.services"), remedy);
             for (list, ports) in [("ports", &entity.ports), ("notPorts", &entity.not_ports)] {
                 let named = ports.iter().any(|p| matches!(p, Port::Named(_)));
                 let remedy = "a port's name without a protocol; set the rule's protocol to TCP, UDP or SCTP";
@@ -105,6 +111,15 @@ impl Refused {
             let honoured = FELIX_HONOURED.contains(&field.as_str());
             self.if_used(!honoured, format!("spec.{field}"), "nothing here acts on it, so remove it");
         }
+    }
+
+    fn staged(&mut self, spec: &GlobalNetworkPolicySpec) {
+        let remedy =
+            "what it would do is reported for a host's own traffic and for workloads only; remove it";
+        self.if_used(spec.do_not_track, "spec.doNotTrack", remedy);
+        self.if_used(spec.pre_dnat, "spec.preDNAT", remedy);
+        self.if_used(spec.apply_on_forward, "spec.applyOnForward", remedy);
+        self.rules(&spec.ingress, &spec.egress);
     }
 
     fn pool(&mut self, spec: &IpPoolSpec) {

@@ -6,6 +6,8 @@
 //! desired now. One transaction is under way at a time, so what changes in the meantime is
 //! coalesced into the next, and after a refusal the base of the next is known.
 
+#[cfg(test)]
+mod convergence;
 mod diff;
 mod link;
 mod members;

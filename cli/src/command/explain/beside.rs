@@ -31,7 +31,7 @@ pub async fn stored(global: &Global, agent: &mut ControlClient<Channel>) -> Outc
             resources.push(resource);
         }
     }
-    Cluster::new(resources, std::iter::empty())
+    Cluster::new(resources)
 }
 
 /// Completes what the dataplane said, where what is stored leads to the same.

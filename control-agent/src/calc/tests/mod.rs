@@ -1,6 +1,8 @@
 //! Literal manifests in, checked messages out.
 
 mod hosts;
+mod kubernetes;
+mod staged;
 
 use super::*;
 use crate::model::{Cidr, Resource, load};

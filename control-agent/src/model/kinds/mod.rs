@@ -16,6 +16,7 @@ mod network_policy;
 mod network_set;
 mod node;
 mod profile;
+mod staged;
 mod tier;
 mod workload_endpoint;
 
@@ -37,6 +38,7 @@ pub use network_policy::{NetworkPolicy, NetworkPolicySpec};
 pub use network_set::{NetworkSet, NetworkSetSpec};
 pub use node::{Node, NodeAddress, NodeBgp, NodeInterface, NodeSpec, NodeStatus, NodeWireguard, OrchRef};
 pub use profile::{Profile, ProfileSpec};
+pub use staged::{Staged, StagedAction, StagedGlobalNetworkPolicy, StagedNetworkPolicy};
 pub use tier::{Tier, TierAction, TierSpec};
 pub use workload_endpoint::{IpNat, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec};
 

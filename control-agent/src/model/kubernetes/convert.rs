@@ -4,117 +4,113 @@
 //! |---|---|
 //! | Namespace | Profile `kns.NAME`: allows all, gives its labels under `pcns.` |
 //! | ServiceAccount | Profile `ksa.NAMESPACE.NAME`: gives its labels under `pcsa.` |
-//! | Pod with addresses of its own | WorkloadEndpoint of orchestrator `k8s` |
+//! | Pod on a node, with addresses of its own | WorkloadEndpoint of orchestrator `k8s` |
 //! | NetworkPolicy | NetworkPolicy `knp.default.NAME` of tier `default`, order 1000 |
+//! | StagedKubernetesNetworkPolicy | StagedNetworkPolicy of that name |
 //! | ClusterNetworkPolicy | GlobalNetworkPolicy `kcnp.TIER.NAME` of `kube-admin` or `kube-baseline` |
 //! | AdminNetworkPolicy, Baseline... | GlobalNetworkPolicy of `adminnetworkpolicy`, `baselineadminnetworkpolicy` |
+//!
+//! Services and EndpointSlices stay what they are: rules that name a service ask for them.
 //!
 //! A rule that cannot be converted fails closed: one that accepts is left out, any other denies all.
 
 mod admin;
 mod policy;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha224};
+use sha1::{Digest, Sha1};
 
-use super::objects::{Namespace, Pod, ServiceAccount};
-use super::{Offline, Staged};
+use super::objects::{Namespace, Pod};
+use super::{Object, Typed};
 use crate::model::{
     Action, Cidr, EntityRule, FieldError, Metadata, NAMESPACE_PREFIX, Profile, ProfileSpec, Protocol,
     Resource, Rule, SERVICE_ACCOUNT_PREFIX, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
     namespace_profile,
 };
 
-/// Where pods are that name no node.
-pub const UNSCHEDULED: &str = "no-node";
+/// The annotation by which a pod names the host side of its link, where that is not Calico's
+/// `cali` and a digest.
+pub const INTERFACE: &str = "margay.io/interface";
 
 /// What every pod is labelled with, and nothing else.
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator == 'k8s'";
 
-/// A cluster in Calico's kinds.
-#[derive(Debug, Default)]
+/// What stands for an object in Calico's kinds.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Converted {
-    /// The objects that were there, and those converted.
+    /// What the object becomes.
     pub resources: Vec<Resource>,
+    /// What it takes for granted: stands only where nothing else has the name.
+    pub implied: Vec<Resource>,
     /// What failed closed, a sentence each.
     pub problems: Vec<String>,
-    /// Addresses that are a node's, with the node: of pods in the host's network.
-    pub hosts: BTreeMap<IpAddr, String>,
-    /// The pods in the host's network, by namespace and name.
-    pub host_pods: BTreeMap<(String, String), Vec<IpAddr>>,
-    /// Addresses of services, with their names. Policy sees the backends' instead.
-    pub services: BTreeMap<IpAddr, String>,
 }
 
-/// Converts what can be, beside the objects of `own` kinds.
-pub fn convert(own: Vec<Resource>, objects: &[Offline]) -> Converted {
-    let mut into = Converted { resources: own, ..Converted::default() };
-    let mut namespaces: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
-    let mut accounts: BTreeSet<(&str, &str)> = BTreeSet::new();
-    let (mut admin, mut baseline) = (false, false);
-    for object in objects {
-        if object.is_namespaced() {
-            namespaces.entry(&object.metadata().namespace).or_default();
+/// Converts one object, which depends on no other.
+pub fn convert(object: &Object) -> Converted {
+    let mut into = Converted::default();
+    let policy = match object.typed() {
+        Typed::Namespace(Namespace { metadata, .. }) => {
+            into.resources.push(namespace(metadata).into());
+            return into;
         }
-        match object {
-            Offline::Namespace(Namespace { metadata, .. }) => {
-                namespaces.entry(&metadata.name).or_default().extend(metadata.labels.clone());
-            }
-            Offline::ServiceAccount(ServiceAccount { metadata, .. }) => {
-                accounts.insert((&metadata.namespace, &metadata.name));
-                into.profile(Some(object), account_profile(&metadata.namespace, &metadata.name, metadata));
-            }
-            Offline::Service(service) => {
-                let name = format!("{}/{}", service.metadata.namespace, service.metadata.name);
-                into.services.extend(service.addresses().map(|addr| (addr, name.clone())));
-            }
-            Offline::NetworkPolicy(policy) => into.take(object, policy::network_policy(policy)),
-            Offline::ClusterNetworkPolicy(policy) => into.take(object, admin::cluster(policy)),
-            Offline::AdminNetworkPolicy(policy) => {
-                admin = true;
-                into.take(object, admin::admin(policy));
-            }
-            Offline::BaselineAdminNetworkPolicy(policy) => {
-                baseline = true;
-                into.take(object, admin::baseline(policy));
-            }
-            Offline::Pod(_) | Offline::EndpointSlice(_) | Offline::Staged(..) => {}
+        Typed::ServiceAccount(account) => {
+            let Metadata { namespace, name, .. } = &account.metadata;
+            into.resources.push(account_profile(namespace, name, &account.metadata).into());
+            return into;
         }
-    }
-    for pod in objects.iter().filter_map(|object| match object {
-        Offline::Pod(pod) => Some(pod),
-        _ => None,
-    }) {
-        let account = account(pod);
-        if accounts.insert((&pod.metadata.namespace, account)) {
-            into.profile(None, account_profile(&pod.metadata.namespace, account, &Metadata::default()));
+        Typed::Pod(pod) => {
+            // Written or not, the account is there: it gives no labels then.
+            let profile = account_profile(&pod.metadata.namespace, account(pod), &Metadata::default());
+            into.resources.extend(endpoint(pod).map(Resource::from));
+            into.implied.extend((!into.resources.is_empty()).then(|| profile.into()));
+            return into;
         }
-        into.pod(pod);
+        Typed::Service(_) | Typed::EndpointSlice(_) => return into,
+        Typed::NetworkPolicy(policy) => policy::network_policy(policy),
+        Typed::StagedNetworkPolicy(staged) => policy::staged(staged),
+        Typed::ClusterNetworkPolicy(policy) => admin::cluster(policy),
+        Typed::AdminNetworkPolicy(policy) => {
+            into.implied.push(admin::tier("adminnetworkpolicy", 1_000.0).into());
+            admin::admin(policy)
+        }
+        Typed::BaselineAdminNetworkPolicy(policy) => {
+            into.implied.push(admin::tier("baselineadminnetworkpolicy", 10_000_000.0).into());
+            admin::baseline(policy)
+        }
+    };
+    match policy {
+        Ok(Policy { mut resource, closed }) => {
+            resource.set_defaults();
+            into.problems.extend(closed);
+            into.resources.push(resource);
+        }
+        Err(error) => into.problems.push(error.to_string()),
     }
-    for (name, labels) in namespaces {
-        let written =
-            |object: &&Offline| matches!(object, Offline::Namespace(_)) && object.metadata().name == name;
-        into.profile(objects.iter().find(written), namespace_of(name, labels));
-    }
-    into.resources.extend(admin.then(|| admin::tier("adminnetworkpolicy", 1_000.0).into()));
-    into.resources.extend(baseline.then(|| admin::tier("baselineadminnetworkpolicy", 10_000_000.0).into()));
     into
 }
 
 /// What makes an object no good, found by converting it.
-pub(super) fn faults(object: &Offline) -> Vec<FieldError> {
-    let converted = match object {
-        Offline::NetworkPolicy(policy) => policy::network_policy(policy),
-        Offline::ClusterNetworkPolicy(policy) => admin::cluster(policy),
-        Offline::AdminNetworkPolicy(policy) => admin::admin(policy),
-        Offline::BaselineAdminNetworkPolicy(policy) => admin::baseline(policy),
-        Offline::Staged(_, staged) => match staged {
-            Staged::Kubernetes(policy) => policy::network_policy(policy),
-            Staged::Calico(resource) => return (**resource).clone().admit().err().unwrap_or_default(),
-        },
-        Offline::Pod(pod) => return endpoint(pod).map(Resource::from).map_or_else(Vec::new, invalid),
+pub(super) fn faults(object: &Object) -> Vec<FieldError> {
+    let converted = match object.typed() {
+        Typed::NetworkPolicy(policy) => policy::network_policy(policy),
+        Typed::StagedNetworkPolicy(staged) => policy::staged(staged),
+        Typed::ClusterNetworkPolicy(policy) => admin::cluster(policy),
+        Typed::AdminNetworkPolicy(policy) => admin::admin(policy),
+        Typed::BaselineAdminNetworkPolicy(policy) => admin::baseline(policy),
+        Typed::Pod(pod) if !pod.spec.host_network => {
+            let mut link = link(pod);
+            // It may have to wait for one.
+            if link.spec.node.is_empty() {
+                "none".clone_into(&mut link.spec.node);
+            }
+            let mut errors = invalid(link.into());
+            for error in errors.iter_mut().filter(|error| error.field == "spec.interfaceName") {
+                error.field = format!("metadata.annotations[{INTERFACE:?}]");
+            }
+            return errors;
+        }
         _ => return Vec::new(),
     };
     match converted {
@@ -136,54 +132,18 @@ struct Policy {
     closed: Vec<String>,
 }
 
-impl Converted {
-    fn take(&mut self, object: &Offline, policy: Result<Policy, FieldError>) {
-        match policy {
-            Ok(Policy { resource, closed }) => {
-                self.problems.extend(closed.into_iter().map(|why| format!("{}: {why}", object.title())));
-                self.resources.push(resource);
-            }
-            Err(error) => self.problems.push(format!("{}: {error}", object.title())),
-        }
-    }
-
-    /// A profile, unless there is one of its name already. `of`: what it is made from, where that is
-    /// more than a mention.
-    fn profile(&mut self, of: Option<&Offline>, profile: Profile) {
-        let name = &profile.metadata.name;
-        let written = |one: &Resource| matches!(one, Resource::Profile(own) if own.metadata.name == *name);
-        if !self.resources.iter().any(written) {
-            return self.resources.push(profile.into());
-        }
-        self.problems.extend(of.map(|of| format!("{}: Profile {name} is given too, and counts", of.title())));
-    }
-
-    fn pod(&mut self, pod: &Pod) {
-        let Metadata { namespace, name, .. } = &pod.metadata;
-        if pod.spec.host_network {
-            let addresses = pod.addresses();
-            self.hosts.extend(addresses.iter().map(|addr| (*addr, node(pod).to_owned())));
-            self.host_pods.insert((namespace.clone(), name.clone()), addresses);
-        } else if let Some(endpoint) = endpoint(pod) {
-            self.resources.push(endpoint.into());
-        }
-    }
-}
-
-fn node(pod: &Pod) -> &str {
-    if pod.spec.node_name.is_empty() { UNSCHEDULED } else { &pod.spec.node_name }
-}
-
 fn account(pod: &Pod) -> &str {
     if pod.spec.service_account_name.is_empty() { "default" } else { &pod.spec.service_account_name }
 }
 
-/// `None`: the pod is in the host's network.
+/// `None`: the pod is in the host's network, or is not yet, or no longer, anywhere.
 fn endpoint(pod: &Pod) -> Option<WorkloadEndpoint> {
-    if pod.spec.host_network {
-        return None;
-    }
-    let Metadata { namespace, name, labels, .. } = &pod.metadata;
+    let nowhere = pod.spec.node_name.is_empty() || pod.addresses().is_empty();
+    (!pod.spec.host_network && !nowhere).then(|| link(pod))
+}
+
+fn link(pod: &Pod) -> WorkloadEndpoint {
+    let Metadata { namespace, name, labels, annotations, .. } = &pod.metadata;
     let ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
     let named = ports.filter(|port| !port.name.is_empty()).map(|port| WorkloadEndpointPort {
         name: port.name.clone(),
@@ -192,10 +152,7 @@ fn endpoint(pod: &Pod) -> Option<WorkloadEndpoint> {
         host_port: 0,
         host_ip: None,
     });
-    // Not longer than the kernel's names, and another for each pod.
-    let digest = Sha224::digest(format!("{namespace}.{name}"));
-    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    Some(WorkloadEndpoint {
+    WorkloadEndpoint {
         metadata: Metadata {
             namespace: namespace.clone(),
             name: name.clone(),
@@ -204,20 +161,28 @@ fn endpoint(pod: &Pod) -> Option<WorkloadEndpoint> {
         },
         spec: WorkloadEndpointSpec {
             orchestrator: "k8s".to_owned(),
-            node: node(pod).to_owned(),
+            node: pod.spec.node_name.clone(),
             pod: name.clone(),
             endpoint: "eth0".to_owned(),
             service_account_name: account(pod).to_owned(),
             ip_networks: pod.addresses().into_iter().map(Cidr::host).collect(),
             profiles: vec![namespace_profile(namespace), account_name(namespace, account(pod))],
-            interface_name: format!("cali{}", &hex[..11]),
+            interface_name: annotations.get(INTERFACE).cloned().unwrap_or_else(|| interface(namespace, name)),
             ports: named.collect(),
             ..WorkloadEndpointSpec::default()
         },
-    })
+    }
 }
 
-fn namespace_of(name: &str, mut labels: BTreeMap<String, String>) -> Profile {
+/// As Calico's CNI plugin names it: not longer than the kernel's names, and another for each pod.
+fn interface(namespace: &str, name: &str) -> String {
+    let digest = Sha1::digest(format!("{namespace}.{name}"));
+    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("cali{}", &hex[..11])
+}
+
+fn namespace(Metadata { name, labels, .. }: &Metadata) -> Profile {
+    let mut labels = labels.clone();
     labels.entry(Namespace::NAME_LABEL.to_owned()).or_insert_with(|| name.to_owned());
     labels.insert("projectcalico.org/name".to_owned(), name.to_owned());
     let all = || vec![rule(Action::Allow)];

@@ -1,8 +1,7 @@
-//! Objects of Kubernetes, and Calico's staged policies: what files may hold besides the kinds that
-//! the store takes.
+//! Objects of Kubernetes: stored as they were written, understood as Calico understands them.
 //!
-//! They are read as strictly as those, and [`convert`] turns them into Calico's own kinds, as
-//! Calico does: for evaluation offline. The store refuses them: nothing live honours them yet.
+//! They are read as strictly as Calico's kinds, and [`convert`] turns each into those, as Calico
+//! does. Evaluation offline and the running agent share that conversion.
 
 mod admin;
 mod convert;
@@ -12,240 +11,149 @@ mod selector;
 #[cfg(test)]
 mod tests;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use admin::{AdminNetworkPolicy, ClusterNetworkPolicy};
-pub use convert::{Converted, UNSCHEDULED, convert};
-pub use objects::{EndpointSlice, Namespace, Pod, Service, ServiceAccount};
-pub use policy::NetworkPolicy;
+pub use convert::{Converted, INTERFACE, convert};
+pub use objects::{EndpointSlice, Namespace, Pod, Service, ServiceAccount, SliceEndpoint, SlicePort};
+pub use policy::{NetworkPolicy, NetworkPolicySpec, StagedNetworkPolicy};
 
 use super::load::{Decoding, decode};
-use super::resource::{API_VERSION, Resource};
 use super::{FieldError, Kind, Metadata};
 
-/// An object that only evaluation offline takes.
+/// An object of Kubernetes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    typed: Typed,
+    /// As it was written, without its metadata.
+    body: Map<String, Value>,
+}
+
+/// What an [`Object`] means.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each holds the object of its name")]
-pub enum Offline {
+pub enum Typed {
     Namespace(Namespace),
     ServiceAccount(ServiceAccount),
-    Pod(Box<Pod>),
+    Pod(Pod),
     Service(Service),
     EndpointSlice(EndpointSlice),
     NetworkPolicy(NetworkPolicy),
     ClusterNetworkPolicy(ClusterNetworkPolicy),
     AdminNetworkPolicy(AdminNetworkPolicy),
     BaselineAdminNetworkPolicy(AdminNetworkPolicy),
-    /// Never enforced: kept only as what was checked.
-    Staged(&'static str, Staged),
+    /// Calico's: the same, and not enforced.
+    StagedNetworkPolicy(StagedNetworkPolicy),
 }
 
-/// What would be, were it not staged.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "each holds the policy of its name")]
-pub enum Staged {
-    Calico(Box<Resource>),
-    Kubernetes(Box<NetworkPolicy>),
-}
-
-/// `apiVersion`, `kind`, and whether objects are in a namespace.
-const KINDS: [(&str, &str, bool); 12] = [
-    ("v1", "Namespace", false),
-    ("v1", "ServiceAccount", true),
-    ("v1", "Pod", true),
-    ("v1", "Service", true),
-    ("discovery.k8s.io/v1", "EndpointSlice", true),
-    ("networking.k8s.io/v1", "NetworkPolicy", true),
-    ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", false),
-    ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", false),
-    ("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy", false),
-    (API_VERSION, "StagedNetworkPolicy", true),
-    (API_VERSION, "StagedGlobalNetworkPolicy", false),
-    (API_VERSION, "StagedKubernetesNetworkPolicy", true),
-];
-
-/// A kind of [`Offline`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OfflineKind {
-    name: &'static str,
-    namespaced: bool,
-}
-
-impl OfflineKind {
-    /// The kind of that version and name.
-    pub(super) fn find(version: &str, kind: &str) -> Option<Self> {
-        let found = KINDS.into_iter().find(|(v, k, _)| *v == version && *k == kind);
-        found.map(|(_, name, namespaced)| Self { name, namespaced })
+impl Object {
+    /// An object without `apiVersion` and `kind`; `None`: the kind is not one of Kubernetes' objects.
+    pub(super) fn decode(kind: Kind, body: Value) -> Option<Result<Self, Decoding>> {
+        let mut written = match &body {
+            Value::Object(fields) => fields.clone(),
+            _ => Map::new(),
+        };
+        written.remove("metadata");
+        let typed = match kind {
+            Kind::Namespace => decode(body).map(Typed::Namespace),
+            Kind::ServiceAccount => decode(body).map(Typed::ServiceAccount),
+            Kind::Pod => decode(body).map(Typed::Pod),
+            Kind::Service => decode(body).map(Typed::Service),
+            Kind::EndpointSlice => decode(body).map(Typed::EndpointSlice),
+            Kind::KubernetesNetworkPolicy => decode(body).map(Typed::NetworkPolicy),
+            Kind::ClusterNetworkPolicy => decode(body).map(Typed::ClusterNetworkPolicy),
+            Kind::AdminNetworkPolicy => decode(body).map(Typed::AdminNetworkPolicy),
+            Kind::BaselineAdminNetworkPolicy => decode(body).map(Typed::BaselineAdminNetworkPolicy),
+            Kind::StagedKubernetesNetworkPolicy => decode(body).map(Typed::StagedNetworkPolicy),
+            _ => return None,
+        };
+        Some(typed.map(|typed| Self { typed, body: written }))
     }
 
-    /// As manifests spell it.
-    pub(super) const fn name(self) -> &'static str {
-        self.name
+    /// A namespace that has but a name.
+    pub fn namespace(name: &str) -> Self {
+        let metadata = Metadata { name: name.to_owned(), ..Metadata::default() };
+        Self { typed: Typed::Namespace(Namespace { metadata, ..Namespace::default() }), body: Map::new() }
     }
 
-    /// Whether its objects are in a namespace.
-    pub(super) const fn is_namespaced(self) -> bool {
-        self.namespaced
+    /// What it means.
+    pub const fn typed(&self) -> &Typed {
+        &self.typed
     }
 
-    /// Whether its status says what evaluation needs.
-    pub(super) fn keeps_status(self) -> bool {
-        self.name == "Pod"
-    }
-
-    /// An object without `apiVersion` and `kind`.
-    pub(super) fn decode(self, mut body: Value) -> Result<Offline, Decoding> {
-        Ok(match self.name {
-            "Namespace" => Offline::Namespace(decode(body)?),
-            "ServiceAccount" => Offline::ServiceAccount(decode(body)?),
-            "Pod" => Offline::Pod(Box::new(decode(body)?)),
-            "Service" => Offline::Service(decode(body)?),
-            "EndpointSlice" => Offline::EndpointSlice(decode(body)?),
-            "NetworkPolicy" => Offline::NetworkPolicy(decode(body)?),
-            "ClusterNetworkPolicy" => Offline::ClusterNetworkPolicy(decode(body)?),
-            "AdminNetworkPolicy" => Offline::AdminNetworkPolicy(decode(body)?),
-            "BaselineAdminNetworkPolicy" => Offline::BaselineAdminNetworkPolicy(decode(body)?),
-            _ => {
-                staged_action(&mut body)?;
-                let inner = match self.name {
-                    "StagedNetworkPolicy" => {
-                        Staged::Calico(Box::new(Resource::decode(Kind::NetworkPolicy, body)?))
-                    }
-                    "StagedGlobalNetworkPolicy" => {
-                        Staged::Calico(Box::new(Resource::decode(Kind::GlobalNetworkPolicy, body)?))
-                    }
-                    _ => Staged::Kubernetes(Box::new(decode(body)?)),
-                };
-                Offline::Staged(self.name, inner)
-            }
-        })
-    }
-}
-
-impl Offline {
-    /// As manifests spell it.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Namespace(_) => "Namespace",
-            Self::ServiceAccount(_) => "ServiceAccount",
-            Self::Pod(_) => "Pod",
-            Self::Service(_) => "Service",
-            Self::EndpointSlice(_) => "EndpointSlice",
-            Self::NetworkPolicy(_) => "NetworkPolicy",
-            Self::ClusterNetworkPolicy(_) => "ClusterNetworkPolicy",
-            Self::AdminNetworkPolicy(_) => "AdminNetworkPolicy",
-            Self::BaselineAdminNetworkPolicy(_) => "BaselineAdminNetworkPolicy",
-            Self::Staged(kind, _) => kind,
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
+        match &self.typed {
+            Typed::Namespace(_) => Kind::Namespace,
+            Typed::ServiceAccount(_) => Kind::ServiceAccount,
+            Typed::Pod(_) => Kind::Pod,
+            Typed::Service(_) => Kind::Service,
+            Typed::EndpointSlice(_) => Kind::EndpointSlice,
+            Typed::NetworkPolicy(_) => Kind::KubernetesNetworkPolicy,
+            Typed::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
+            Typed::AdminNetworkPolicy(_) => Kind::AdminNetworkPolicy,
+            Typed::BaselineAdminNetworkPolicy(_) => Kind::BaselineAdminNetworkPolicy,
+            Typed::StagedNetworkPolicy(_) => Kind::StagedKubernetesNetworkPolicy,
         }
     }
 
     /// Name, namespace, labels.
-    pub fn metadata(&self) -> &Metadata {
-        match self {
-            Self::Namespace(o) => &o.metadata,
-            Self::ServiceAccount(o) => &o.metadata,
-            Self::Pod(o) => &o.metadata,
-            Self::Service(o) => &o.metadata,
-            Self::EndpointSlice(o) => &o.metadata,
-            Self::NetworkPolicy(o) => &o.metadata,
-            Self::ClusterNetworkPolicy(o) => &o.metadata,
-            Self::AdminNetworkPolicy(o) | Self::BaselineAdminNetworkPolicy(o) => &o.metadata,
-            Self::Staged(_, o) => match o {
-                Staged::Calico(o) => o.metadata(),
-                Staged::Kubernetes(o) => &o.metadata,
-            },
+    pub const fn metadata(&self) -> &Metadata {
+        match &self.typed {
+            Typed::Namespace(o) => &o.metadata,
+            Typed::ServiceAccount(o) => &o.metadata,
+            Typed::Pod(o) => &o.metadata,
+            Typed::Service(o) => &o.metadata,
+            Typed::EndpointSlice(o) => &o.metadata,
+            Typed::NetworkPolicy(o) => &o.metadata,
+            Typed::ClusterNetworkPolicy(o) => &o.metadata,
+            Typed::AdminNetworkPolicy(o) | Typed::BaselineAdminNetworkPolicy(o) => &o.metadata,
+            Typed::StagedNetworkPolicy(o) => &o.metadata,
         }
     }
 
-    fn metadata_mut(&mut self) -> &mut Metadata {
-        match self {
-            Self::Namespace(o) => &mut o.metadata,
-            Self::ServiceAccount(o) => &mut o.metadata,
-            Self::Pod(o) => &mut o.metadata,
-            Self::Service(o) => &mut o.metadata,
-            Self::EndpointSlice(o) => &mut o.metadata,
-            Self::NetworkPolicy(o) => &mut o.metadata,
-            Self::ClusterNetworkPolicy(o) => &mut o.metadata,
-            Self::AdminNetworkPolicy(o) | Self::BaselineAdminNetworkPolicy(o) => &mut o.metadata,
-            Self::Staged(_, o) => match o {
-                Staged::Calico(o) => o.metadata_mut(),
-                Staged::Kubernetes(o) => &mut o.metadata,
-            },
+    /// Name, namespace, labels.
+    pub const fn metadata_mut(&mut self) -> &mut Metadata {
+        match &mut self.typed {
+            Typed::Namespace(o) => &mut o.metadata,
+            Typed::ServiceAccount(o) => &mut o.metadata,
+            Typed::Pod(o) => &mut o.metadata,
+            Typed::Service(o) => &mut o.metadata,
+            Typed::EndpointSlice(o) => &mut o.metadata,
+            Typed::NetworkPolicy(o) => &mut o.metadata,
+            Typed::ClusterNetworkPolicy(o) => &mut o.metadata,
+            Typed::AdminNetworkPolicy(o) | Typed::BaselineAdminNetworkPolicy(o) => &mut o.metadata,
+            Typed::StagedNetworkPolicy(o) => &mut o.metadata,
         }
     }
 
-    /// Its namespace, where its kind has one.
-    pub fn is_namespaced(&self) -> bool {
-        KINDS.into_iter().any(|(_, kind, namespaced)| kind == self.kind() && namespaced)
+    /// Puts a pod that has no node on `node`.
+    pub fn schedule(&mut self, node: &str) {
+        let Typed::Pod(pod) = &mut self.typed else { return };
+        if pod.spec.node_name.is_empty() {
+            node.clone_into(&mut pod.spec.node_name);
+            let spec = self.body.entry("spec").or_insert_with(|| Map::new().into());
+            spec["nodeName"] = node.into();
+        }
     }
 
-    /// Puts it into a namespace.
-    pub fn set_namespace(&mut self, namespace: &str) {
-        namespace.clone_into(&mut self.metadata_mut().namespace);
+    /// As it was written, without `apiVersion` and `kind`.
+    pub(super) fn body(&self) -> Result<Value, serde_json::Error> {
+        let mut body = Map::from_iter([("metadata".to_owned(), serde_json::to_value(self.metadata())?)]);
+        body.extend(self.body.clone());
+        Ok(Value::Object(body))
     }
 
-    /// `Pod default/web`
-    pub fn title(&self) -> String {
-        let Metadata { namespace, name, .. } = self.metadata();
-        let slash = if namespace.is_empty() { "" } else { "/" };
-        format!("{} {namespace}{slash}{name}", self.kind())
-    }
-
-    /// Everything that is wrong with it.
-    pub fn validate(&self) -> Vec<FieldError> {
-        let unknown = match self {
-            Self::Pod(pod) => pod.unknown_fields(),
-            Self::Service(service) => service.unknown_fields(),
+    /// What is wrong with it besides its metadata.
+    pub(super) fn validate(&self) -> Vec<FieldError> {
+        let unknown = match &self.typed {
+            Typed::Pod(pod) => pod.unknown_fields(),
+            Typed::Service(service) => service.unknown_fields(),
             _ => Vec::new(),
         };
         let unknown = unknown.into_iter().map(|(field, nearest)| {
             FieldError::new(field, format!("unknown field; did you mean {nearest}?"))
         });
-        let mut errors: Vec<_> = unknown.collect();
-        let metadata = self.metadata();
-        if metadata.name.is_empty() {
-            errors
-                .push(FieldError::new("metadata.name", format!("missing; give the {} a name", self.kind())));
-        }
-        if !self.is_namespaced() && !metadata.namespace.is_empty() {
-            let message =
-                format!("{:?} given, but a {} has none; remove it", metadata.namespace, self.kind());
-            errors.push(FieldError::new("metadata.namespace", message));
-        }
-        errors.extend(convert::faults(self));
-        errors
+        unknown.chain(convert::faults(self)).collect()
     }
-}
-
-/// Takes out what makes a policy a staged one.
-fn staged_action(body: &mut Value) -> Result<(), Decoding> {
-    let spec = body.get_mut("spec").and_then(Value::as_object_mut);
-    match spec.and_then(|spec| spec.remove("stagedAction")) {
-        None => Ok(()),
-        Some(Value::String(action)) if action == "Delete" => only_deletes(body),
-        Some(Value::String(action)) if matches!(action.as_str(), "Set" | "Learn" | "Ignore") => Ok(()),
-        Some(other) => {
-            let message = format!("{other} is not a valid value; write Set, Delete, Learn or Ignore");
-            Err(Decoding(vec![("spec.stagedAction".to_owned(), message)]))
-        }
-    }
-}
-
-/// What is to be deleted is known by its name and tier; what else is said would mean nothing.
-fn only_deletes(body: &Value) -> Result<(), Decoding> {
-    let said = |value: &Value| match value {
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-        Value::Bool(yes) => *yes,
-        Value::Null => false,
-        Value::Number(_) => true,
-    };
-    let fields = body.get("spec").and_then(Value::as_object).into_iter().flatten();
-    let problem = |(field, _): (&String, &Value)| {
-        (format!("spec.{field}"), "says nothing where stagedAction is Delete; remove it".to_owned())
-    };
-    let problems: Vec<_> =
-        fields.filter(|(field, value)| *field != "tier" && said(value)).map(problem).collect();
-    if problems.is_empty() { Ok(()) } else { Err(Decoding(problems)) }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::model::{Metadata, Protocol};
@@ -142,18 +142,62 @@ pub struct ServiceSpec {
     pub other: BTreeMap<String, Value>,
 }
 
-/// A part of the backends of a service. No rule that this release takes asks for them.
+/// A part of the backends of a service.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EndpointSlice {
-    /// Name, namespace, labels.
+    /// Name, namespace, labels; among them that of the service.
     pub metadata: Metadata,
     /// `IPv4`, `IPv6` or `FQDN`.
     pub address_type: String,
     /// The backends.
-    pub endpoints: Vec<Value>,
-    /// Their ports.
-    pub ports: Vec<Value>,
+    #[serde(deserialize_with = "null_is_none")]
+    pub endpoints: Vec<SliceEndpoint>,
+    /// The ports that each of them has.
+    #[serde(deserialize_with = "null_is_none")]
+    pub ports: Vec<SlicePort>,
+}
+
+/// A backend. That it is not ready changes no verdict.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SliceEndpoint {
+    /// Of one backend, alternatives to each other.
+    pub addresses: Vec<String>,
+    /// What changes no verdict.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A port of all backends of an [`EndpointSlice`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct SlicePort {
+    /// What the service calls it.
+    pub name: Option<String>,
+    /// Absent: TCP.
+    pub protocol: Option<Protocol>,
+    /// Absent: every port, which no rule can match.
+    pub port: Option<u16>,
+    /// Changes no verdict.
+    pub app_protocol: Option<String>,
+}
+
+/// What a server writes for an empty list.
+fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(de)?.unwrap_or_default())
+}
+
+impl EndpointSlice {
+    /// The service whose backends these are, in the slice's namespace.
+    pub fn service(&self) -> Option<&str> {
+        self.metadata.labels.get("kubernetes.io/service-name").map(String::as_str)
+    }
+
+    /// The backends' addresses. Names, which a slice may have in their place, are none.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).filter_map(|text| text.parse().ok())
+    }
 }
 
 impl Namespace {

@@ -1,9 +1,9 @@
-//! `networking.k8s.io/v1` NetworkPolicy.
+//! `networking.k8s.io/v1` NetworkPolicy, and Calico's staged form of it.
 
 use serde::Deserialize;
 
 use super::selector::LabelSelector;
-use crate::model::{Cidr, Metadata, PolicyType, Port, Protocol};
+use crate::model::{Cidr, Metadata, PolicyType, Port, Protocol, Staged};
 
 /// Isolates the pods that it selects, and allows what its rules say.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -13,6 +13,16 @@ pub struct NetworkPolicy {
     pub metadata: Metadata,
     /// What it says.
     pub spec: NetworkPolicySpec,
+}
+
+/// A [`NetworkPolicy`] to be.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StagedNetworkPolicy {
+    /// Name, namespace, labels. It stands for the policy of the same name.
+    pub metadata: Metadata,
+    /// What it says.
+    pub spec: Staged<NetworkPolicySpec>,
 }
 
 /// What a [`NetworkPolicy`] says.

@@ -1,14 +1,20 @@
 use super::*;
-use crate::model::{Resource, load, load_offline};
+use crate::model::{Resource, Staged, StagedAction, load};
 
-fn read(text: &str) -> Vec<Offline> {
-    load_offline(text).unwrap_or_else(|errors| panic!("{errors:?}")).1
+fn read(text: &str) -> Vec<Object> {
+    let objects = load(text).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let kubernetes = |object| match object {
+        Resource::Kubernetes(object) => *object,
+        other => panic!("{} is Calico's", other.key()),
+    };
+    objects.into_iter().map(kubernetes).collect()
 }
 
 fn faults(text: &str) -> Vec<String> {
-    match load_offline(text) {
-        Ok((_, objects)) => {
-            objects.iter().flat_map(Offline::validate).map(|error| error.to_string()).collect()
+    match load(text) {
+        Ok(objects) => {
+            let errors = objects.into_iter().flat_map(|object| object.admit().err().unwrap_or_default());
+            errors.map(|error| error.to_string()).collect()
         }
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
@@ -18,11 +24,18 @@ fn faults(text: &str) -> Vec<String> {
 fn converted(text: &str) -> (Value, Vec<String>) {
     let objects = read(text);
     assert_eq!(faults(text), [""; 0]);
-    let Converted { resources, problems, .. } = convert(Vec::new(), &objects);
-    let policy = |resource: &&Resource| {
-        matches!(resource, Resource::NetworkPolicy(_) | Resource::GlobalNetworkPolicy(_))
-    };
-    (resources.iter().find(policy).expect("a policy").to_value()["spec"].clone(), problems)
+    let Converted { resources, problems, .. } = convert(&objects[0]);
+    let [policy] = resources.as_slice() else { panic!("one policy, not {resources:?}") };
+    (policy.to_value()["spec"].clone(), problems)
+}
+
+/// The endpoint that the pod of `text` becomes.
+fn endpoint(text: &str) -> Option<crate::model::WorkloadEndpoint> {
+    let converted = convert(&read(text)[0]);
+    converted.resources.into_iter().next().map(|resource| match resource {
+        Resource::WorkloadEndpoint(endpoint) => endpoint,
+        other => panic!("{}", other.key()),
+    })
 }
 
 const CLUSTER: &str = "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: p}, \
@@ -64,10 +77,7 @@ fn what_cannot_be_converted_fails_closed() {
     let (spec, problems) = converted(&CLUSTER.replace("RULE", &rule("Accept")));
     assert!(spec.get("egress").is_none(), "{spec}");
     assert_eq!(spec["types"], serde_json::json!(["Egress"]));
-    assert_eq!(
-        problems,
-        ["ClusterNetworkPolicy p: spec.egress[0]: nodes cannot be matched: the rule accepts nothing"]
-    );
+    assert_eq!(problems, ["spec.egress[0]: nodes cannot be matched: the rule accepts nothing"]);
     for action in ["Deny", "Pass"] {
         let (spec, problems) = converted(&CLUSTER.replace("RULE", &rule(action)));
         assert_eq!(spec["egress"], serde_json::json!([{"action": "Deny"}]));
@@ -85,63 +95,129 @@ fn a_named_port_without_a_protocol_is_one_of_each() {
     assert_eq!((&spec["tier"], &spec["order"]), (&"kube-admin".into(), &7.into()));
 }
 
-#[test]
-fn pods_are_endpoints_unless_they_are_the_hosts() {
-    let pod = |rest: &str| {
-        format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: a, namespace: x, labels: {{pod: a}}}}, spec: {{{rest} \
-             containers: [{{name: c, image: i, ports: [{{name: web, containerPort: 80}}]}}]}}, \
-             status: {{podIP: 10.0.0.1, phase: Running}}}}"
-        )
-    };
-    let Converted { resources, .. } = convert(Vec::new(), &read(&pod("")));
-    let endpoint = resources.iter().find_map(|resource| match resource {
-        Resource::WorkloadEndpoint(endpoint) => Some(endpoint),
-        _ => None,
-    });
-    let spec = &endpoint.expect("an endpoint").spec;
-    assert_eq!((spec.node.as_str(), spec.ports[0].port), (UNSCHEDULED, 80));
-    assert_eq!(spec.profiles, ["kns.x", "ksa.x.default"]);
-    let profile = resources.iter().find_map(|resource| match resource {
-        Resource::Profile(profile) if profile.metadata.name == "kns.x" => Some(profile),
-        _ => None,
-    });
-    let labels = &profile.expect("its namespace").spec.labels_to_apply;
-    assert_eq!(labels["pcns.kubernetes.io/metadata.name"], "x");
+fn pod(spec: &str, status: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: a, namespace: x, labels: {{pod: a}}}}, spec: {{{spec} \
+         containers: [{{name: c, image: i, ports: [{{name: web, containerPort: 80}}]}}]}}, status: {{{status}}}}}"
+    )
+}
 
-    let host = convert(Vec::new(), &read(&pod("hostNetwork: true, nodeName: n,")));
-    assert!(!host.resources.iter().any(|resource| matches!(resource, Resource::WorkloadEndpoint(_))));
-    assert_eq!(host.hosts.into_values().collect::<Vec<_>>(), ["n"]);
+#[test]
+fn a_pod_on_a_node_is_an_endpoint() {
+    let found = endpoint(&pod("nodeName: n,", "podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}], phase: Running"));
+    let spec = found.expect("an endpoint").spec;
+    assert_eq!((spec.node.as_str(), spec.pod.as_str(), spec.ports[0].port), ("n", "a", 80));
+    assert_eq!(spec.profiles, ["kns.x", "ksa.x.default"]);
+    assert_eq!(spec.ip_networks.len(), 2);
+    // "cali" and eleven digits of sha1("x.a"), as `printf x.a | sha1sum` has them.
+    assert_eq!(spec.interface_name, "cali456b416f2bf");
+    let named = pod("nodeName: n,", "podIP: 10.0.0.1")
+        .replace("namespace: x,", "namespace: x, annotations: {margay.io/interface: veth0},");
+    assert_eq!(endpoint(&named).unwrap().spec.interface_name, "veth0");
     assert_eq!(
-        faults(&pod("hostNetwrk: true,")),
+        faults(&named.replace("veth0", "not an interface")),
+        [
+            "metadata.annotations[\"margay.io/interface\"]: \"not an interface\" is not an interface's name; use 1 to \
+          15 letters, digits and _ . -"
+        ]
+    );
+}
+
+#[test]
+fn a_pod_that_is_the_hosts_or_nowhere_is_none() {
+    let running = "podIP: 10.0.0.1, phase: Running";
+    for (spec, status) in [
+        ("nodeName: n, hostNetwork: true,", running),
+        ("", running),
+        ("nodeName: n,", "phase: Pending"),
+        ("nodeName: n,", "podIP: 10.0.0.1, phase: Succeeded"),
+        ("nodeName: n,", "podIP: 10.0.0.1, phase: Failed"),
+    ] {
+        let text = pod(spec, status);
+        assert_eq!((endpoint(&text), faults(&text)), (None, vec![]), "{spec} {status}");
+        assert_eq!(convert(&read(&text)[0]), Converted::default());
+    }
+    assert_eq!(
+        faults(&pod("hostNetwrk: true,", "")),
         ["spec.hostNetwrk: unknown field; did you mean hostNetwork?"]
     );
 }
 
 #[test]
-fn a_profile_that_is_written_counts_more_than_a_namespace() {
-    let text = "{apiVersion: projectcalico.org/v3, kind: Profile, metadata: {name: kns.x}}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: x}}";
-    let (own, objects) = load_offline(text).unwrap();
-    let Converted { resources, problems, .. } = convert(own.clone(), &objects);
+fn a_namespace_is_a_profile_with_its_labels() {
+    let text = "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {team: red}}}";
+    let Converted { resources, .. } = convert(&read(text)[0]);
+    let [Resource::Profile(profile)] = resources.as_slice() else { panic!("one profile") };
+    assert_eq!(profile.metadata.name, "kns.x");
+    let labels = &profile.spec.labels_to_apply;
     assert_eq!(
-        (resources, problems),
-        (own, vec!["Namespace x: Profile kns.x is given too, and counts".into()])
+        (labels["pcns.kubernetes.io/metadata.name"].as_str(), labels["pcns.team"].as_str()),
+        ("x", "red")
     );
+    assert_eq!((profile.spec.ingress.len(), profile.spec.egress.len()), (1, 1));
 }
 
 #[test]
-fn staged_policies_are_checked_and_are_nobodys_policy() {
-    let staged = "{apiVersion: projectcalico.org/v3, kind: StagedNetworkPolicy, metadata: {name: p}, \
-                  spec: {stagedAction: Set, egress: [{action: Deny}]}}";
-    let objects = read(staged);
-    assert_eq!((objects[0].kind(), faults(staged)), ("StagedNetworkPolicy", vec![]));
-    assert!(!convert(Vec::new(), &objects).resources.iter().any(|r| matches!(r, Resource::NetworkPolicy(_))));
+fn what_is_written_is_kept() {
+    // As `kubectl get -o json` has it: lists and fields that mean nothing here come back as they were.
+    let text = r#"{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "p", "namespace": "x", "ownerReferences": [{"name": "o"}]},
+        "spec": {"podSelector": {}, "ingress": [], "policyTypes": ["Ingress"]}}"#;
+    let object = load(text).unwrap().remove(0).admit().unwrap();
+    assert_eq!(object.to_value(), serde_json::from_str::<Value>(text).unwrap());
+    assert_eq!(object.key().to_string(), "KubernetesNetworkPolicy x/p");
+    assert_eq!(Resource::from_json(&object.to_json()).unwrap(), object);
+}
+
+#[test]
+fn a_pod_without_a_node_can_be_given_one() {
+    let mut objects = read(&pod("", "podIP: 10.0.0.1"));
+    objects[0].schedule("n");
+    let written = Resource::from(objects.remove(0)).to_value();
+    assert_eq!(written["spec"]["nodeName"], "n");
+    assert_eq!(endpoint(&written.to_string()).unwrap().spec.node, "n");
+    let mut placed = read(&pod("nodeName: m,", "podIP: 10.0.0.1"));
+    placed[0].schedule("n");
+    assert_eq!(Resource::from(placed.remove(0)).to_value()["spec"]["nodeName"], "m");
+}
+
+#[test]
+fn a_staged_policy_is_what_the_policy_would_be() {
+    let staged = "{apiVersion: projectcalico.org/v3, kind: StagedKubernetesNetworkPolicy, metadata: {name: p}, \
+                  spec: {stagedAction: Learn, podSelector: {matchLabels: {a: b}}, egress: [{}]}}";
+    assert_eq!(faults(staged), [""; 0]);
+    let Converted { resources, .. } = convert(&read(staged)[0]);
+    let [Resource::StagedNetworkPolicy(policy)] = resources.as_slice() else { panic!("{resources:?}") };
+    assert_eq!(policy.metadata.name, "knp.default.p");
+    assert_eq!(policy.spec.action(), StagedAction::Learn);
+    let enforced = staged.replace("stagedAction: Learn, ", "").replace("StagedKubernetesN", "N");
+    let enforced = enforced.replace("projectcalico.org/v3", "networking.k8s.io/v1");
+    assert_eq!(Resource::from(policy.clone()).to_value()["spec"]["egress"], converted(&enforced).0["egress"]);
+
+    let delete = "{apiVersion: projectcalico.org/v3, kind: StagedKubernetesNetworkPolicy, metadata: {name: p}, \
+                  spec: {stagedAction: Delete}}";
+    let Converted { resources, .. } = convert(&read(delete)[0]);
+    let [Resource::StagedNetworkPolicy(policy)] = resources.as_slice() else { panic!("{resources:?}") };
+    let Staged { action, policy } = &policy.spec;
+    assert_eq!((*action, policy.ingress.len()), (Some(StagedAction::Delete), 0));
+    let both = delete.replace("Delete", "Delete, egress: [{}]");
+    assert_eq!(faults(&both), ["spec: a policy that deletes has only a stagedAction; remove the rest"]);
     assert!(
-        faults(&staged.replace("Set", "Sit"))[0].contains("spec.stagedAction: \"Sit\" is not a valid value")
+        faults(&delete.replace("Delete", "Sit"))[0]
+            .contains("spec.stagedAction: \"Sit\" is not a valid value")
     );
-    assert!(faults(&staged.replace("action: Deny", "action: Drop"))[0].contains("spec.egress[0].action"));
+    assert!(faults(&staged.replace("podSelector", "podSelektor"))[0].contains("did you mean podSelector?"));
+}
+
+#[test]
+fn a_slice_has_addresses_and_ports() {
+    let text = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s, namespace: x, \
+                labels: {kubernetes.io/service-name: web}}, addressType: IPv4, endpoints: null, ports: [{port: 80}]}";
+    let Typed::EndpointSlice(slice) = read(text).remove(0).typed else { panic!("another kind") };
+    assert_eq!((slice.service(), slice.addresses().count(), slice.ports[0].port), (Some("web"), 0, Some(80)));
+    let some = text.replace("null", "[{addresses: [10.0.0.1, example.org], conditions: {ready: false}}]");
+    let Typed::EndpointSlice(slice) = read(&some).remove(0).typed else { panic!("another kind") };
+    assert_eq!(slice.addresses().collect::<Vec<_>>(), [std::net::IpAddr::from([10, 0, 0, 1])]);
 }
 
 #[test]
@@ -167,14 +243,4 @@ fn what_is_wrong_is_named_with_its_place() {
     assert!(faults(&twice)[0].contains("remove the other"));
     let high = CLUSTER.replace("RULE", "{action: Accept, to: [{namespaces: {}}]}").replace("7", "1001");
     assert_eq!(faults(&high), ["spec.priority: 1001; the highest is 1000"]);
-}
-
-#[test]
-fn the_store_refuses_them_and_says_who_does_not() {
-    let errors = load("{apiVersion: v1, kind: Pod, metadata: {name: a}}").unwrap_err();
-    let text = errors[0].to_string();
-    assert!(
-        text.contains("Pod default/a: is not stored") && text.contains("margayctl policy eval"),
-        "{text}"
-    );
 }

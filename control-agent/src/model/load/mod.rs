@@ -16,7 +16,6 @@ use serde_json::{Map, Value};
 pub(super) use decode::{Decoding, decode};
 
 use super::kind::{Key, Kind, shorten};
-use super::kubernetes::{Offline, OfflineKind};
 use super::resource::{API_VERSION, Resource};
 
 /// The largest input, in bytes.
@@ -47,12 +46,6 @@ pub fn load(text: &str) -> Result<Vec<Resource>, Vec<LoadError>> {
     Loader::default().all(text).map(|loader| loader.objects)
 }
 
-/// As [`load`], and takes what only evaluation offline does: the objects of either sort.
-pub fn load_offline(text: &str) -> Result<(Vec<Resource>, Vec<Offline>), Vec<LoadError>> {
-    let loader = Loader { take_offline: true, ..Loader::default() };
-    loader.all(text).map(|loader| (loader.objects, loader.offline))
-}
-
 /// Reads one object in JSON, as a store keeps it.
 pub(super) fn one(text: &str) -> Result<Resource, Vec<LoadError>> {
     let mut loader = Loader { document: 1, line: 1, ..Loader::default() };
@@ -76,10 +69,6 @@ struct Loader {
     errors: Vec<LoadError>,
     /// Where each object was first seen.
     seen: BTreeMap<Key, usize>,
-    take_offline: bool,
-    offline: Vec<Offline>,
-    /// As `seen`, by title.
-    seen_offline: BTreeMap<String, usize>,
     document: usize,
     line: usize,
 }
@@ -115,16 +104,18 @@ impl Loader {
         };
         let kind = list.get("kind").and_then(Value::as_str).unwrap_or_default();
         // A list of one kind gives its items theirs; a plain List does not.
+        let version = list.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let item_kind = match kind.strip_suffix("List") {
             Some("") => None,
-            Some(prefix) => Kind::ALL.into_iter().find(|k| k.name() == prefix),
+            Some(prefix) => find(prefix, Some(version)),
             None => return self.object(Value::Object(list), "", None),
         };
         if item_kind.is_none() && kind != "List" {
             return self.object(Value::Object(list), "", None);
         }
-        let version = list.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-        if !matches!(version, "v1" | API_VERSION) {
+        if !matches!(version, "v1" | API_VERSION)
+            && item_kind.is_none_or(|kind| kind.api_version() != version)
+        {
             let message =
                 format!("{:?} is not the version of a list; write v1 or {API_VERSION}", shorten(version));
             self.error("apiVersion", message);
@@ -150,15 +141,9 @@ impl Loader {
         let dot = if at.is_empty() { "" } else { "." };
         let version = body.remove("apiVersion");
         let kind = body.remove("kind");
-        let named = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
-        if let (None, Some(v), Some(k)) = (kind_of_list, named(&version), named(&kind))
-            && let Some(kind) = OfflineKind::find(&v, &k)
-        {
-            return self.offline_object(kind, body, at);
-        }
         let kind = match (kind_of_list, kind) {
             (Some(kind), None) => kind,
-            (_, kind) => match kind_of(kind.as_ref()) {
+            (_, kind) => match kind_of(kind.as_ref(), version.as_ref()) {
                 Ok(kind) => kind,
                 Err(message) => return self.error(&format!("{at}{dot}kind"), message),
             },
@@ -166,35 +151,11 @@ impl Loader {
         if let Err(message) = check_version(version.as_ref(), kind, kind_of_list.is_some()) {
             return self.error(&format!("{at}{dot}apiVersion"), message);
         }
-        // A node's status is its own report of itself, so it is written as any field is.
-        drop_what_servers_write(&mut body, kind == Kind::Node);
-        let name = display_name(kind.name(), kind.is_namespaced(), &body);
+        // A node's status is its own report of itself, and a pod's says where it is.
+        drop_what_servers_write(&mut body, matches!(kind, Kind::Node | Kind::Pod));
+        let name = display_name(kind, &body);
         match Resource::decode(kind, Value::Object(body)) {
             Ok(resource) => self.add(resource, at),
-            Err(problems) => self.undecodable(&name, at, problems),
-        }
-    }
-
-    fn offline_object(&mut self, kind: OfflineKind, mut body: Map<String, Value>, at: &str) {
-        let name = display_name(kind.name(), kind.is_namespaced(), &body);
-        if !self.take_offline {
-            let message =
-                "is not stored: nothing live honours the kind yet; `margayctl policy eval --resources` does";
-            return self.error_of(Some(&name), at, message.to_owned());
-        }
-        drop_what_servers_write(&mut body, kind.keeps_status());
-        if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
-            metadata.remove("deletionTimestamp");
-            metadata.remove("deletionGracePeriodSeconds");
-        }
-        match kind.decode(Value::Object(body)) {
-            Ok(object) => {
-                if let Some(first) = self.seen_offline.insert(name.clone(), self.document) {
-                    let message = format!("given twice, first in document {first}; give it once");
-                    self.error_of(Some(&name), at, message);
-                }
-                self.offline.push(object);
-            }
             Err(problems) => self.undecodable(&name, at, problems),
         }
     }
@@ -240,18 +201,27 @@ impl Loader {
     }
 }
 
-fn kind_of(kind: Option<&Value>) -> Result<Kind, String> {
+/// The kind that manifests of that version spell so; of any version, where none of that has it.
+fn find(name: &str, version: Option<&str>) -> Option<Kind> {
+    let named = || Kind::ALL.into_iter().filter(|kind| kind.manifest_name() == name);
+    named().find(|kind| Some(kind.api_version()) == version).or_else(|| named().next())
+}
+
+fn kind_of(kind: Option<&Value>, version: Option<&Value>) -> Result<Kind, String> {
     let Some(kind) = kind else {
-        return Err(format!("missing; name one of {}", Kind::ALL.map(Kind::name).join(", ")));
+        return Err(format!("missing; name one of {}", Kind::ALL.map(Kind::manifest_name).join(", ")));
     };
     let Some(name) = kind.as_str() else {
         return Err("not a string; write a kind as in NetworkPolicy".to_owned());
     };
     // Manifests spell kinds exactly; commands are given more freedom.
-    match Kind::ALL.into_iter().find(|k| k.name() == name) {
+    match find(name, version.and_then(Value::as_str)) {
         Some(kind) => Ok(kind),
         None => match Kind::parse(name) {
-            Ok(kind) => Err(format!("{name:?} is not a kind; did you mean {kind}?")),
+            Ok(kind) => {
+                let (name, kind, version) = (shorten(name), kind.manifest_name(), kind.api_version());
+                Err(format!("{name:?} is not a kind; did you mean {kind} of {version}?"))
+            }
             Err(unknown) => Err(unknown.to_string()),
         },
     }
@@ -259,11 +229,12 @@ fn kind_of(kind: Option<&Value>) -> Result<Kind, String> {
 
 fn check_version(version: Option<&Value>, kind: Kind, in_list: bool) -> Result<(), String> {
     match version.map(|v| v.as_str().unwrap_or_default()) {
-        Some(API_VERSION) => Ok(()),
+        Some(version) if version == kind.api_version() => Ok(()),
         None if in_list => Ok(()),
-        None => Err(format!("missing; write {API_VERSION}")),
+        None => Err(format!("missing; write {}", kind.api_version())),
         Some(other) => {
-            Err(format!("{:?} has no {kind} that this release knows; write {API_VERSION}", shorten(other)))
+            let (name, known) = (kind.manifest_name(), kind.api_version());
+            Err(format!("{:?} has no {name} that this release knows; write {known}", shorten(other)))
         }
     }
 }
@@ -276,14 +247,16 @@ fn drop_what_servers_write(body: &mut Map<String, Value>, keep_status: bool) {
     if let Some(Value::Object(metadata)) = body.get_mut("metadata") {
         metadata.remove("managedFields");
         metadata.remove("selfLink");
+        metadata.remove("deletionTimestamp");
+        metadata.remove("deletionGracePeriodSeconds");
     }
 }
 
-fn display_name(kind: &str, namespaced: bool, body: &Map<String, Value>) -> String {
+fn display_name(kind: Kind, body: &Map<String, Value>) -> String {
     let text =
         |field: &str| body.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or("");
     let (namespace, name) = (shorten(text("namespace")), shorten(text("name")));
-    if namespaced {
+    if kind.is_namespaced() {
         let namespace = if namespace.is_empty() { "default" } else { &namespace };
         format!("{kind} {namespace}/{name}")
     } else {

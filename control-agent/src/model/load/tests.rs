@@ -127,15 +127,11 @@ fn kinds_and_versions_name_the_nearest() {
         ),
         (
             "kind: networkpolicy, apiVersion: projectcalico.org/v3",
-            "kind: \"networkpolicy\" is not a kind; did you mean NetworkPolicy?",
+            "kind: \"networkpolicy\" is not a kind; did you mean NetworkPolicy of projectcalico.org/v3?",
         ),
         ("kind: 5, apiVersion: projectcalico.org/v3", "kind: not a string"),
         ("apiVersion: projectcalico.org/v3", "kind: missing"),
         ("kind: NetworkPolicy", "apiVersion: missing; write projectcalico.org/v3"),
-        (
-            "kind: NetworkPolicy, apiVersion: networking.k8s.io/v1",
-            "NetworkPolicy default/a: is not stored: nothing live honours the kind yet",
-        ),
         (
             "kind: NetworkPolicy, apiVersion: networking.k8s.io/v2",
             "apiVersion: \"networking.k8s.io/v2\" has no NetworkPolicy that this release knows",

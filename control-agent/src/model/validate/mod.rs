@@ -45,6 +45,8 @@ pub(super) fn resource(resource: &Resource) -> Vec<FieldError> {
         Resource::FelixConfiguration(f) => felix::felix(&mut check, &f.spec),
         Resource::NetworkPolicy(p) => policy::namespaced(&mut check, &p.spec),
         Resource::GlobalNetworkPolicy(p) => policy::global(&mut check, &p.spec),
+        Resource::StagedNetworkPolicy(p) => policy::staged(&mut check, &p.spec),
+        Resource::StagedGlobalNetworkPolicy(p) => policy::staged_global(&mut check, &p.spec),
         Resource::Tier(t) => policy::tier(&mut check, t),
         Resource::Profile(p) => policy::profile(&mut check, &p.spec),
         Resource::NetworkSet(s) => endpoint::network_set(&mut check, &s.metadata),
@@ -61,6 +63,7 @@ pub(super) fn resource(resource: &Resource) -> Vec<FieldError> {
         Resource::KubeControllersConfiguration(k) => settings::controllers(&mut check, &k.spec),
         Resource::ClusterInformation(_) | Resource::IPAMBlock(_) | Resource::IPAMHandle(_) => {}
         Resource::Node(n) => endpoint::node(&mut check, n),
+        Resource::Kubernetes(object) => check.errors.extend(object.validate()),
         Resource::IPPool(p) => pool::pool(&mut check, &p.spec),
     }
     check.errors

@@ -26,8 +26,12 @@ fn name(check: &mut Check, kind: Kind, name: &str) {
     let (max, shape_ok, shape) = match kind {
         // Tiers are parts of other names.
         Kind::Tier => (MAX_LABEL, !name.contains('.'), "the name of a tier has none"),
-        Kind::GlobalNetworkPolicy => (MAX_SUBDOMAIN, has_policy_shape(name), POLICY_SHAPE),
-        Kind::NetworkPolicy => (MAX_SUBDOMAIN, has_policy_shape(name) || is_converted(name), POLICY_SHAPE),
+        Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy => {
+            (MAX_SUBDOMAIN, has_policy_shape(name), POLICY_SHAPE)
+        }
+        Kind::NetworkPolicy | Kind::StagedNetworkPolicy => {
+            (MAX_SUBDOMAIN, has_policy_shape(name) || is_converted(name), POLICY_SHAPE)
+        }
         _ => (MAX_SUBDOMAIN, true, ""),
     };
     if name.is_empty() {

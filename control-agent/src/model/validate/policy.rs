@@ -1,7 +1,9 @@
 //! Policies, tiers and profiles.
 
 use super::{Check, rule};
-use crate::model::{GlobalNetworkPolicySpec, NetworkPolicySpec, PolicyType, ProfileSpec, Rule, Tier};
+use crate::model::{
+    GlobalNetworkPolicySpec, NetworkPolicySpec, PolicyType, ProfileSpec, Rule, Staged, StagedAction, Tier,
+};
 
 /// Of each direction of a policy or profile.
 const MAX_RULES: usize = 1024;
@@ -51,6 +53,30 @@ pub(super) fn global(check: &mut Check, spec: &GlobalNetworkPolicySpec) {
         let known = r.destination.services.as_ref().is_none_or(|s| !s.namespace.is_empty());
         check.require(known, format_args!("spec.egress[{i}].destination.services.namespace"), anywhere);
     }
+}
+
+pub(super) fn staged(check: &mut Check, spec: &Staged<NetworkPolicySpec>) {
+    let policy = &spec.policy;
+    let tier_alone = NetworkPolicySpec { tier: policy.tier.clone(), ..NetworkPolicySpec::default() };
+    match spec.action() {
+        StagedAction::Delete => only_a_tier(check, *policy == tier_alone, &policy.tier),
+        _ => namespaced(check, policy),
+    }
+}
+
+pub(super) fn staged_global(check: &mut Check, spec: &Staged<GlobalNetworkPolicySpec>) {
+    let policy = &spec.policy;
+    let tier_alone =
+        GlobalNetworkPolicySpec { tier: policy.tier.clone(), ..GlobalNetworkPolicySpec::default() };
+    match spec.action() {
+        StagedAction::Delete => only_a_tier(check, *policy == tier_alone, &policy.tier),
+        _ => global(check, policy),
+    }
+}
+
+fn only_a_tier(check: &mut Check, so: bool, tier: &str) {
+    check.require(so, "spec", "a policy that deletes has a stagedAction and a tier; remove the rest");
+    check.optional_name(tier, "spec.tier");
 }
 
 pub(super) fn profile(check: &mut Check, spec: &ProfileSpec) {

@@ -86,11 +86,7 @@ fn what_this_release_does_not_honour_is_refused_by_name() {
     for (kind, spec, field) in [
         ("NetworkPolicy", "{ingress: [{action: Allow, http: {methods: [GET]}}]}", "spec.ingress[0].http"),
         ("NetworkPolicy", "{egress: [{action: Allow, notICMP: {type: 8}}]}", "spec.egress[0].notICMP"),
-        (
-            "Profile",
-            "{egress: [{action: Allow}, {action: Allow, destination: {services: {name: a, namespace: b}}}]}",
-            "spec.egress[1].destination.services",
-        ),
+        ("StagedGlobalNetworkPolicy", "{applyOnForward: true}", "spec.applyOnForward"),
         ("IPPool", "{cidr: 10.0.0.0/16, ipipMode: Always}", "spec.ipipMode"),
         ("IPPool", "{cidr: 10.0.0.0/16, natOutgoing: true}", "spec.natOutgoing"),
         ("IPPool", "{cidr: 10.0.0.0/16, blockSize: 28}", "spec.blockSize"),
@@ -163,6 +159,34 @@ fn a_host_endpoint_is_an_interface_of_a_node() {
     ] {
         assert_eq!(fields("HostEndpoint", spec), [field], "{spec}");
     }
+}
+
+#[test]
+fn a_staged_policy_is_checked_as_what_it_stands_for() {
+    for kind in ["StagedNetworkPolicy", "StagedGlobalNetworkPolicy"] {
+        let ingress = |rule: &str| format!("{{stagedAction: Set, ingress: [{rule}]}}");
+        let rule = "{action: Allow, destination: {ports: [80]}}";
+        assert_eq!(fields(kind, &ingress(rule)), ["spec.ingress[0].destination.ports"]);
+        assert_eq!(fields(kind, "{stagedAction: Delete, tier: a}"), [""; 0]);
+        assert_eq!(fields(kind, "{stagedAction: Delete, order: 1}"), ["spec"]);
+        let admitted = object(kind, "{stagedAction: Delete}").admit().unwrap();
+        assert_eq!(admitted.clone().admit().as_ref(), Ok(&admitted), "defaults leave a deletion valid");
+        let set = object(kind, "{}").admit().unwrap().to_value();
+        assert_eq!(
+            (&set["spec"]["stagedAction"], &set["spec"]["types"][0]),
+            (&"Set".into(), &"Ingress".into())
+        );
+    }
+    let unknown = "{apiVersion: projectcalico.org/v3, kind: StagedNetworkPolicy, metadata: {name: x}, \
+                   spec: {stagedAction: Set, ingres: [], egress: [{action: Alow}]}}";
+    let mut errors: Vec<_> = load(unknown).unwrap_err().iter().map(ToString::to_string).collect();
+    errors.sort_unstable();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(
+        errors[0].contains("spec.egress[0].action: \"Alow\" is not a valid value; did you mean Allow?"),
+        "{errors:?}"
+    );
+    assert!(errors[1].contains("spec.ingres: unknown field; did you mean ingress?"), "{errors:?}");
 }
 
 #[test]

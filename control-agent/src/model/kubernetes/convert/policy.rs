@@ -1,9 +1,14 @@
 //! `networking.k8s.io/v1` NetworkPolicy into Calico's.
 
 use super::{Policy, pods, rule};
-use crate::model::kubernetes::policy::{NetworkPolicy, Peer, PolicyPort};
+use crate::model::kubernetes::policy::{
+    NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort, StagedNetworkPolicy,
+};
 use crate::model::kubernetes::selector::LabelSelector;
-use crate::model::{self, Action, EntityRule, FieldError, Metadata, PolicyType, Port, Protocol, Rule, Tier};
+use crate::model::{
+    self, Action, EntityRule, FieldError, Metadata, PolicyType, Port, Protocol, Rule, Staged, StagedAction,
+    Tier,
+};
 
 /// Of policies of Kubernetes, in tier `default`.
 const ORDER: f64 = 1_000.0;
@@ -11,7 +16,40 @@ const ORDER: f64 = 1_000.0;
 /// # Errors
 /// The first field that has no meaning.
 pub(super) fn network_policy(policy: &NetworkPolicy) -> Result<Policy, FieldError> {
-    let spec = &policy.spec;
+    let metadata = metadata(&policy.metadata);
+    let spec = spec(&policy.spec)?;
+    Ok(Policy { resource: model::NetworkPolicy { metadata, spec }.into(), closed: Vec::new() })
+}
+
+/// # Errors
+/// The first field that has no meaning.
+pub(super) fn staged(staged: &StagedNetworkPolicy) -> Result<Policy, FieldError> {
+    let metadata = metadata(&staged.metadata);
+    let action = staged.spec.action();
+    let policy = if action == StagedAction::Delete {
+        if staged.spec.policy != NetworkPolicySpec::default() {
+            return Err(FieldError::new(
+                "spec",
+                "a policy that deletes has only a stagedAction; remove the rest",
+            ));
+        }
+        model::NetworkPolicySpec::default()
+    } else {
+        spec(&staged.spec.policy)?
+    };
+    let spec = Staged { action: Some(action), policy };
+    Ok(Policy { resource: model::StagedNetworkPolicy { metadata, spec }.into(), closed: Vec::new() })
+}
+
+fn metadata(of: &Metadata) -> Metadata {
+    Metadata {
+        name: format!("knp.default.{}", of.name),
+        namespace: of.namespace.clone(),
+        ..Metadata::default()
+    }
+}
+
+fn spec(spec: &NetworkPolicySpec) -> Result<model::NetworkPolicySpec, FieldError> {
     let selector = pods(&selector("spec.podSelector", &spec.pod_selector)?);
     let mut ingress = Vec::new();
     for (i, rule) in spec.ingress.iter().enumerate() {
@@ -27,7 +65,7 @@ pub(super) fn network_policy(policy: &NetworkPolicy) -> Result<Policy, FieldErro
         types.push(PolicyType::Ingress);
         types.extend((!spec.egress.is_empty()).then_some(PolicyType::Egress));
     }
-    let spec = model::NetworkPolicySpec {
+    Ok(model::NetworkPolicySpec {
         tier: Tier::DEFAULT.to_owned(),
         order: Some(ORDER),
         ingress,
@@ -35,13 +73,7 @@ pub(super) fn network_policy(policy: &NetworkPolicy) -> Result<Policy, FieldErro
         selector,
         types,
         ..model::NetworkPolicySpec::default()
-    };
-    let metadata = Metadata {
-        name: format!("knp.default.{}", policy.metadata.name),
-        namespace: policy.metadata.namespace.clone(),
-        ..Metadata::default()
-    };
-    Ok(Policy { resource: model::NetworkPolicy { metadata, spec }.into(), closed: Vec::new() })
+    })
 }
 
 /// Where the peers of a rule are.
