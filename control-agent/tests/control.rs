@@ -354,3 +354,92 @@ async fn health_is_served() {
         );
     }
 }
+
+#[tokio::test]
+async fn kubernetes_objects_are_applied_and_got_as_they_are() {
+    let mut rig = start([]).await;
+    let exported = |kind: &str, version: &str, name: &str, rest: Value| {
+        // As `kubectl get -o json` has it: with what its server wrote.
+        let mut object = json!({
+            "apiVersion": version, "kind": kind,
+            "metadata": {
+                "name": name, "namespace": "shop", "uid": "0b4d", "resourceVersion": "918273",
+                "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": [],
+            },
+        });
+        object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        object
+    };
+    let spec = json!({"nodeName": "a", "containers": [{"name": "c", "image": "i"}], "priority": 0});
+    let pod = exported(
+        "Pod",
+        "v1",
+        "web",
+        json!({"spec": spec, "status": {"podIP": "10.0.0.1", "hostIP": "192.168.0.1"}}),
+    );
+    let spec = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": []});
+    let policy = exported("NetworkPolicy", "networking.k8s.io/v1", "closed", json!({"spec": spec}));
+    let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+    let all = [node("a", "192.168.0.1"), shop.to_string(), pod.to_string(), policy.to_string()];
+    let request = ApplyRequest { wait: true, ..request(all) };
+    let created = rig.client.apply(request.clone()).await.unwrap().into_inner();
+    assert!(created.applied.iter().all(|applied| applied.outcome == "created"), "{created:?}");
+    let again = rig.client.apply(request).await.unwrap().into_inner();
+    assert!(
+        again.applied.iter().all(|applied| applied.outcome == "unchanged"),
+        "another store's version is none"
+    );
+
+    let got = rig.client.get(get("pods", "web")).await.unwrap().into_inner().objects.remove(0);
+    assert_eq!((got.kind.as_str(), got.namespace.as_str()), ("Pod", "shop"));
+    let got: Value = serde_json::from_str(&got.json).unwrap();
+    assert_eq!((&got["spec"], &got["status"]), (&pod["spec"], &pod["status"]));
+    assert_eq!(got["metadata"].get("uid"), None, "the other store's name for it is not ours");
+    assert!(rig.names(get("networkpolicies", "")).await.is_empty(), "that is Calico's kind");
+    let found =
+        rig.client.get(get("networkpolicies.networking.k8s.io", "")).await.unwrap().into_inner().objects;
+    let written: Value = serde_json::from_str(&found[0].json).unwrap();
+    assert_eq!((&written["kind"], &written["spec"]), (&policy["kind"], &policy["spec"]));
+
+    let mut changes = rig.fake.transaction().await.changes;
+    while let Some(more) = rig.fake.pending() {
+        changes.extend(more.changes);
+    }
+    let bound = changes.iter().any(|change| match change {
+        Change::WorkloadEndpoint(w) => {
+            w.display_name == "shop/web" && w.tiers[0].ingress_policies[0].name == "knp.default.closed"
+        }
+        _ => false,
+    });
+    assert!(bound, "{changes:?}");
+
+    let question = ExplainRequest {
+        from: "10.9.9.9".into(),
+        to: "shop/web".into(),
+        destination_port: "80".into(),
+        ..ExplainRequest::default()
+    };
+    let answer = rig.client.explain(question).await.unwrap().into_inner();
+    assert_eq!(
+        (answer.to.as_str(), rig.fake.questions()[0].destination.as_slice()),
+        ("shop/web (10.0.0.1)", &[10, 0, 0, 1][..])
+    );
+
+    let gone = DeleteRequest { namespace: "shop".into(), ..delete("knp", "closed") };
+    rig.client.delete(gone).await.unwrap();
+    assert!(rig.names(get("knp", "")).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_tier_with_staged_policies_is_not_free() {
+    let mut rig = start([]).await;
+    let staged = object("StagedGlobalNetworkPolicy", "later", json!({"tier": "security"}));
+    let (code, message) = refusal(rig.outcomes(request([staged.clone()])).await);
+    assert!(code == Code::InvalidArgument && message.contains("there is no tier \"security\""), "{message}");
+    rig.outcomes(request([object("Tier", "security", json!({})), staged])).await.unwrap();
+    let (code, message) = refusal(rig.client.delete(delete("tier", "security")).await);
+    assert!(
+        code == Code::FailedPrecondition && message.contains("StagedGlobalNetworkPolicy later"),
+        "{message}"
+    );
+}

@@ -2,6 +2,7 @@
 
 mod bind;
 mod catalog;
+mod config;
 mod desired;
 mod endpoints;
 mod follow;
@@ -15,8 +16,6 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod tiers;
-
-use margay_api::dataplane::v1::{Action, NodeConfig, node_config::Established};
 
 pub use desired::{Desired, EndpointKey, PolicyKey};
 pub use endpoints::{endpoint_key, workload_name};
@@ -48,12 +47,7 @@ fn judges(resources: &Resources, node: &str, mut problems: Vec<String>) -> Desir
     let mut bound = bind::bind(resources, &local, &mut ip_sets, &mut problems);
     let profiles = profiles::profiles(resources, &local, &mut ip_sets, &mut problems);
     Desired {
-        config: NodeConfig {
-            hostname: node.to_owned(),
-            endpoint_to_host_action: Action::Deny.into(),
-            established: Established::Keep.into(),
-            ..NodeConfig::default()
-        },
+        config: config::config(resources, node),
         ip_sets: ip_sets.finish(),
         endpoints: local.workload_messages(&mut bound),
         host_endpoints: local.host_messages(&mut bound),

@@ -57,7 +57,8 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 0] = [];
+const FELIX_HONOURED: [&str; 3] =
+    ["defaultEndpointToHostAction", "failsafeInboundHostPorts", "failsafeOutboundHostPorts"];
 
 struct Refused(Vec<FieldError>);
 

@@ -163,3 +163,42 @@ fn named_ports_of_hosts_are_found() {
     let id = &named(&desired, "g").outbound_rules[0].dst_named_port_ip_set_ids[0];
     assert_eq!(members(&desired.ip_sets[id]), ["192.168.0.1:6:10250", "fd00::1:6:10250"]);
 }
+
+fn configuration(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// "6:22", "17:53 from 10.0.0.0/8".
+fn failsafe(ports: &[margay_api::dataplane::v1::FailsafePort]) -> Vec<String> {
+    let text = |port: &margay_api::dataplane::v1::FailsafePort| {
+        let peers = port.net.as_ref().map(|net| format!(" of {:?}/{}", net.address, net.length));
+        format!("{}:{}{}", port.protocol, port.port, peers.unwrap_or_default())
+    };
+    ports.iter().map(text).collect()
+}
+
+#[test]
+fn failsafe_ports_and_the_way_to_the_host_are_calicos_where_nobody_says_otherwise() {
+    let config = on("a", &[]).config;
+    let etcd_and_more = ["6:179", "6:2379", "6:2380", "6:5473", "6:6443", "6:6666", "6:6667"];
+    assert_eq!(failsafe(&config.failsafe_inbound), [&["6:22", "17:68"], &etcd_and_more[..]].concat());
+    assert_eq!(failsafe(&config.failsafe_outbound), [&["17:53", "17:67"], &etcd_and_more[..]].concat());
+    assert_eq!(config.endpoint_to_host_action(), Action::Deny);
+}
+
+#[test]
+fn a_nodes_own_configuration_overrules_the_clusters_field_by_field() {
+    let cluster = configuration(
+        "default",
+        "defaultEndpointToHostAction: Accept, failsafeInboundHostPorts: [{protocol: UDP, port: 53, net: 10.0.0.0/8}, {port: 22}]",
+    );
+    let own = configuration("node.a", "defaultEndpointToHostAction: RETURN, failsafeOutboundHostPorts: []");
+    let a = on("a", &[&cluster, &own]).config;
+    assert_eq!(a.endpoint_to_host_action(), Action::Pass);
+    assert_eq!(failsafe(&a.failsafe_inbound), ["17:53 of [10, 0, 0, 0]/8", "6:22"]);
+    assert!(a.failsafe_outbound.is_empty(), "an empty list is no absent one");
+    let b = on("b", &[&cluster, &own]).config;
+    assert_eq!((b.endpoint_to_host_action(), b.failsafe_outbound.len()), (Action::Allow, 9));
+}

@@ -6,7 +6,7 @@ mod staged;
 
 use super::*;
 use crate::model::{Cidr, Resource, load};
-use margay_api::dataplane::v1::{IpSet, Policy, Rule, TierBinding, ip_set::Type, route::Target};
+use margay_api::dataplane::v1::{Action, IpSet, Policy, Rule, TierBinding, ip_set::Type, route::Target};
 use proptest::prelude::*;
 
 /// Two nodes. Node a runs web and db of namespace shop, node b runs a client of namespace test.

@@ -1,0 +1,48 @@
+//! What holds for the whole node, from FelixConfiguration: `default`, overruled field by field by
+//! `node.NAME`.
+
+use super::{Resources, packed};
+use crate::model::{EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec};
+use margay_api::dataplane::v1::{self as api, Action, NodeConfig, node_config::Established};
+
+/// The configuration of `node`.
+pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
+    let settings =
+        Settings { own: resources.get("", &format!("node.{node}")), cluster: resources.get("", "default") };
+    let to_host = settings.first(|spec| spec.default_endpoint_to_host_action);
+    let inbound = settings.first(|spec| spec.failsafe_inbound_host_ports.as_deref());
+    let outbound = settings.first(|spec| spec.failsafe_outbound_host_ports.as_deref());
+    NodeConfig {
+        hostname: node.to_owned(),
+        endpoint_to_host_action: match to_host {
+            None | Some(EndpointToHostAction::Drop) => Action::Deny,
+            Some(EndpointToHostAction::Accept) => Action::Allow,
+            Some(EndpointToHostAction::Return) => Action::Pass,
+        }
+        .into(),
+        established: Established::Keep.into(),
+        failsafe_inbound: ports(inbound.unwrap_or(&FailsafePort::INBOUND)),
+        failsafe_outbound: ports(outbound.unwrap_or(&FailsafePort::OUTBOUND)),
+    }
+}
+
+struct Settings<'a> {
+    own: Option<&'a FelixConfiguration>,
+    cluster: Option<&'a FelixConfiguration>,
+}
+
+impl<'a> Settings<'a> {
+    /// What the node's own configuration says of a setting, or else the cluster's.
+    fn first<T>(&self, setting: impl Fn(&'a FelixConfigurationSpec) -> Option<T>) -> Option<T> {
+        [self.own, self.cluster].into_iter().flatten().find_map(|configuration| setting(&configuration.spec))
+    }
+}
+
+fn ports(ports: &[FailsafePort]) -> Vec<api::FailsafePort> {
+    let message = |port: &FailsafePort| api::FailsafePort {
+        protocol: port.protocol().number().into(),
+        port: port.port.into(),
+        net: port.peers().map(packed),
+    };
+    ports.iter().map(message).collect()
+}
