@@ -205,6 +205,54 @@ fn members_come_and_go_by_deltas() {
 }
 
 #[test]
+fn a_set_that_comes_goes_and_comes_again_is_followed() {
+    let mut node = standard(Setup::default());
+    let mut from_set = policy("web", 80);
+    from_set.inbound_rules[0].src_ip_set_ids.push("s:late".into());
+    node.commit(vec![change(Change::Policy(from_set))]).unwrap();
+    assert!(!passes(&mut node, 1, 80), "a set that is not there denies");
+    let set = |kind: pb::ip_set::Type, ipv4: Vec<u8>| {
+        let members = Some(pb::Members { ipv4, ipv6: vec![] });
+        vec![change(Change::IpSet(pb::IpSet { id: "s:late".into(), r#type: kind.into(), members }))]
+    };
+    node.commit(set(pb::ip_set::Type::Ip, vec![10, 65, 0, 1])).unwrap();
+    assert!(passes(&mut node, 2, 80));
+    node.commit(vec![change(Change::IpSetRemove("s:late".into()))]).unwrap();
+    assert!(!passes(&mut node, 3, 80));
+    node.commit(set(pb::ip_set::Type::Net, vec![10, 65, 0, 0, 16])).unwrap();
+    assert!(passes(&mut node, 4, 80));
+    // A rule asks for addresses: a set of ports is refused, and the one before stays.
+    let errors = refused(&mut node, set(pb::ip_set::Type::IpAndPort, vec![10, 65, 0, 1, 6, 0, 80]));
+    assert!(errors[0].error.message.contains("s:late"), "{errors:?}");
+    assert!(passes(&mut node, 5, 80));
+}
+
+#[test]
+fn a_change_of_one_policy_leaves_other_endpoints_their_trees() {
+    use margay_dataplane::policy::Direction::{Egress, Ingress};
+    let mut node = standard(Setup::default());
+    let before = node.state.policy().clone();
+    let index = |n| node.state.endpoint_index(&endpoint_id(n).into()).unwrap();
+    let (first, third) = (index(1), index(3));
+    node.commit(vec![change(Change::Policy(policy("web", 81)))]).unwrap();
+    let after = node.state.policy().clone();
+    let same = |index, direction| {
+        std::ptr::eq(before.tree(index, direction).unwrap(), after.tree(index, direction).unwrap())
+    };
+    assert!(same(first, Ingress) && same(first, Egress) && same(third, Egress));
+    assert!(!same(third, Ingress));
+    // What is said again makes nothing new.
+    let forwarding = node.state.publisher().current();
+    node.commit(standard_changes().into_iter().filter(|c| !is_policy(c)).collect()).unwrap();
+    assert!(node.state.policy().shares_trees(&after));
+    assert!(std::sync::Arc::ptr_eq(&forwarding.fib, &node.state.publisher().current().fib));
+}
+
+fn is_policy(change: &pb::Change) -> bool {
+    matches!(change.change, Some(Change::Policy(_)))
+}
+
+#[test]
 fn an_inactive_endpoint_hears_and_says_nothing() {
     let mut node = standard(Setup::default());
     let mut changes = standard_changes();

@@ -61,6 +61,16 @@ impl<'a> Difference<'a> {
         policies.chain(self.profiles.iter().map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets))))
     }
 
+    /// The rules that judge an endpoint may be others.
+    pub fn concerns(&self, endpoint: &Endpoint) -> bool {
+        let policy = |id: &PolicyId| self.policies.binary_search_by(|policy| policy.key.cmp(id)).is_ok();
+        let profile =
+            |name: &Arc<str>| self.profiles.binary_search_by(|profile| profile.key.cmp(name)).is_ok();
+        self.endpoints.binary_search_by(|other| other.key.cmp(&endpoint.id)).is_ok()
+            || endpoint.tiers.iter().any(|tier| tier.ingress.iter().chain(&tier.egress).any(policy))
+            || endpoint.profiles.iter().any(profile)
+    }
+
     /// The same endpoints are judged by the same rules; the members of sets may differ.
     pub fn leaves_rules(&self) -> bool {
         self.policies.is_empty() && self.profiles.is_empty() && self.endpoints.is_empty() && !self.hosts

@@ -155,6 +155,17 @@ impl<'a> PolicyTableBuilder<'a> {
         Ok(())
     }
 
+    /// Binds an endpoint to the trees it had. False where it had none.
+    pub fn bind_as_before(&mut self, endpoint: EndpointIdx) -> Result<bool, TableError> {
+        let before = |direction| self.previous.tree_of(endpoint, direction);
+        let (Some(ingress), Some(egress)) = (before(Direction::Ingress), before(Direction::Egress)) else {
+            return Ok(false);
+        };
+        let both = [self.keep(ingress)?, self.keep(egress)?];
+        self.put(endpoint, both);
+        Ok(true)
+    }
+
     /// The table.
     pub fn finish(self) -> PolicyTable {
         self.succeed().0

@@ -85,8 +85,13 @@ impl State {
             return Ok((table, vec![]));
         }
         let mut builder = self.policy.next(table.clone());
+        let same_sets = table.answers_as(current);
         for endpoint in difference.next.endpoints.values() {
             let Some(index) = numbered.get(&endpoint.id) else { continue };
+            if same_sets && !difference.concerns(endpoint) && builder.bind_as_before(*index).unwrap_or(false)
+            {
+                continue;
+            }
             let applied = (&*endpoint.tiers, &*endpoint.profiles);
             let list = |direction| self.rule_list(difference.next, &table, applied, direction);
             let bound = builder.bind(*index, list(Direction::Ingress), list(Direction::Egress));
