@@ -194,9 +194,9 @@ fn a_nodes_own_configuration_overrules_the_clusters_field_by_field() {
         "default",
         "defaultEndpointToHostAction: Accept, failsafeInboundHostPorts: [{protocol: UDP, port: 53, net: 10.0.0.0/8}, {port: 22}]",
     );
-    let own = configuration("node.a", "defaultEndpointToHostAction: RETURN, failsafeOutboundHostPorts: []");
+    let own = configuration("node.a", "defaultEndpointToHostAction: DROP, failsafeOutboundHostPorts: []");
     let a = on("a", &[&cluster, &own]).config;
-    assert_eq!(a.endpoint_to_host_action(), Action::Pass);
+    assert_eq!(a.endpoint_to_host_action(), Action::Deny);
     assert_eq!(failsafe(&a.failsafe_inbound), ["17:53 of [10, 0, 0, 0]/8", "6:22"]);
     assert!(a.failsafe_outbound.is_empty(), "an empty list is no absent one");
     let b = on("b", &[&cluster, &own]).config;
