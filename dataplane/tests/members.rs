@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod build;
+mod pace;
 
 use build::*;
 use margay_api::dataplane::v1::{self as pb, change::Change};
@@ -11,9 +12,9 @@ use margay_dataplane::net::{Addr, FlowKey, Generation, Nanos, Prefix, Proto};
 use margay_dataplane::nodes::Event;
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::worker::Worker;
+use pace::Pace;
 use pb::node_config::Established;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const UPDATES: usize = 10_000;
 const BATCH: usize = 64;
@@ -191,20 +192,15 @@ fn updates_come_while_packets_are_judged() {
     let (mut node, first) = node();
     let mut traffic = Traffic::new(&node, first, &history);
     let mut worker = node.workers.pop().unwrap();
-    let polled = AtomicU64::new(0);
+    let pace = Pace::new(POLLS, UPDATES as u64);
     std::thread::scope(|scope| {
-        let polling = scope.spawn(|| {
-            while polled.load(Relaxed) < POLLS {
-                traffic.batch(&mut worker);
-                polled.fetch_add(1, Relaxed);
-            }
+        scope.spawn(|| {
+            let _end = pace.end();
+            (0..POLLS).for_each(|at| pace.poll(at, || traffic.batch(&mut worker)));
         });
-        // Spread over the polls; a worker that failed is waited for no longer.
-        for (at, update) in history.updates.iter().enumerate() {
-            while polled.load(Relaxed) * (UPDATES as u64) < at as u64 * POLLS && !polling.is_finished() {
-                std::thread::yield_now();
-            }
-            node.commit(vec![update.clone()]).unwrap();
+        let _end = pace.end();
+        for (at, update) in (0..).zip(&history.updates) {
+            pace.change(at, || node.commit(vec![update.clone()]).unwrap());
         }
     });
     node.workers.push(worker);

@@ -14,6 +14,7 @@
 #![allow(missing_docs)]
 
 mod build;
+mod pace;
 
 use build::*;
 use margay_api::dataplane::v1::{self as pb, change::Change};
@@ -23,8 +24,8 @@ use margay_dataplane::nodes::Event;
 use margay_dataplane::policy::{Action, Direction, EndpointIdx};
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::worker::Worker;
+use pace::Pace;
 use pb::node_config::Established;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const BATCH: usize = 256;
 const FLOWS: u32 = 8192;
@@ -240,21 +241,15 @@ fn a_million_packets_under_ten_thousand_swaps() {
     let (mut node, turns) = node(Established::Recheck);
     let mut traffic = Traffic::new(&node, FLOWS / 2, turns);
     let mut worker = node.workers.pop().unwrap();
-    let passed = AtomicU64::new(0);
+    const POLLS: u64 = PACKETS / BATCH as u64;
+    let pace = Pace::new(POLLS, SWAPS);
     std::thread::scope(|scope| {
-        let polling = scope.spawn(|| {
-            while passed.load(Relaxed) < PACKETS {
-                traffic.batch(&mut worker, true);
-                passed.fetch_add(BATCH as u64, Relaxed);
-            }
+        scope.spawn(|| {
+            let _end = pace.end();
+            (0..POLLS).for_each(|at| pace.poll(at, || traffic.batch(&mut worker, true)));
         });
-        // Spread over the packets; a worker that failed is waited for no longer.
-        for swap in 0..SWAPS {
-            while passed.load(Relaxed) * SWAPS < swap * PACKETS && !polling.is_finished() {
-                std::thread::yield_now();
-            }
-            turns.swap(&mut node);
-        }
+        let _end = pace.end();
+        (0..SWAPS).for_each(|at| pace.change(at, || turns.swap(&mut node)));
     });
     node.workers.push(worker);
     node.check();
