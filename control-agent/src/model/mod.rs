@@ -10,6 +10,8 @@ mod net;
 mod resource;
 mod rule;
 pub mod scalar;
+#[cfg(test)]
+mod schema;
 mod scope;
 pub mod selector;
 mod supported;

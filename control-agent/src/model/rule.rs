@@ -8,6 +8,7 @@ use super::net::{Cidr, IpVersion, Port, Protocol};
 
 /// What a rule does with a packet that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Action {
     /// Accept: no later rule or tier of this direction is asked.
     Allow,
@@ -21,6 +22,7 @@ pub enum Action {
 
 /// A direction that a policy covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum PolicyType {
     /// To the endpoint.
     Ingress,
@@ -30,6 +32,7 @@ pub enum PolicyType {
 
 /// Advice that never changes a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum PerformanceHint {
     /// Prepare the policy even where no endpoint needs it yet.
     AssumeNeededOnEveryNode,
@@ -37,6 +40,7 @@ pub enum PerformanceHint {
 
 /// All fields that are present must match.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
     /// What to do on a match.
@@ -72,6 +76,7 @@ pub struct Rule {
 
 /// One side of a rule. Fields AND; the entries of a list OR.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EntityRule {
     /// Any of these.
@@ -112,6 +117,7 @@ impl EntityRule {
 
 /// A type, or a type and a code. Without either it matches any ICMP of the rule's protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Icmp {
     /// 0 to 254.
@@ -124,6 +130,7 @@ pub struct Icmp {
 
 /// Names OR; names and selector AND.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceAccountMatch {
     /// Any of these names.
@@ -136,6 +143,7 @@ pub struct ServiceAccountMatch {
 
 /// A service, whose backends are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceMatch {
     /// The service's name.
@@ -148,6 +156,7 @@ pub struct ServiceMatch {
 
 /// Methods and paths AND; the entries of each OR.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpMatch {
     /// Case counts; `*` is any.
@@ -160,6 +169,7 @@ pub struct HttpMatch {
 
 /// One of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpPath {
     /// The whole path.
@@ -172,6 +182,7 @@ pub struct HttpPath {
 
 /// What people say about a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct RuleMetadata {
     /// Handed on to whoever explains a verdict.

@@ -7,6 +7,7 @@ use crate::model::{Metadata, PerformanceHint, PolicyType, Rule};
 
 /// Selects workload endpoints of any namespace, and host endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct GlobalNetworkPolicy {
     /// Name and labels.
@@ -17,6 +18,7 @@ pub struct GlobalNetworkPolicy {
 
 /// What a [`GlobalNetworkPolicy`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct GlobalNetworkPolicySpec {
     /// Empty: `default`.

@@ -7,6 +7,7 @@ use crate::model::Metadata;
 
 /// To a selector, an endpoint with these labels and addresses and no namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct GlobalNetworkSet {
     /// Name and labels.

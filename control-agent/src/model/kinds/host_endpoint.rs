@@ -8,6 +8,7 @@ use crate::model::{Metadata, Protocol};
 
 /// One interface of one node, or all of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HostEndpoint {
     /// Name and labels.
@@ -18,6 +19,7 @@ pub struct HostEndpoint {
 
 /// What a [`HostEndpoint`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct HostEndpointSpec {
     /// The node whose interface it is.
@@ -39,6 +41,7 @@ pub struct HostEndpointSpec {
 
 /// A port with a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EndpointPort {
     /// What rules call it.

@@ -8,6 +8,7 @@ use crate::model::{Cidr, Metadata};
 
 /// A prefix from which workloads get their addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IpPool {
     /// Name and labels.
@@ -19,6 +20,7 @@ pub struct IpPool {
 
 /// What an [`IpPool`] says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpPoolSpec {
     /// The addresses. Overlaps no other pool.
@@ -57,6 +59,7 @@ pub struct IpPoolSpec {
 
 /// When to encapsulate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum EncapMode {
     /// To every other node.
     Always,
@@ -68,6 +71,7 @@ pub enum EncapMode {
 
 /// What a pool's addresses are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum AllowedUse {
     /// Workload endpoints.
     Workload,
@@ -79,6 +83,7 @@ pub enum AllowedUse {
 
 /// How addresses are handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum AssignmentMode {
     /// To whoever needs one.
     Automatic,

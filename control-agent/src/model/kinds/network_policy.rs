@@ -6,6 +6,7 @@ use crate::model::{Metadata, PerformanceHint, PolicyType, Rule};
 
 /// Selects workload endpoints of its own namespace only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkPolicy {
     /// Name, namespace, labels.
@@ -16,6 +17,7 @@ pub struct NetworkPolicy {
 
 /// What a [`NetworkPolicy`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NetworkPolicySpec {
     /// Empty: `default`.

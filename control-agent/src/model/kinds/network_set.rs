@@ -6,6 +6,7 @@ use crate::model::{Cidr, Metadata};
 
 /// To a selector, an endpoint with these labels and addresses, in this namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkSet {
     /// Name, namespace, labels.
@@ -16,6 +17,7 @@ pub struct NetworkSet {
 
 /// What a [`NetworkSet`] or a [`crate::model::GlobalNetworkSet`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkSetSpec {
     /// Prefixes or single addresses.

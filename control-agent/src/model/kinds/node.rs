@@ -10,6 +10,7 @@ use crate::model::{Metadata, SubnetAddr};
 
 /// A machine that runs workloads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Node {
     /// Name and labels.
@@ -23,6 +24,7 @@ pub struct Node {
 
 /// What a [`Node`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NodeSpec {
     /// Its addresses, and how it routes.
@@ -64,6 +66,7 @@ pub struct NodeSpec {
 
 /// The node's own addresses: other nodes reach its workloads over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NodeBgp {
     /// Absent: the cluster's.
@@ -101,6 +104,7 @@ pub struct NodeBgp {
 
 /// What an orchestrator calls the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct OrchRef {
     /// Its name there.
@@ -112,6 +116,7 @@ pub struct OrchRef {
 
 /// Addresses of the node's WireGuard devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeWireguard {
     /// Of the IPv4 device.
@@ -132,6 +137,7 @@ pub struct NodeWireguard {
 
 /// An address at which the node can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NodeAddress {
     /// With or without the length of its subnet.
@@ -143,6 +149,7 @@ pub struct NodeAddress {
 
 /// An interface of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeInterface {
     /// The kernel's name for it.
@@ -155,6 +162,7 @@ pub struct NodeInterface {
 
 /// What the node itself reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NodeStatus {
     /// 32 bytes in base64.

@@ -9,6 +9,7 @@ use crate::model::{Metadata, Rule};
 /// Named by endpoints. `kns.<namespace>` stands for a namespace, `ksa.<namespace>.<account>` for a
 /// service account.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Profile {
     /// Name and labels.
@@ -19,6 +20,7 @@ pub struct Profile {
 
 /// What a [`Profile`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ProfileSpec {
     /// For traffic to the endpoint that no tier decided.

@@ -11,6 +11,7 @@ use crate::model::Metadata;
 
 /// A NetworkPolicy to be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct StagedNetworkPolicy {
     /// Name, namespace, labels. It stands for the NetworkPolicy of the same name.
@@ -21,6 +22,7 @@ pub struct StagedNetworkPolicy {
 
 /// A GlobalNetworkPolicy to be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct StagedGlobalNetworkPolicy {
     /// Name and labels. It stands for the GlobalNetworkPolicy of the same name.
@@ -31,6 +33,7 @@ pub struct StagedGlobalNetworkPolicy {
 
 /// The spec of a policy, and what would become of the policy: `stagedAction` is one field of many.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Staged<S> {
     /// Absent: [`StagedAction::Set`].
     #[serde(rename = "stagedAction", skip_serializing_if = "Option::is_none")]
@@ -42,6 +45,7 @@ pub struct Staged<S> {
 
 /// What becomes of the policy of the same name once what is staged is in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum StagedAction {
     /// It is created, or replaced.
     #[default]

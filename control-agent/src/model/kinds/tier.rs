@@ -6,6 +6,7 @@ use crate::model::Metadata;
 
 /// Tiers are asked in order; only those with a policy for the endpoint and direction count.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Tier {
     /// Name and labels.
@@ -16,6 +17,7 @@ pub struct Tier {
 
 /// What a [`Tier`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct TierSpec {
     /// Ascending; absent is last.
@@ -28,6 +30,7 @@ pub struct TierSpec {
 
 /// The end of a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum TierAction {
     /// Drop.
     Deny,

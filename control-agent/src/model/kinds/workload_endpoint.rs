@@ -9,6 +9,7 @@ use crate::model::{Cidr, Metadata, Protocol};
 
 /// One interface of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkloadEndpoint {
     /// Name, namespace, labels.
@@ -19,6 +20,7 @@ pub struct WorkloadEndpoint {
 
 /// What a [`WorkloadEndpoint`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct WorkloadEndpointSpec {
     /// `k8s`, `cni`, `openstack`...
@@ -88,6 +90,7 @@ impl WorkloadEndpointSpec {
 
 /// A port with a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadEndpointPort {
     /// Empty only where a host port is given.
@@ -112,6 +115,7 @@ pub struct WorkloadEndpointPort {
 
 /// A 1:1 mapping of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IpNat {
     /// One of the endpoint's own.

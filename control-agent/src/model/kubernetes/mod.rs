@@ -5,6 +5,7 @@
 
 mod admin;
 mod convert;
+mod limits;
 mod objects;
 mod policy;
 mod selector;
@@ -49,6 +50,7 @@ pub enum Typed {
 impl Object {
     /// An object without `apiVersion` and `kind`; `None`: the kind is not one of Kubernetes' objects.
     pub(super) fn decode(kind: Kind, body: Value) -> Option<Result<Self, Decoding>> {
+        let faults = limits::faults(kind, &body);
         let mut written = match &body {
             Value::Object(fields) => fields.clone(),
             _ => Map::new(),
@@ -67,7 +69,11 @@ impl Object {
             Kind::StagedKubernetesNetworkPolicy => decode(body).map(Typed::StagedNetworkPolicy),
             _ => return None,
         };
-        Some(typed.map(|typed| Self { typed, body: written }))
+        Some(match typed {
+            Ok(typed) if faults.is_empty() => Ok(Self { typed, body: written }),
+            Ok(_) => Err(Decoding(faults)),
+            Err(Decoding(problems)) => Err(Decoding(problems.into_iter().chain(faults).collect())),
+        })
     }
 
     /// A namespace that has but a name.

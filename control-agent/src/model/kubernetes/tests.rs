@@ -232,7 +232,10 @@ fn what_is_wrong_is_named_with_its_place() {
         ("ingress: [{from: [{}]}]", "spec.ingress[0].from[0]: empty"),
         ("ingress: [{ports: [{endPort: 9}]}]", "spec.ingress[0].ports[0].endPort: 9, which needs a port"),
         ("ingress: [{ports: [{port: 10, endPort: 9}]}]", "spec.ingress[0].ports[0].endPort: 9"),
-        ("ingress: [{ports: [{protocol: ICMP}]}]", "spec.ingress[0].ports[0].protocol: ICMP has no ports"),
+        (
+            "ingress: [{ports: [{protocol: ICMP}]}]",
+            "spec.ingress[0].ports[0].protocol: ICMP has no ports here",
+        ),
         ("egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}]", "spec.egress[0].to[0].ipBlock"),
         ("podSelector: {matchExpressions: [{key: a, operator: In}]}", "spec.podSelector: In of the label"),
     ] {

@@ -257,7 +257,111 @@ fn hostile_input_is_refused_within_bounds() {
     assert!(errors(&format!("{}{names}", tier("a"))).len() <= MAX_ERRORS);
 }
 
+/// Any tree of values, of the words that manifests use and of others.
+fn any_value() -> impl Strategy<Value = Value> {
+    let word = prop_oneof![
+        prop::sample::select(vec![
+            "",
+            "a",
+            "all()",
+            "10.0.0.0/8",
+            "fd00::/8",
+            "192.0.2.1:179",
+            "Enabled",
+            "Always",
+            "5m30s",
+            "-1s",
+            "1.10",
+            "65000:1",
+            "80:90",
+            "TCP",
+            "Accept",
+            "Allow",
+            "metadata",
+            "spec",
+            "name",
+        ])
+        .prop_map(str::to_owned),
+        "\\PC{0,12}",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-2_i64..70_000).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        word.clone().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(word.clone(), inner, 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// Every value in a tree, by the way to it.
+fn places(value: &Value, at: &str, into: &mut Vec<String>) {
+    into.push(at.to_owned());
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                places(field, &format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")), into);
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                places(item, &format!("{at}/{i}"), into);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What was read is what is read again from what it is written as, before and after admission.
+fn round_trips(objects: Vec<Resource>) {
+    for object in objects {
+        assert_eq!(Resource::from_json(&object.to_json()).as_ref(), Ok(&object));
+        if object.validate().is_empty()
+            && let Ok(admitted) = object.admit()
+        {
+            assert_eq!(Resource::from_json(&admitted.to_json()).as_ref(), Ok(&admitted));
+            assert_eq!(admitted.clone().admit().as_ref(), Ok(&admitted));
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn any_tree_is_read_or_refused(kind in prop::sample::select(Kind::ALL.to_vec()), spec in any_value(), metadata in any_value()) {
+        let whole = serde_json::json!({
+            "apiVersion": kind.api_version(), "kind": kind.manifest_name(), "metadata": metadata, "spec": spec,
+        });
+        for tree in [&whole, &spec] {
+            if let Ok(objects) = load(&tree.to_string()) {
+                round_trips(objects);
+            }
+            let yaml = serde_yaml_ng::to_string(tree).expect("a tree of strings and numbers");
+            let _ = load(&yaml).map(round_trips);
+        }
+    }
+
+    #[test]
+    fn a_manifest_with_one_other_value_is_read_or_refused(
+        chunk in prop::sample::select(EVERYTHING.split("---\n").skip(1).collect::<Vec<_>>()),
+        at in any::<prop::sample::Index>(),
+        other in any_value(),
+    ) {
+        let mut tree: Value = serde_yaml_ng::from_str(chunk).unwrap();
+        let mut all = Vec::new();
+        places(&tree, "", &mut all);
+        *tree.pointer_mut(at.get::<String>(&all)).unwrap() = other;
+        if let Ok(objects) = load(&tree.to_string()) {
+            round_trips(objects);
+        }
+    }
+
     #[test]
     fn any_text_is_read_or_refused(text in "\\PC{0,200}") {
         let _ = load(&text);

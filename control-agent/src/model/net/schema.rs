@@ -36,9 +36,9 @@ schemas! {
     Protocol: json_schema!({
         "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 255 },
-            { "type": "string", "pattern": "^(?i)(TCP|UDP|SCTP|ICMP|ICMPv6|UDPLite|[0-9]{1,3})$" },
+            { "type": "string" },
         ],
-        "description": "An IP protocol",
+        "description": "An IP protocol: TCP, UDP, SCTP, ICMP, ICMPv6, UDPLite or its number",
     });
     IpVersion: json_schema!({ "enum": [4, 6] });
 }

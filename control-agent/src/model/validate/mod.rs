@@ -16,7 +16,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(in crate::model) use text::is_label;
+pub(in crate::model) use text::{bad_label_key, bad_label_value, is_label};
 
 use super::resource::Resource;
 use super::selector::{self, Selector};

@@ -35,7 +35,7 @@ pub(super) fn bad_name(name: &str) -> String {
 }
 
 /// Why `key` is not a label's key, that is `name` or `prefix/name`.
-pub(super) fn bad_label_key(key: &str) -> Option<String> {
+pub(in crate::model) fn bad_label_key(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -51,7 +51,7 @@ pub(super) fn bad_label_key(key: &str) -> Option<String> {
 }
 
 /// Why `value` is not a label's value.
-pub(super) fn bad_label_value(value: &str) -> Option<String> {
+pub(in crate::model) fn bad_label_value(value: &str) -> Option<String> {
     (!value.is_empty() && !is_qualified(value)).then(|| {
         format!(
             "{:?} is not a valid value; use up to 63 letters, digits and - _ . with a letter or digit at both ends, \
