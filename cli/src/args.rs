@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use margay_agent::model::{Kind, Selector, UnknownKind};
+use margay_agent::model::{Kind, Protocol, Selector, UnknownKind};
 
 use crate::{
     exit,
@@ -201,6 +201,39 @@ The dataplane judges by the very tree that forwards, and says which sessions a p
 Then comes one change that would turn the verdict, of a label, a port, the protocol or a peer; it was tried, so
 it is true. Exits with 0 whatever the verdict.")]
     Explain(Explain),
+
+    /// Show what applies to an endpoint, how often each rule decided, and how it was compiled.
+    #[command(after_help = "\
+Examples:
+  margayctl policy show shop/web
+  margayctl policy show shop/web --direction ingress --compiled
+  margayctl policy show shop/web --direction ingress --dot | dot -Tsvg > web.svg
+  margayctl policy show shop/web --resources examples/eval/
+
+Hits are those of all endpoints that have the same rules: they share one tree. Of a large tree --dot draws the
+upper part, and says what it left out.")]
+    Show(PolicyShow),
+
+    /// Show who may talk to whom in a namespace.
+    #[command(after_help = "\
+Examples:
+  margayctl policy matrix -n shop
+  margayctl policy matrix -n shop --port tcp/80 --port icmp
+  margayctl policy matrix -n shop --resources examples/eval/ -o wide
+
+Endpoints that no rule tells apart are one row. Each cell is what policy allows, judged by the trees that
+forward: all, none, or protocols and ports. More than eight columns, and -o wide, become a list.")]
+    Matrix(PolicyMatrix),
+
+    /// Show whose traffic would fare otherwise if the objects of a file were applied.
+    #[command(after_help = "\
+Examples:
+  margayctl policy diff -f new.yaml
+  margayctl policy diff -f new.yaml --resources examples/eval/ -o json
+
+All traffic of endpoints is judged before and after, cut where any rule makes a difference. Exits with 0 if no
+verdict changes, with 6 if one does.")]
+    Diff(PolicyDiff),
 
     /// Judge packets by policy in files, without a server, one JSON object a line.
     #[command(after_help = "\
@@ -474,6 +507,93 @@ pub struct Explain {
     pub output: Format,
 }
 
+/// `policy show`.
+#[derive(Args, Debug)]
+pub struct PolicyShow {
+    /// The endpoint: NAMESPACE/WORKLOAD.
+    pub endpoint: String,
+
+    /// Only this direction.
+    #[arg(long, value_name = "DIRECTION")]
+    pub direction: Option<Toward>,
+
+    /// Show the form of the trees, too.
+    #[arg(long)]
+    pub compiled: bool,
+
+    /// Draw the trees, in the language of Graphviz.
+    #[arg(long, conflicts_with_all = ["compiled", "output"])]
+    pub dot: bool,
+
+    /// Show what these files say: a file, or a directory of .yaml, .yml and .json files.
+    #[arg(long, value_name = "PATH")]
+    pub resources: Option<PathBuf>,
+
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// As an endpoint sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Toward {
+    /// To it.
+    Ingress,
+    /// From it.
+    Egress,
+}
+
+/// `policy matrix`.
+#[derive(Args, Debug)]
+pub struct PolicyMatrix {
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+
+    /// Ask about this port alone, as in tcp/80, or protocol, as in icmp. May be repeated.
+    #[arg(long = "port", value_name = "PROTOCOL[/PORT]", value_parser = port_asked)]
+    pub ports: Vec<PortAsked>,
+
+    /// Judge by these files: a file, or a directory of .yaml, .yml and .json files.
+    #[arg(long, value_name = "PATH")]
+    pub resources: Option<PathBuf>,
+
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// `tcp/80`, or `icmp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortAsked {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port; none: all of the protocol.
+    pub port: Option<u16>,
+}
+
+impl std::fmt::Display for PortAsked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.protocol.to_string().to_lowercase())?;
+        self.port.map_or(Ok(()), |port| write!(f, "/{port}"))
+    }
+}
+
+/// `policy diff`.
+#[derive(Args, Debug)]
+pub struct PolicyDiff {
+    #[command(flatten)]
+    pub source: Source,
+
+    /// Compare with these files, not with what the agent has stored.
+    #[arg(long, value_name = "PATH")]
+    pub resources: Option<PathBuf>,
+
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
 /// `policy eval`.
 #[derive(Args, Debug)]
 pub struct Eval {
@@ -492,6 +612,20 @@ pub struct Eval {
 
 fn kinds(text: &str) -> Result<Kinds, UnknownKind> {
     text.split(',').map(Kind::parse).collect::<Result<_, _>>().map(Kinds)
+}
+
+fn port_asked(text: &str) -> Result<PortAsked, String> {
+    let (protocol, port) =
+        text.split_once('/').map_or((text, None), |(protocol, port)| (protocol, Some(port)));
+    let protocol: Protocol = protocol.parse().map_err(|error| format!("{error}"))?;
+    let port = port
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| format!("{text:?}: the port is no number up to 65535"))?;
+    if port.is_some() && !protocol.has_ports() {
+        return Err(format!("{protocol} has no ports; write {protocol} alone"));
+    }
+    Ok(PortAsked { protocol, port })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -592,6 +726,11 @@ mod tests {
             ("margayctl policy eval --raw a --resources b", ErrorKind::ArgumentConflict),
             ("margayctl policy eval --raw a --packets b", ErrorKind::ArgumentConflict),
             ("margayctl dp drops --watch=0s", ErrorKind::ValueValidation),
+            ("margayctl policy show", ErrorKind::MissingRequiredArgument),
+            ("margayctl policy show a/b --dot -o json", ErrorKind::ArgumentConflict),
+            ("margayctl policy matrix --port tcp/http", ErrorKind::ValueValidation),
+            ("margayctl policy matrix --port icmp/8", ErrorKind::ValueValidation),
+            ("margayctl policy diff", ErrorKind::MissingRequiredArgument),
         ];
         for (line, kind) in refused {
             assert_eq!(parse(line).map_err(|error| error.kind()).unwrap_err(), kind, "{line}");

@@ -176,6 +176,53 @@ fn policy_explain_offline() {
 }
 
 #[test]
+fn policy_show() {
+    golden(
+        "show",
+        &[
+            "policy show shop/web",
+            "policy show shop/web --direction ingress --compiled",
+            "policy show shop/web --direction egress -o json",
+            "policy show shop/web --direction ingress --dot",
+            "policy show shop/nobody",
+            "policy show shop/db --resources ../../../examples/eval",
+            "policy show shop/db --resources ../../../examples/eval --direction ingress --dot",
+            "policy show shop/nobody --resources ../../../examples/eval",
+            "policy show 192.0.2.1 --resources ../../../examples/eval",
+        ],
+    );
+}
+
+#[test]
+fn policy_matrix() {
+    golden(
+        "matrix",
+        &[
+            "policy matrix -n shop --resources ../../../examples/eval",
+            "policy matrix -n shop --resources ../../../examples/eval -o wide",
+            "policy matrix -n shop --resources ../../../examples/eval --port tcp/5432 --port icmp",
+            "policy matrix -n test --resources ../../../examples/eval -o json",
+            "policy matrix -n nobody --resources ../../../examples/eval",
+            "policy matrix -n lab",
+        ],
+    );
+}
+
+#[test]
+fn policy_diff() {
+    golden(
+        "diff",
+        &[
+            "policy diff -f new-policy.yaml --resources ../../../examples/eval",
+            "policy diff -f new-policy.yaml --resources ../../../examples/eval -o json",
+            "policy diff -f ../../../examples/eval/policy.yaml --resources ../../../examples/eval",
+            "policy diff -f lab-policy.yaml",
+            "policy diff -f wrong-pod.yaml --resources ../../../examples/eval",
+        ],
+    );
+}
+
+#[test]
 fn offline() {
     golden(
         "offline",
@@ -244,6 +291,9 @@ fn nobody_there_is_5() {
         "dp interfaces",
         "dp drops --watch",
         "policy explain --from 10.0.0.1 --to 10.0.0.2 --proto tcp --port 80",
+        "policy show shop/web",
+        "policy matrix -n shop",
+        "policy diff -f lab-policy.yaml",
     ] {
         let ran = run(command(line, nowhere.path()));
         assert_eq!((ran.code, ran.stdout.as_str()), (5, ""), "{line}: {}", ran.stderr);

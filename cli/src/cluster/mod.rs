@@ -4,12 +4,16 @@
 //! dataplane's control room takes that, and the trees that come of it judge. The source's egress and
 //! the destination's ingress are each asked of the node that has the endpoint.
 
+pub mod between;
 mod change;
 #[cfg(test)]
 mod conformance;
 mod counterfactual;
+pub mod groups;
 mod node;
+pub mod objects;
 mod packet;
+pub mod reach;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +30,7 @@ use margay_agent::{
         kubernetes::{self, Pod, Typed},
     },
 };
+use margay_api::dataplane::v1 as api;
 use margay_dataplane::policy::Direction;
 use serde::Serialize;
 
@@ -34,7 +39,12 @@ pub use self::{
     node::{Judgement, Node},
     packet::{End, NumberOrName, Packet, Written},
 };
-use crate::{args::Source, exit::Outcome, lines::Unanswered, manifest::Manifest};
+use crate::{
+    args::Source,
+    exit::{Code, Failure, Outcome},
+    lines::Unanswered,
+    manifest::Manifest,
+};
 
 /// Where pods are that name no node.
 const UNSCHEDULED: &str = "no-node";
@@ -86,7 +96,12 @@ impl Cluster {
         let source = Source { files: vec![path.to_owned()], namespace: None };
         let manifest = Manifest::read(&source)?;
         manifest.check()?;
-        let cluster = Self::new(manifest.resources().cloned().collect())?;
+        Self::told(manifest.resources().cloned().collect())
+    }
+
+    /// As [`Self::new`]. What is wrong with the objects and yet no error is told on standard error.
+    pub fn told(objects: Vec<Resource>) -> Outcome<Self> {
+        let cluster = Self::new(objects)?;
         for problem in cluster.problems() {
             // Nobody may be listening, and there is nobody else to tell.
             let _ = writeln!(io::stderr(), "warning: {problem}");
@@ -134,6 +149,35 @@ impl Cluster {
     /// What is wrong with the objects, and what was done about it. A sentence each.
     pub fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// How many endpoints only this one has, and how many only the other.
+    pub fn only_in_one(&self, other: &Self) -> (usize, usize) {
+        let keys = |cluster: &Self| -> BTreeSet<(String, String)> {
+            let own = cluster.endpoints.iter().map(|endpoint| &endpoint.metadata);
+            own.map(|metadata| (metadata.namespace.clone(), metadata.name.clone())).collect()
+        };
+        let (here, there) = (keys(self), keys(other));
+        (here.difference(&there).count(), there.difference(&here).count())
+    }
+
+    /// What applies to an endpoint, as its node's dataplane would say.
+    pub fn show(&self, request: &api::GetEndpointPolicyRequest) -> Outcome<api::EndpointPolicy> {
+        let end = End::named(self, "endpoint", &request.endpoint).map_err(|wrong| {
+            let code = if wrong.missing { Code::NotFound } else { Code::Usage };
+            Failure::new(code, "cannot show the policy", wrong.to_string(), "name an endpoint of the files")
+        })?;
+        let Some(endpoint) = end.endpoint else {
+            let cause = format!("{} is no endpoint", request.endpoint);
+            return Err(Failure::new(
+                Code::NotFound,
+                "cannot show the policy",
+                cause,
+                "name an endpoint of the files",
+            ));
+        };
+        let request = api::GetEndpointPolicyRequest { endpoint: end.name(), ..request.clone() };
+        self.node_of(endpoint).show(&request)
     }
 
     /// The node that has the endpoint.

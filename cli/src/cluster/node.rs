@@ -8,7 +8,7 @@ use margay_agent::{
 };
 use margay_api::dataplane::v1::{self as api, change::Change};
 use margay_dataplane::{
-    control::{EndpointId, State},
+    control::{self, EndpointId, State},
     net::Nanos,
     policy::{CompiledPolicy, Direction, Explanation, Query, SetMembers, SetTable},
     snapshot::{Publisher, Snapshot},
@@ -90,6 +90,13 @@ impl Node {
             rule: u32::try_from(decider.rule).ok(),
             minimal_match: explained.minimal_match.clone(),
             explained,
+        })
+    }
+
+    /// What applies to an endpoint of this node.
+    pub fn show(&self, request: &api::GetEndpointPolicyRequest) -> Outcome<api::EndpointPolicy> {
+        control::show(&self.state, request).map_err(|error| {
+            Failure::new(Code::Failed, "cannot show the policy", error.to_string(), "please report this")
         })
     }
 

@@ -117,6 +117,11 @@ impl<'c> Packet<'c> {
 }
 
 impl<'c> End<'c> {
+    /// Whom a text names.
+    pub fn named(cluster: &'c Cluster, side: &str, text: &str) -> Result<Self, Wrong> {
+        end(cluster, side, text)
+    }
+
     /// Whoever has the address.
     fn at(cluster: &'c Cluster, address: IpAddr) -> Self {
         let owns = |one: &&WorkloadEndpoint| one.spec.ip_networks.iter().any(|net| net.contains(address));

@@ -8,6 +8,7 @@ mod eval;
 mod explain;
 mod get;
 mod label;
+mod policy;
 mod selector;
 mod status;
 mod store;
@@ -42,6 +43,9 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
         Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
         Command::Policy(Policy::Eval(args)) => eval::run(args, out),
+        Command::Policy(Policy::Show(args)) => policy::show(global, args, out).await,
+        Command::Policy(Policy::Matrix(args)) => policy::matrix(global, args, out).await,
+        Command::Policy(Policy::Diff(args)) => policy::diff(global, args, out).await,
         Command::Selector(SelectorCommand::Eval { file }) => selector::eval(file, out),
         Command::Completion { shell } => completion::run(*shell, out),
         Command::Version(args) => version::run(args, out),

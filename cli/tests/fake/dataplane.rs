@@ -6,10 +6,11 @@ use std::{
 };
 
 use margay_api::dataplane::v1::{
-    Accounting, Buffers, Drop, ExplainRequest, ExplainResponse, GetRuntimeRequest, GetStatusRequest,
-    Interface, ListDropsRequest, ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse,
-    NodeRuntime, ObjectError, Queue, Refused, RuleDrops, Runtime, Status as DataplaneStatus, SyncRequest,
-    SyncResponse, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
+    Accounting, Buffers, DirectionPolicy, Drop, EndpointPolicy, ExplainRequest, ExplainResponse,
+    GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface, ListDropsRequest,
+    ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ListedRule, ListedRules, NodeRuntime,
+    ObjectError, Queue, Refused, RuleDrops, Runtime, Status as DataplaneStatus, SyncRequest, SyncResponse,
+    TierPolicy, TreeShape, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
@@ -177,6 +178,77 @@ impl Service for Dataplane {
             drop("ttl-expired", "Its TTL ran out here.", 2, vec![]),
         ];
         Ok(Response::new(ListDropsResponse { drops }))
+    }
+
+    async fn get_endpoint_policy(
+        &self,
+        request: Request<GetEndpointPolicyRequest>,
+    ) -> Result<Response<EndpointPolicy>, Status> {
+        let GetEndpointPolicyRequest { endpoint, dot } = request.into_inner();
+        if endpoint != "shop/web" {
+            return Err(Status::not_found(format!("there is no endpoint {endpoint} on this node")));
+        }
+        let rule = |index, action: &str, what: &str, hits| ListedRule {
+            index,
+            action: action.into(),
+            r#match: what.into(),
+            hits,
+        };
+        let listed =
+            |kind: &str, name: &str, rules| ListedRules { kind: kind.into(), name: name.into(), rules };
+        let tree = |tier: &str, ip_version| TreeShape {
+            tier: tier.into(),
+            ip_version,
+            pieces: 3,
+            bit_nodes: 1,
+            leaves: 2,
+            longest_leaf: 2,
+            depth: 1,
+            bytes: 712,
+            ..TreeShape::default()
+        };
+        let dot = |name: &str| if dot { format!("digraph \"{name}\" {{\n}}\n") } else { String::new() };
+        let web = vec![
+            rule(0, "log", "any packet", 0),
+            rule(1, "allow", "tcp from set s:abc to port 80", 12),
+            rule(2, "deny", "tcp to port 22", 4),
+        ];
+        let tiers = vec![TierPolicy {
+            name: "default".into(),
+            policies: vec![
+                listed("NetworkPolicy", "shop/web", web),
+                listed("NetworkPolicy", "shop/quiet", vec![]),
+            ],
+            default_action: "deny".into(),
+            default_hits: 3,
+        }];
+        let open = || vec![listed("Profile", "kns.shop", vec![rule(0, "allow", "any packet", 7)])];
+        Ok(Response::new(EndpointPolicy {
+            endpoint,
+            generation: 42,
+            active: true,
+            ingress: Some(DirectionPolicy {
+                tiers,
+                profiles: open(),
+                otherwise: "deny".into(),
+                otherwise_hits: 0,
+                trees: vec![tree("default", 4), tree("default", 6), tree("", 0)],
+                bytes: 2_136,
+                sharers: 5,
+                patched: true,
+                changes: 2,
+                dot: dot("ingress of shop/web"),
+            }),
+            egress: Some(DirectionPolicy {
+                profiles: open(),
+                otherwise: "deny".into(),
+                trees: vec![tree("", 0)],
+                bytes: 712,
+                sharers: 9,
+                dot: dot("egress of shop/web"),
+                ..DirectionPolicy::default()
+            }),
+        }))
     }
 
     async fn explain(&self, _: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

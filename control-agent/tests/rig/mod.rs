@@ -14,10 +14,10 @@ use margay_agent::{
 use margay_api::{
     control::v1::control_client::ControlClient,
     dataplane::v1::{
-        Adopted, Change, EndpointStatus, ExplainRequest, ExplainResponse, GetRuntimeRequest,
-        GetStatusRequest, Hello, ListDropsRequest, ListDropsResponse, ListInterfacesRequest,
-        ListInterfacesResponse, ObjectError, Refused, Runtime, Status as DataplaneStatus, SyncRequest,
-        SyncResponse, change,
+        Adopted, Change, EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse,
+        GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello, ListDropsRequest,
+        ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ObjectError, Refused, Runtime,
+        Status as DataplaneStatus, SyncRequest, SyncResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -219,6 +219,13 @@ impl Dataplane for Service {
 
     async fn list_drops(&self, _: Request<ListDropsRequest>) -> Result<Response<ListDropsResponse>, Status> {
         Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn get_endpoint_policy(
+        &self,
+        _: Request<GetEndpointPolicyRequest>,
+    ) -> Result<Response<EndpointPolicy>, Status> {
+        Err(Status::unimplemented("no agent asks this"))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

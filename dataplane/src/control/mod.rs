@@ -12,6 +12,7 @@ mod ports;
 mod server;
 mod set_names;
 mod shell;
+mod show;
 mod state;
 mod view;
 
@@ -24,4 +25,5 @@ pub use ports::{DeviceOptions, Ports, WorkerEnd};
 pub use server::Service;
 pub use set_names::SetNames;
 pub use shell::{Request, Shell};
+pub use show::{ShowError, show};
 pub use state::{Action, Facts, HostList, Purpose, Stage, State};

@@ -101,6 +101,15 @@ impl Dataplane for Service {
         Ok(Response::new(pb::ListDropsResponse { drops }))
     }
 
+    async fn get_endpoint_policy(
+        &self,
+        request: tonic::Request<pb::GetEndpointPolicyRequest>,
+    ) -> Result<Response<pb::EndpointPolicy>, Status> {
+        let request = request.into_inner();
+        let shown = self.look(move |shell| shell.show(&request)).await?;
+        shown.map(Response::new).map_err(|error| Status::not_found(error.to_string()))
+    }
+
     async fn explain(
         &self,
         request: tonic::Request<pb::ExplainRequest>,

@@ -193,6 +193,14 @@ impl Shell {
         explain::explain(&self.state, request)
     }
 
+    /// What applies to an endpoint.
+    pub fn show(
+        &self,
+        request: &pb::GetEndpointPolicyRequest,
+    ) -> Result<pb::EndpointPolicy, super::ShowError> {
+        super::show(&self.state, request)
+    }
+
     /// As the API has what the workers said of a packet's flow.
     pub fn conntrack(&self, flows: &Flows) -> pb::Conntrack {
         flows::conntrack(&self.state, flows)

@@ -210,6 +210,12 @@ impl PolicyTable {
         })
     }
 
+    /// How many directions of endpoints this very tree judges.
+    pub fn sharers(&self, tree: &PolicyTree) -> usize {
+        let trees = self.endpoints.iter().flatten().flat_map(|bound| [&bound.ingress, &bound.egress]);
+        trees.filter(|other| std::ptr::eq(&***other, tree)).count()
+    }
+
     /// Every tree once, in no particular order.
     pub fn trees(&self) -> impl ExactSizeIterator<Item = &Arc<PolicyTree>> {
         self.trees.values()

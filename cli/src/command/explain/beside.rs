@@ -3,35 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use margay_agent::model::{Kind, Resource};
-use margay_api::control::v1::{GetRequest, control_client::ControlClient};
+use margay_api::control::v1::control_client::ControlClient;
 use tonic::transport::Channel;
 
 use super::view::Explanation;
 use crate::{
     args::Global,
-    client,
-    cluster::{Answer, Cluster, Packet, Written},
+    cluster::{Answer, Cluster, Packet, Written, objects},
     exit::{Code, Failure, Outcome},
 };
 
 /// The cluster of all that the agent's store holds.
 pub async fn stored(global: &Global, agent: &mut ControlClient<Channel>) -> Outcome<Cluster> {
-    let mut resources = Vec::new();
-    for kind in Kind::ALL {
-        let request = GetRequest { kind: kind.to_string(), ..GetRequest::default() };
-        let call = agent.get(request);
-        let answer = client::answer(global.timeout, &format!("get the {}", kind.plural()), call).await?;
-        for object in answer.into_inner().objects {
-            let resource = Resource::from_json(&object.json).map_err(|errors| {
-                let problem = format!("the store holds a {kind} that this release cannot read");
-                let cause = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-                Failure::new(Code::Failed, problem, cause, "use the margayctl of the agent's release")
-            })?;
-            resources.push(resource);
-        }
-    }
-    Cluster::new(resources)
+    Cluster::new(objects::stored(global, agent).await?)
 }
 
 /// Completes what the dataplane said, where what is stored leads to the same.

@@ -1,0 +1,52 @@
+//! What commands about policy have in common: where the cluster is read from.
+
+mod diff;
+mod matrix;
+mod show;
+
+use margay_agent::model::Resource;
+
+use crate::{
+    args::{Global, PolicyDiff, PolicyMatrix, Source},
+    client,
+    cluster::{
+        Cluster,
+        objects::{applied, stored},
+    },
+    exit::Outcome,
+    manifest::Manifest,
+    output::{Output, Progress},
+};
+
+pub use show::run as show;
+
+/// `policy matrix`.
+pub async fn matrix(global: &Global, args: &PolicyMatrix, out: &mut Output) -> Outcome {
+    let objects = objects(global, args.resources.as_ref()).await?;
+    let cluster = Cluster::told(objects)?;
+    let _progress = Progress::start("judging");
+    matrix::run(&cluster, args, out)
+}
+
+/// `policy diff`.
+pub async fn diff(global: &Global, args: &PolicyDiff, out: &mut Output) -> Outcome {
+    let manifest = Manifest::read(&args.source)?;
+    manifest.check()?;
+    let before = objects(global, args.resources.as_ref()).await?;
+    let after = applied(before.clone(), manifest.resources().cloned().collect());
+    let _progress = Progress::start("judging");
+    diff::run(&Cluster::new(before)?, &Cluster::told(after)?, args, out)
+}
+
+/// Those of files, or what the agent has stored.
+async fn objects(global: &Global, path: Option<&std::path::PathBuf>) -> Outcome<Vec<Resource>> {
+    match path {
+        Some(path) => {
+            let source = Source { files: vec![path.clone()], namespace: None };
+            let manifest = Manifest::read(&source)?;
+            manifest.check()?;
+            Ok(manifest.resources().cloned().collect())
+        }
+        None => stored(global, &mut client::agent(global).await?).await,
+    }
+}
