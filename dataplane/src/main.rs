@@ -12,7 +12,7 @@ use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::WorkerId;
 use margay_dataplane::nodes::{Inbox, Limits, World};
 use margay_dataplane::packet::{Frames, Pool};
-use margay_dataplane::policy::PolicyTable;
+use margay_dataplane::policy::{Ceiling, PolicyTable};
 use margay_dataplane::snapshot::{Publisher, Snapshot};
 use margay_dataplane::worker::{Idle, Parts, Rings, Thread, Wake, Worker, ticks};
 use std::collections::BTreeSet;
@@ -57,6 +57,12 @@ struct Args {
     /// Flows that each worker can track
     #[arg(long, default_value_t = 1 << 20, value_name = "N")]
     flows: u32,
+    /// Memory for compiled policy; beyond it rule lists are compiled in a slower form
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    policy_memory: usize,
+    /// The same, for the policy of one endpoint in one direction
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    policy_list_memory: usize,
     /// Interfaces at most
     #[arg(long, default_value_t = 4096, value_name = "N")]
     interfaces: u16,
@@ -116,7 +122,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let cores = cores(args.cores.as_deref())?;
     let frames = frames(&args)?;
     // Nobody shall be able to choose members of IP sets that make lookups slow.
-    let policy = PolicyTable::keyed(cores.len(), RandomState::new().hash_one(0));
+    let mib = |n: usize| n.saturating_mul(1 << 20);
+    let ceiling = Ceiling { list: mib(args.policy_list_memory), table: mib(args.policy_memory) };
+    let policy = PolicyTable::keyed(cores.len(), RandomState::new().hash_one(0)).with_ceiling(ceiling);
     let mut publisher = Publisher::new(Snapshot { policy: Arc::new(policy), ..Snapshot::empty(cores.len()) });
     let (ends, threads) = workers(&args, &cores, &frames, &mut publisher)?;
 

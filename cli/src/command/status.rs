@@ -73,6 +73,8 @@ struct Dataplane {
     buffers: Option<Buffers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accounting: Option<Accounting>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_memory: Option<PolicyMemory>,
     policies: u64,
     ip_sets: u64,
     routes: u64,
@@ -112,6 +114,15 @@ struct Accounting {
     drops: u64,
     in_flight: u64,
     originated: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PolicyMemory {
+    bytes: u64,
+    ceiling: u64,
+    compact_lists: u32,
+    patched_lists: u32,
 }
 
 #[derive(Serialize)]
@@ -195,6 +206,12 @@ impl From<dataplane::Status> for Dataplane {
                 drops: accounting.drops,
                 in_flight: accounting.in_flight,
                 originated: accounting.originated,
+            }),
+            policy_memory: from.policy_memory.map(|memory| PolicyMemory {
+                bytes: memory.bytes,
+                ceiling: memory.ceiling,
+                compact_lists: memory.compact_lists,
+                patched_lists: memory.patched_lists,
             }),
             policies: from.policies,
             ip_sets: from.ip_sets,
@@ -286,6 +303,18 @@ impl Dataplane {
                 "Packets:     rx {rx} = tx {tx} + punt {punt} + drops {drops} + in flight {in_flight}"
             )?;
             writeln!(out, " ({originated} of them our own)")?;
+        }
+        if let Some(PolicyMemory { bytes, ceiling, compact_lists, patched_lists }) = &self.policy_memory {
+            let (kib, mib) = (bytes.div_ceil(1 << 10), ceiling >> 20);
+            write!(out, "Trees:       {kib} KiB of {mib} MiB, {patched_lists} patched")?;
+            match compact_lists {
+                0 => writeln!(out)?,
+                n => writeln!(
+                    out,
+                    ", {}",
+                    out.paint(&format!("{n} in a slower form for want of memory"), Tone::Bad)
+                )?,
+            }
         }
         writeln!(
             out,

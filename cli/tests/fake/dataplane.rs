@@ -44,6 +44,7 @@ pub fn status() -> DataplaneStatus {
         message: "HTTP matches are not enforced here; remove them".into(),
     };
     DataplaneStatus {
+        policy_memory: None,
         version: "0.1.0".into(),
         adopted_generation: 41,
         committed_generation: 42,

@@ -89,6 +89,8 @@ pub struct Shell {
     session: u64,
     agent_connected: bool,
     last_refused: Option<pb::Refused>,
+    /// Rule lists in a slower form, because of the ceiling on memory.
+    compact_lists: usize,
     tell_status: broadcast::Sender<pb::EndpointStatus>,
     tell_adopted: watch::Sender<u64>,
     tell_session: watch::Sender<u64>,
@@ -116,6 +118,7 @@ impl Shell {
             session: 0,
             agent_connected: false,
             last_refused: None,
+            compact_lists: 0,
             tell_status: broadcast::channel(1024).0,
             tell_adopted: watch::channel(0).0,
             tell_session: watch::channel(0).0,
@@ -251,6 +254,7 @@ impl Shell {
         match self.state.commit(changes, commit, now) {
             Ok(()) => {
                 tracing::debug!(generation = commit.generation, in_sync = commit.in_sync, "committed");
+                self.warn_of_memory();
                 self.ports.wake_all();
                 Ok(())
             }
@@ -263,6 +267,20 @@ impl Shell {
                 Err(CommitError::Refused(errors))
             }
         }
+    }
+
+    fn warn_of_memory(&mut self) {
+        let (memory, ceiling) = (self.state.policy().memory(), self.state.policy().ceiling());
+        if memory.compact > self.compact_lists {
+            tracing::warn!(
+                lists = memory.compact,
+                bytes = memory.bytes,
+                ceiling = ceiling.table,
+                list_ceiling = ceiling.list,
+                "W010 rule lists that would pass the ceiling on memory are compiled in a slower form; raise --policy-memory or --policy-list-memory"
+            );
+        }
+        self.compact_lists = memory.compact;
     }
 
     fn consolidated(&mut self, done: Result<Result<Consolidated, CompileError>, JoinError>) {

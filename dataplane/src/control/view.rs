@@ -28,6 +28,8 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
     let sum =
         |of: fn(&WorkerCounters) -> u64| ports.workers().iter().map(|end| of(&end.counters)).sum::<u64>();
     let frames = ports.frames();
+    let memory = state.policy().memory();
+    let ceiling = state.policy().ceiling().table as u64;
     pb::Status {
         version: env!("CARGO_PKG_VERSION").into(),
         adopted_generation: state.adopted(),
@@ -56,6 +58,12 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
         workload_endpoints: state.desired().endpoints.len() as u64,
         flows: sum(|c| c.flows.get()),
         last_refused: None,
+        policy_memory: Some(pb::PolicyMemory {
+            bytes: memory.bytes as u64,
+            ceiling,
+            compact_lists: memory.compact as u32,
+            patched_lists: memory.patched as u32,
+        }),
         workers,
     }
 }

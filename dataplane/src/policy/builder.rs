@@ -10,7 +10,7 @@ use super::slice::Slice;
 use super::table::{Bound, MAX_ENDPOINTS, PolicyTree, RetiredTree};
 use super::{
     Direction, EndpointIdx, HitCounters, PolicyId, PolicyTable, Rule, RuleList, SetKind, SetTable,
-    TableError, succession,
+    TableError, consolidation, succession,
 };
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash, Hasher};
@@ -101,6 +101,15 @@ enum Tree {
     },
 }
 
+impl Tree {
+    fn compiled(&self) -> &Arc<CompiledPolicy> {
+        match self {
+            Self::Kept(tree) => &tree.compiled,
+            Self::New { compiled, .. } => compiled,
+        }
+    }
+}
+
 impl<'a> PolicyTableBuilder<'a> {
     pub(super) fn new(previous: &'a PolicyTable, sets: Arc<SetTable>) -> Self {
         Self {
@@ -172,7 +181,8 @@ impl<'a> PolicyTableBuilder<'a> {
     }
 
     /// The table, and the trees of the one before that it does not hold.
-    pub fn succeed(self) -> (PolicyTable, Vec<RetiredTree>) {
+    pub fn succeed(mut self) -> (PolicyTable, Vec<RetiredTree>) {
+        self.squeeze();
         let kept: HashSet<*const PolicyTree> = self.by_place.keys().copied().collect();
         let mut inherited: HashMap<*const PolicyTree, Option<Box<[u32]>>> = HashMap::new();
         let mut trees =
@@ -221,8 +231,39 @@ impl<'a> PolicyTableBuilder<'a> {
         };
         let retired = gone.map(retire).collect();
         let (trees, workers) = (Arc::new(trees), self.previous.workers);
-        let table = PolicyTable { sets: self.sets, endpoints, trees, workers };
+        let ceiling = self.previous.ceiling;
+        let table = PolicyTable { sets: self.sets, endpoints, trees, workers, ceiling };
         (table, retired)
+    }
+
+    /// Makes trees smaller, the largest first, until all are below the ceiling or as small as can be.
+    fn squeeze(&mut self) {
+        let bytes = |tree: &Tree| tree.compiled().bytes();
+        let mut total: usize = self.trees.iter().map(bytes).sum();
+        while total > self.previous.ceiling.table {
+            let full = self.trees.iter().enumerate().filter(|(_, tree)| !tree.compiled().is_compact());
+            let Some((at, _)) = full.max_by_key(|(_, tree)| bytes(tree)) else { return };
+            let old = self.trees[at].compiled().clone();
+            // What the others leave it; what is refused stays as it is.
+            let ceiling = self.previous.ceiling.table.saturating_sub(total - old.bytes());
+            let Ok(smaller) = compile_slices(old.list(), &consolidation::slices(&old), ceiling) else {
+                return;
+            };
+            if !smaller.is_compact() && !old.is_patched() {
+                return;
+            }
+            total = total - old.bytes() + smaller.bytes();
+            let (key, before) = match &self.trees[at] {
+                Tree::New { key, before, .. } => {
+                    (key.clone(), before.as_ref().map(|(tree, _)| (tree.clone(), false)))
+                }
+                Tree::Kept(tree) => {
+                    self.by_place.remove(&Arc::as_ptr(tree));
+                    (tree.key.clone(), Some((tree.clone(), false)))
+                }
+            };
+            self.trees[at] = Tree::New { key, compiled: Arc::new(smaller), before };
+        }
     }
 
     fn put(&mut self, endpoint: EndpointIdx, both: [usize; 2]) {
@@ -256,7 +297,7 @@ impl<'a> PolicyTableBuilder<'a> {
         let shares = patched.is_some();
         let compiled = match patched {
             Some(patched) => patched,
-            None => compile_slices(list.clone(), slices)?,
+            None => compile_slices(list, &slices, self.previous.ceiling.list)?,
         };
         let before = before.map(|before| (before.clone(), shares));
         Ok(self.push(key.clone(), Tree::New { key, compiled: Arc::new(compiled), before }))

@@ -1,7 +1,7 @@
 //! From a rule list to the trees that decide, and the decision.
 
 use super::check::{self, CheckError};
-use super::grow::{Proof, grow};
+use super::grow::{Form, Proof, grow};
 use super::lower::{Entries, Literal};
 use super::patch::{self, Patch};
 use super::point::Point;
@@ -63,6 +63,8 @@ pub struct CompiledPolicy {
     /// The spaces whose memberships the trees ask for.
     pub(super) used: [bool; 4],
     pub(super) cpu: Cpu,
+    /// Of the trees.
+    pub(super) form: Form,
     /// What was compiled whole, where this is that with patches.
     pub(super) origin: Option<Arc<CompiledPolicy>>,
 }
@@ -162,8 +164,17 @@ impl Outcome {
 /// exceeds the bounds is refused.
 pub fn compile(list: impl Into<Arc<RuleList>>) -> Result<CompiledPolicy, CompileError> {
     let list = list.into();
+    compile_within(list, usize::MAX)
+}
+
+/// As [`compile`], into trees of at most `ceiling` bytes where one of the slower forms is as small.
+pub fn compile_within(
+    list: impl Into<Arc<RuleList>>,
+    ceiling: usize,
+) -> Result<CompiledPolicy, CompileError> {
+    let list = list.into();
     let slices = slices(&list);
-    compile_slices(list, slices)
+    compile_slices(&list, &slices, ceiling)
 }
 
 /// Of each stage.
@@ -174,11 +185,19 @@ pub(super) fn slices(list: &RuleList) -> Vec<Vec<Arc<Slice>>> {
 
 /// Compiles and checks a list whose stages are `slices`.
 pub(super) fn compile_slices(
-    list: Arc<RuleList>,
-    slices: Vec<Vec<Arc<Slice>>>,
+    list: &Arc<RuleList>,
+    slices: &[Vec<Arc<Slice>>],
+    ceiling: usize,
 ) -> Result<CompiledPolicy, CompileError> {
-    fits(&slices)?;
-    let (policy, proofs) = assemble(list, slices);
+    fits(slices)?;
+    let (mut policy, mut proofs) = assemble(list.clone(), slices, Form::Full);
+    for form in [Form::Compact, Form::Linear] {
+        if policy.bytes() > ceiling {
+            // Not both at once in memory.
+            drop((policy, proofs));
+            (policy, proofs) = assemble(list.clone(), slices, form);
+        }
+    }
     proven(policy, &proofs)
 }
 
@@ -260,6 +279,11 @@ impl CompiledPolicy {
     /// Rules that decide.
     pub(super) fn rules(&self) -> usize {
         self.stages.iter().flat_map(|stage| &*stage.runs).map(|run| run.slice.len()).sum()
+    }
+
+    /// The trees are in a slower form that takes less memory.
+    pub fn is_compact(&self) -> bool {
+        self.form != Form::Full
     }
 
     /// Rules that are gone or new since the trees were grown.
@@ -361,13 +385,13 @@ pub(super) fn fits(slices: &[Vec<Arc<Slice>>]) -> Result<(), CompileError> {
 }
 
 /// Builds, unchecked.
-fn assemble(list: Arc<RuleList>, slices: Vec<Vec<Arc<Slice>>>) -> (CompiledPolicy, Vec<Proofs>) {
+fn assemble(list: Arc<RuleList>, slices: &[Vec<Arc<Slice>>], form: Form) -> (CompiledPolicy, Vec<Proofs>) {
     let (mut stages, mut proofs) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut used = [false; 4];
-    for (index, slices) in slices.into_iter().enumerate() {
+    for (index, slices) in slices.iter().enumerate() {
         let ranked: Vec<&Rule> = slices.iter().flat_map(|slice| slice.ranked()).collect();
-        let (trees, proof) = trees(&ranked);
+        let (trees, proof) = trees(&ranked, form);
         let base = outcomes.len() as u32;
         let last = index + 1 == list.stages();
         outcomes.extend(ranked.iter().map(|rule| Outcome::of(rule.action, last)));
@@ -385,7 +409,7 @@ fn assemble(list: Arc<RuleList>, slices: Vec<Vec<Arc<Slice>>>) -> (CompiledPolic
         proofs.push(proof);
     }
     let (stages, outcomes) = (stages.into(), outcomes.into());
-    (CompiledPolicy { list, stages, outcomes, used, cpu: Cpu::detect(), origin: None }, proofs)
+    (CompiledPolicy { list, stages, outcomes, used, cpu: Cpu::detect(), form, origin: None }, proofs)
 }
 
 /// `used`, and the spaces that these entries ask for.
@@ -399,7 +423,7 @@ pub(super) fn and_used(mut used: [bool; 4], proofs: &Proofs) -> [bool; 4] {
 /// For each IP version.
 pub(super) type Proofs = [Arc<Proof>; 2];
 
-pub(super) fn trees(ranked: &[&Rule]) -> ([Arc<Tree>; 2], Proofs) {
+pub(super) fn trees(ranked: &[&Rule], form: Form) -> ([Arc<Tree>; 2], Proofs) {
     let lowered = |version| {
         let mut entries = Entries::default();
         ranked.iter().enumerate().for_each(|(rank, rule)| entries.lower(rule, version, rank as u32));
@@ -407,7 +431,7 @@ pub(super) fn trees(ranked: &[&Rule]) -> ([Arc<Tree>; 2], Proofs) {
     };
     let [v4, v6] = [IpVersion::V4, IpVersion::V6].map(lowered);
     let grown = |entries, version| {
-        let (tree, proof) = grow(entries, version);
+        let (tree, proof) = grow(entries, version, form);
         (Arc::new(tree), Arc::new(proof))
     };
     let same = v4 == v6;
@@ -440,7 +464,7 @@ impl CompiledPolicy {
     /// Compiles, breaks the result by `fault`, and checks what came of it.
     pub(super) fn sabotaged(list: RuleList, fault: impl FnOnce(&mut Self)) -> Result<Self, CompileError> {
         let slices = slices(&list);
-        let (mut policy, proofs) = assemble(list.into(), slices);
+        let (mut policy, proofs) = assemble(list.into(), &slices, Form::Full);
         fault(&mut policy);
         proven(policy, &proofs)
     }

@@ -19,6 +19,7 @@ pub struct Consolidation {
     origin: Arc<CompiledPolicy>,
     list: Arc<RuleList>,
     slices: Vec<Vec<Arc<Slice>>>,
+    ceiling: usize,
 }
 
 /// A list compiled whole, for the trees that are patches of what it was before.
@@ -31,7 +32,7 @@ pub struct Consolidated {
 impl Consolidation {
     /// Compiles and checks: hundreds of milliseconds for the longest lists.
     pub fn run(self) -> Result<Consolidated, CompileError> {
-        let whole = compile_slices(self.list, self.slices)?;
+        let whole = compile_slices(&self.list, &self.slices, self.ceiling)?;
         Ok(Consolidated { origin: self.origin, whole: Arc::new(whole) })
     }
 }
@@ -45,6 +46,7 @@ impl PolicyTable {
             origin: worst.origin.clone()?,
             list: worst.list().clone(),
             slices: slices(worst),
+            ceiling: self.ceiling.list,
         })
     }
 
@@ -71,6 +73,6 @@ impl PolicyTable {
 }
 
 /// What is known of the rules that are in force.
-fn slices(compiled: &CompiledPolicy) -> Vec<Vec<Arc<Slice>>> {
+pub(super) fn slices(compiled: &CompiledPolicy) -> Vec<Vec<Arc<Slice>>> {
     compiled.stages.iter().map(|stage| stage.runs.iter().map(|run| run.slice.clone()).collect()).collect()
 }

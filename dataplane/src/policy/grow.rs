@@ -8,7 +8,7 @@
 use super::bits::{Picked, pick};
 use super::leaf::{self, Lane};
 use super::lower::{Dim, Entries, Interval, Space};
-use super::pieces::{Piece, pieces};
+use super::pieces::{MAX_PIECES, Piece, pieces};
 use super::point::{Cube, Layout};
 use super::tree::{About, Bound, Branch, Group, NONE_FOUND, Node, Ref, Tree};
 use super::{IpVersion, SetId, part};
@@ -25,6 +25,17 @@ const COPIES: usize = 5;
 /// Pieces that a cut looks at to find its bound.
 const SAMPLE: usize = 2048;
 
+/// How much room a tree may take: from the fastest to the smallest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Pieces are copied where that spares nodes.
+    Full,
+    /// No piece is copied.
+    Compact,
+    /// One leaf of all entries, each a single box, tried one after the other.
+    Linear,
+}
+
 /// What the check needs to follow a tree, and the walk does not.
 #[derive(Debug)]
 pub(super) struct Proof {
@@ -36,13 +47,13 @@ pub(super) struct Proof {
 }
 
 /// A tree in which every point finds the first of `entries` that matches it.
-pub(super) fn grow(entries: Entries, version: IpVersion) -> (Tree, Proof) {
+pub(super) fn grow(entries: Entries, version: IpVersion, form: Form) -> (Tree, Proof) {
     let asks = |dim| (0..entries.len() as u32).any(|entry| entries.intervals(entry, dim).is_some());
     let layout = match version {
         IpVersion::V6 if asks(Dim::Src) || asks(Dim::Dst) => Layout::V6,
         _ => Layout::V4,
     };
-    let pieces = pieces(&entries);
+    let pieces = pieces(&entries, if form == Form::Linear { 1 } else { MAX_PIECES });
     let cubes = pieces.iter().map(|piece| piece.cube(&entries, layout)).collect();
     let about =
         pieces.iter().map(|piece| About { rank: entries.rank(piece.entry), hard: NONE_FOUND }).collect();
@@ -63,8 +74,11 @@ pub(super) fn grow(entries: Entries, version: IpVersion) -> (Tree, Proof) {
     let leaves = HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
     let mut grower = Grower { tree, proof, lanes: vec![], leaves };
     let all: Vec<u32> = (0..grower.proof.pieces.len() as u32).collect();
-    let budget = COPIES * all.len();
-    grower.tree.root = grower.top(&all, &mut Vec::new(), budget, 0);
+    let budget = if form == Form::Full { COPIES * all.len() } else { 0 };
+    grower.tree.root = match form {
+        Form::Linear => grower.leaf(&all, &Vec::new()),
+        Form::Full | Form::Compact => grower.top(&all, &mut Vec::new(), budget, 0),
+    };
     let tree = &mut grower.tree;
     tree.nodes.shrink_to_fit();
     tree.branches.shrink_to_fit();

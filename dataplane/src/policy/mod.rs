@@ -41,13 +41,15 @@ mod tests;
 
 pub use builder::PolicyTableBuilder;
 pub use check::CheckError;
-pub use compiled::{CompileError, CompiledPolicy, compile};
+pub use compiled::{CompileError, CompiledPolicy, compile, compile_within};
 pub use consolidation::{Consolidated, Consolidation};
 pub use counters::HitCounters;
 pub use list::{ListedPolicy, ListedProfile, Otherwise, Policy, Profile, RuleList, TierDefault, TierList};
 pub use rule::{Action, IcmpMatch, IpVersion, PolicyId, Rule, SetId};
 pub use sets::{Class, IpSet, Members, PortMember, SetError, SetKind, SetMembers, SetTable};
 pub use shape::TreeShape;
-pub use table::{Direction, EndpointIdx, PolicyTable, PolicyTree, RetiredTree, TableError};
+pub use table::{
+    Ceiling, Direction, EndpointIdx, PolicyMemory, PolicyTable, PolicyTree, RetiredTree, TableError,
+};
 pub use verdict::{Decider, Explanation, Place, Query, Verdict};
 pub use work::Work;

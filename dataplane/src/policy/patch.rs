@@ -13,6 +13,7 @@ use super::CompileError;
 use super::check::CheckError;
 use super::compiled::{self, CompiledPolicy, Outcome, Proofs, Run, Slots, Stage};
 use super::diff::{Diff, Placed, diff};
+use super::grow::Form;
 use super::lower::{Dim, Interval, Literal};
 use super::merge;
 use super::point::Point;
@@ -235,7 +236,7 @@ fn assemble(
         let patch = match added.is_empty() && diff.dead.count() == 0 {
             true => None,
             false => {
-                let (trees, proof) = compiled::trees(&added);
+                let (trees, proof) = compiled::trees(&added, Form::Full);
                 used = compiled::and_used(used, &proof);
                 proofs.push(Some(proof));
                 let Diff { dead, before, .. } = diff;
@@ -253,6 +254,7 @@ fn assemble(
         outcomes: outcomes.into(),
         used,
         cpu: origin.cpu,
+        form: origin.form,
         origin: Some(origin.clone()),
     };
     Some((policy, proofs))

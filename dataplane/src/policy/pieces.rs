@@ -8,7 +8,7 @@ use super::lower::{Dim, Entries, Interval};
 use super::point::{Cube, Layout};
 
 /// Boxes an entry is cut into at most.
-const MAX_PIECES: usize = 128;
+pub(super) const MAX_PIECES: usize = 128;
 /// Boxes from which on an entry is cut no more, beyond two for each entry: a bound on memory.
 const MANY: usize = 1 << 20;
 
@@ -47,8 +47,8 @@ impl Piece {
     }
 }
 
-/// All entries' pieces, in the order of the entries.
-pub(super) fn pieces(entries: &Entries) -> Vec<Piece> {
+/// All entries' pieces, in the order of the entries; of each at most `most`.
+pub(super) fn pieces(entries: &Entries, most: usize) -> Vec<Piece> {
     let mut all = Vec::with_capacity(entries.len());
     for entry in 0..entries.len() as u32 {
         let mut counts = [1usize; 6];
@@ -56,7 +56,7 @@ pub(super) fn pieces(entries: &Entries) -> Vec<Piece> {
             counts[dim as usize] = intervals.len();
         }
         let mut pick = [0u8; 6];
-        let most = if all.len() < 2 * entries.len() + MANY { MAX_PIECES } else { 1 };
+        let most = if all.len() < 2 * entries.len() + MANY { most } else { 1 };
         while counts.iter().fold(1usize, |product, n| product.saturating_mul(*n)) > most {
             let longest = (0..6).max_by_key(|dim| counts[*dim]).unwrap_or(0);
             (counts[longest], pick[longest]) = (1, Piece::SPAN);

@@ -13,6 +13,33 @@ use std::sync::Arc;
 /// Endpoints one table holds at most.
 pub(super) const MAX_ENDPOINTS: u32 = 1 << 20;
 
+/// Bytes that trees may take. A list whose trees would take more is compiled into a slower form that takes less,
+/// and is as exact; the smallest form is taken whatever it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceiling {
+    /// The trees of one list.
+    pub list: usize,
+    /// All trees of a table. Where they would take more, the largest are made smaller first.
+    pub table: usize,
+}
+
+impl Default for Ceiling {
+    fn default() -> Self {
+        Self { list: 256 << 20, table: 1 << 30 }
+    }
+}
+
+/// What the trees of a table take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyMemory {
+    /// In all.
+    pub bytes: usize,
+    /// Lists in a slower form, because of the ceiling.
+    pub compact: usize,
+    /// Lists with patches.
+    pub patched: usize,
+}
+
 /// An endpoint that policy applies to, dense from 0. Kept for an endpoint as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointIdx(pub u32);
@@ -110,6 +137,7 @@ pub struct PolicyTable {
     pub(super) endpoints: Arc<[Option<Bound>]>,
     pub(super) trees: Arc<Trees>,
     pub(super) workers: usize,
+    pub(super) ceiling: Ceiling,
 }
 
 impl PolicyTable {
@@ -126,7 +154,27 @@ impl PolicyTable {
             endpoints: Arc::default(),
             trees: Arc::new(no_trees()),
             workers,
+            ceiling: Ceiling::default(),
         }
+    }
+
+    /// With this ceiling, which those that follow have too.
+    pub fn with_ceiling(self, ceiling: Ceiling) -> Self {
+        Self { ceiling, ..self }
+    }
+
+    /// The ceiling.
+    pub fn ceiling(&self) -> Ceiling {
+        self.ceiling
+    }
+
+    /// What the trees take now.
+    pub fn memory(&self) -> PolicyMemory {
+        self.trees().fold(PolicyMemory::default(), |sum, tree| PolicyMemory {
+            bytes: sum.bytes + tree.compiled.bytes(),
+            compact: sum.compact + usize::from(tree.compiled.is_compact()),
+            patched: sum.patched + usize::from(tree.compiled.is_patched()),
+        })
     }
 
     /// Begins the table that follows this one: over `sets`, with no endpoint bound yet. Trees
@@ -143,6 +191,7 @@ impl PolicyTable {
             endpoints: self.endpoints.clone(),
             trees: self.trees.clone(),
             workers: self.workers,
+            ceiling: self.ceiling,
         };
         sets.answers_as(&self.sets).then(next)
     }

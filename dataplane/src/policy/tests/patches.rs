@@ -269,7 +269,7 @@ fn what_changed_too_much_is_not_patched() {
 fn what_is_dead_needs_no_sets() {
     let from = |set: u32| Rule { src_ip_sets: vec![SetId(set)], ..Rule::any(Action::Allow) };
     let list = Arc::new(profile([ports(1, 50), vec![from(0)]].concat()));
-    let whole = Arc::new(compile_slices(list.clone(), slices(&list)).unwrap());
+    let whole = Arc::new(compile_slices(&list, &slices(&list), usize::MAX).unwrap());
     let list = Arc::new(profile(ports(1, 50)));
     let patched = patch(&whole, &list, &slices(&list)).unwrap().unwrap();
     let everybody = SetMembers::Net(vec!["0.0.0.0/0".parse().unwrap()].into());
