@@ -252,6 +252,19 @@ With --raw, each line is rules with IP sets and packets, as a dataplane gets the
 Each packet is judged by the very tree that forwards, and once more rule by rule: exits with 1 should the two
 disagree. A line that is no question is answered by {\"error\":...}, and the exit code is 2 in the end.")]
     Eval(Eval),
+
+    /// Show what staged policies would change, were they in force.
+    #[command(after_help = "\
+Examples:
+  margayctl policy staged
+  margayctl policy staged shop/web-next
+  margayctl policy staged --watch=5s
+
+Staged policies are never enforced. Of the packets that policy judges (those that begin a flow, and those that are
+denied) the dataplane counts what would be decided otherwise: WOULD-ALLOW are denied now, WOULD-DENY allowed. Counts
+are of this node, since an endpoint's policy or one of its staged ones last changed. -o wide shows every rule.
+Exits with 3 if the named policy is not there.")]
+    Staged(StagedPolicies),
 }
 
 /// `selector`.
@@ -464,6 +477,16 @@ pub struct Look {
     #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "1s", value_parser = duration)]
     pub watch: Option<Duration>,
+}
+
+/// `policy staged`.
+#[derive(Args, Debug)]
+pub struct StagedPolicies {
+    /// Only this one: NAMESPACE/NAME, or the name alone.
+    pub name: Option<String>,
+
+    #[command(flatten)]
+    pub look: Look,
 }
 
 /// `policy explain`.

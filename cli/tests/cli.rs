@@ -137,6 +137,21 @@ fn dp_drops() {
 }
 
 #[test]
+fn policy_staged() {
+    golden(
+        "staged",
+        &[
+            "policy staged",
+            "policy staged shop/web",
+            "policy staged -o wide",
+            "policy staged web -o json",
+            "policy staged -o jsonl",
+            "policy staged nowhere",
+        ],
+    );
+}
+
+#[test]
 fn policy_explain() {
     golden(
         "explain",

@@ -4,7 +4,7 @@
 //! as in the process, driven by [`Simulation::step`]. Tests, fuzzing and benchmarks use it.
 
 use crate::conntrack::{FlowHasher, Settings};
-use crate::control::{Action, Facts, ObjectError, Purpose, State};
+use crate::control::{Action, Differences, Facts, ObjectError, Purpose, State};
 use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
 use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
@@ -49,6 +49,8 @@ pub struct Simulation {
     pub workers: Vec<Worker>,
     /// What workers told since it was last emptied, neighbours' news excepted.
     pub drops: Vec<Event>,
+    /// What staged policies would have decided otherwise.
+    pub differences: Differences,
     rings: Vec<Rings>,
     wires: BTreeMap<String, (IfId, MemoryHandle)>,
     wraps: BTreeMap<String, Wrap>,
@@ -96,6 +98,7 @@ impl Simulation {
             state: State::new(publisher, 256),
             workers,
             drops: vec![],
+            differences: Differences::default(),
             rings,
             wires: BTreeMap::new(),
             wraps: BTreeMap::new(),
@@ -303,6 +306,7 @@ impl Simulation {
         for at in 0..self.workers.len() {
             while let Some(event) = self.workers[at].world().events.pop() {
                 news = true;
+                self.differences.note(&event, &self.state);
                 if let Some(action) = self.state.event(&event, self.now) {
                     self.act(action);
                 }

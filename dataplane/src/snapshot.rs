@@ -7,7 +7,7 @@
 
 use crate::fib::{Fib, Interfaces};
 use crate::net::{Addr, Generation};
-use crate::policy::{EndpointIdx, PolicyTable};
+use crate::policy::{EndpointIdx, PolicyTable, Shadow};
 use arc_swap::{ArcSwap, cache::Cache};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub interfaces: Arc<Interfaces>,
     /// Whether they may.
     pub policy: Arc<PolicyTable>,
+    /// What staged policies would say; `None`: there are none.
+    pub shadow: Option<Arc<Shadow>>,
     /// What a policy change means for live flows.
     pub established: Established,
     /// Workloads may speak to their own host, where their egress policy allows it.
@@ -82,6 +84,7 @@ impl Snapshot {
             fib: Arc::default(),
             interfaces: Arc::default(),
             policy: Arc::new(PolicyTable::empty(workers)),
+            shadow: None,
             established: Established::default(),
             endpoint_to_host: false,
             protection: None,

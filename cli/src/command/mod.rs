@@ -10,6 +10,7 @@ mod get;
 mod label;
 mod policy;
 mod selector;
+mod staged;
 mod status;
 mod store;
 mod validate;
@@ -46,6 +47,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Policy(Policy::Show(args)) => policy::show(global, args, out).await,
         Command::Policy(Policy::Matrix(args)) => policy::matrix(global, args, out).await,
         Command::Policy(Policy::Diff(args)) => policy::diff(global, args, out).await,
+        Command::Policy(Policy::Staged(args)) => staged::run(global, args, out).await,
         Command::Selector(SelectorCommand::Eval { file }) => selector::eval(file, out),
         Command::Completion { shell } => completion::run(*shell, out),
         Command::Version(args) => version::run(args, out),

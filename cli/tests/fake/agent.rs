@@ -236,6 +236,7 @@ impl Control for Agent {
             rule: 0,
             walk: vec![step("", "profile kns.shop", 0, "allow")],
             minimal_match: String::new(),
+            ..Default::default()
         };
         let ingress = dataplane::Direction {
             endpoint: "shop/web".into(),
@@ -253,6 +254,7 @@ impl Control for Agent {
                 ),
             ],
             minimal_match: "tcp, destination port 80-81".into(),
+            ..Default::default()
         };
         Ok(Response::new(ExplainResponse {
             from: title(&request.from, "10.0.0.1"),

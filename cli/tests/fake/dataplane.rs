@@ -8,8 +8,9 @@ use std::{
 use margay_api::dataplane::v1::{
     Accounting, Buffers, DirectionPolicy, Drop, EndpointPolicy, ExplainRequest, ExplainResponse,
     GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface, ListDropsRequest,
-    ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ListedRule, ListedRules, NodeRuntime,
-    ObjectError, Queue, Refused, RuleDrops, Runtime, Status as DataplaneStatus, SyncRequest, SyncResponse,
+    ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ListStagedRequest, ListStagedResponse,
+    ListedRule, ListedRules, NodeRuntime, ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime,
+    StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse,
     TierPolicy, TreeShape, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
@@ -249,6 +250,58 @@ impl Service for Dataplane {
                 dot: dot("egress of shop/web"),
                 ..DirectionPolicy::default()
             }),
+        }))
+    }
+
+    async fn list_staged(
+        &self,
+        _: Request<ListStagedRequest>,
+    ) -> Result<Response<ListStagedResponse>, Status> {
+        let look = self.look();
+        let policy = |kind: &str, namespace: &str, name: &str, ingress: &[&str]| StagedPolicy {
+            id: Some(PolicyId { kind: kind.into(), namespace: namespace.into(), name: name.into() }),
+            tier: "default".into(),
+            ingress_endpoints: ingress.iter().map(|name| (*name).into()).collect(),
+            egress_endpoints: vec![],
+        };
+        let rule = |policy: &str, rule, action: &str, packets, would_allow, would_deny| StagedRule {
+            tier: "default".into(),
+            policy: policy.into(),
+            staged: !policy.is_empty(),
+            direction: "ingress".into(),
+            rule,
+            action: action.into(),
+            packets,
+            would_allow,
+            would_deny,
+            last_packet: if would_allow + would_deny > 0 {
+                "tcp 10.0.0.1:4000 > 10.0.0.2:80".into()
+            } else {
+                String::new()
+            },
+            last_endpoint: "shop/web-1".into(),
+        };
+        let endpoint = |endpoint: &str, would_allow, would_deny| StagedEndpoint {
+            endpoint: endpoint.into(),
+            direction: "ingress".into(),
+            judged: 10 * look,
+            would_allow,
+            would_deny,
+            seconds: 3_600 + look,
+        };
+        let (web, next) = ("StagedNetworkPolicy", "StagedGlobalNetworkPolicy");
+        Ok(Response::new(ListStagedResponse {
+            generation: 42,
+            policies: vec![
+                policy(next, "", "all-next", &[]),
+                policy(web, "shop", "web", &["shop/web-1", "shop/web-2"]),
+            ],
+            endpoints: vec![endpoint("shop/web-1", 2 * look, 0), endpoint("shop/web-2", 0, 3 * look)],
+            rules: vec![
+                rule("", -1, "deny", 3 * look, 0, 3 * look),
+                rule("shop/web", 0, "allow", 4 * look, 2 * look, 0),
+                rule("shop/web", 1, "deny", 0, 0, 0),
+            ],
         }))
     }
 

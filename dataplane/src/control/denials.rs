@@ -138,7 +138,7 @@ fn denies(decider: &Decider) -> bool {
 }
 
 /// A packet in a line: `tcp 10.0.0.1:4000 > 10.0.1.2:80`.
-fn describe(key: &FlowKey, icmp: Icmp) -> String {
+pub(super) fn describe(key: &FlowKey, icmp: Icmp) -> String {
     if *key == FlowKey::default() {
         "no IP header was read".into()
     } else if key.proto.is_icmp() {

@@ -4,7 +4,7 @@ use super::convert::{self, FieldError};
 use super::host_endpoint::{Failsafe, HostEndpoint};
 use super::set_names::SetNames;
 use crate::net::{Addr, Mac, Prefix, SharedMap};
-use crate::policy::{IpSet, Policy, PolicyId, Profile, SetMembers, TierDefault};
+use crate::policy::{Direction, IpSet, Policy, PolicyId, Profile, SetMembers, TierDefault};
 use crate::snapshot::Established;
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub struct Endpoint {
     pub spoofable: Vec<Prefix>,
     /// The tiers that apply to it, in order.
     pub tiers: Vec<Tier>,
+    /// What `tiers` would be with every staged policy in force; empty: what they are.
+    pub staged_tiers: Vec<Tier>,
     /// Its profiles, in order.
     pub profiles: Vec<Arc<str>>,
 }
@@ -81,6 +83,16 @@ pub struct Tier {
     pub ingress: Vec<PolicyId>,
     /// In order.
     pub egress: Vec<PolicyId>,
+}
+
+impl Tier {
+    /// The policies of one direction.
+    pub fn of(&self, direction: Direction) -> &[PolicyId] {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
 }
 
 /// Where a wanted route leads.
@@ -108,8 +120,10 @@ pub enum Target {
 pub struct Desired {
     /// By name.
     pub ip_sets: SharedMap<Arc<str>, Arc<IpSet>>,
-    /// Staged ones are not here: they are never enforced.
+    /// Those in force.
     pub policies: SharedMap<PolicyId, Arc<Policy>>,
+    /// Those that are only reported on.
+    pub staged: SharedMap<PolicyId, Arc<Policy>>,
     /// By name.
     pub profiles: SharedMap<Arc<str>, Arc<Profile>>,
     /// Workloads of this node.
@@ -147,7 +161,11 @@ impl Desired {
             Change::IpSetDelta(delta) => self.apply_delta(delta)?,
             Change::IpSetRemove(id) => drop(self.ip_sets.remove(id.as_str())),
             Change::Policy(policy) => self.apply_policy(policy, sets)?,
-            Change::PolicyRemove(id) => drop(self.policies.remove(&convert::policy_id(Some(&id))?)),
+            Change::PolicyRemove(id) => {
+                let id = convert::policy_id(Some(&id))?;
+                self.policies.remove(&id);
+                self.staged.remove(&id);
+            }
             Change::Profile(profile) => {
                 if profile.name.is_empty() {
                     return Err(FieldError::new("name", "missing"));
@@ -217,12 +235,13 @@ impl Desired {
         let mut set = |name: &str| sets.id(name);
         let inbound = convert::rules("inbound_rules", &policy.inbound_rules, &mut set)?;
         let outbound = convert::rules("outbound_rules", &policy.outbound_rules, &mut set)?;
-        if policy.staged {
-            self.policies.remove(&id);
-            return Ok(());
-        }
+        let (of, other) = match policy.staged {
+            false => (&mut self.policies, &mut self.staged),
+            true => (&mut self.staged, &mut self.policies),
+        };
+        other.remove(&id);
         let policy = Policy::new(id.clone(), policy.tier.into(), inbound, outbound);
-        keep_equal(&mut self.policies, id, policy);
+        keep_equal(of, id, policy);
         Ok(())
     }
 
@@ -265,6 +284,7 @@ impl Desired {
     pub fn reuse(&mut self, old: &Self) {
         reuse(&mut self.ip_sets, &old.ip_sets);
         reuse(&mut self.policies, &old.policies);
+        reuse(&mut self.staged, &old.staged);
         reuse(&mut self.profiles, &old.profiles);
         reuse(&mut self.endpoints, &old.endpoints);
         reuse(&mut self.host_endpoints, &old.host_endpoints);
@@ -304,6 +324,7 @@ fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {
         nets: convert::prefixes("nets", &message.nets)?,
         spoofable: convert::prefixes("allow_spoofed_sources", &message.allow_spoofed_sources)?,
         tiers: tiers("tiers", &message.tiers)?,
+        staged_tiers: tiers("staged_tiers", &message.staged_tiers)?,
         profiles: message.profile_ids.iter().map(|name| name.as_str().into()).collect(),
         id,
     })

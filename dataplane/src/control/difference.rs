@@ -18,6 +18,8 @@ pub struct Difference<'a> {
     pub ip_sets: Differences<'a, Arc<str>, IpSet>,
     /// Policies.
     pub policies: Differences<'a, PolicyId, Policy>,
+    /// Staged ones.
+    pub staged: Differences<'a, PolicyId, Policy>,
     /// Profiles, by name.
     pub profiles: Differences<'a, Arc<str>, Profile>,
     /// Workloads.
@@ -36,6 +38,7 @@ impl<'a> Difference<'a> {
         let Desired {
             ip_sets,
             policies,
+            staged,
             profiles,
             endpoints,
             routes,
@@ -48,6 +51,7 @@ impl<'a> Difference<'a> {
             next,
             ip_sets: next.ip_sets.since(ip_sets),
             policies: next.policies.since(policies),
+            staged: next.staged.since(staged),
             profiles: next.profiles.since(profiles),
             endpoints: next.endpoints.since(endpoints),
             routes: !next.routes.since(routes).is_empty(),
@@ -57,7 +61,8 @@ impl<'a> Difference<'a> {
 
     /// Of each policy and profile that differs, the sets it named and the sets it names.
     pub fn named_sets(&self) -> impl Iterator<Item = (NamedSets<'a>, NamedSets<'a>)> {
-        let policies = self.policies.iter().map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets)));
+        let policies = self.policies.iter().chain(&self.staged);
+        let policies = policies.map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets)));
         policies.chain(self.profiles.iter().map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets))))
     }
 
@@ -74,6 +79,11 @@ impl<'a> Difference<'a> {
     /// The same endpoints are judged by the same rules; the members of sets may differ.
     pub fn leaves_rules(&self) -> bool {
         self.policies.is_empty() && self.profiles.is_empty() && self.endpoints.is_empty() && !self.hosts
+    }
+
+    /// So does what staged policies would make of it.
+    pub fn leaves_staged(&self) -> bool {
+        self.leaves_rules() && self.staged.is_empty()
     }
 
     /// Interfaces and routes stay as they are.

@@ -89,8 +89,8 @@ pub(super) fn query(request: &pb::ExplainRequest) -> Result<Query, FieldError> {
 
 fn judge(state: &State, endpoint: &Endpoint, direction: Direction, query: &Query) -> pb::Direction {
     let name = endpoint.name.to_string();
-    let explained =
-        state.endpoint_index(&endpoint.id).and_then(|index| state.policy().explain(index, direction, query));
+    let index = state.endpoint_index(&endpoint.id);
+    let explained = index.and_then(|index| state.policy().explain(index, direction, query));
     let Some(explained) = explained.filter(|_| endpoint.active) else {
         let minimal_match =
             if endpoint.active { "no policy is held for it" } else { "the endpoint is switched off" };
@@ -102,7 +102,9 @@ fn judge(state: &State, endpoint: &Endpoint, direction: Direction, query: &Query
             ..pb::Direction::default()
         };
     };
-    self::direction(name, explained)
+    let staged = index.and_then(|index| state.shadow()?.explain(index, direction, query));
+    let staged = staged.map(|staged| Box::new(self::direction(name.clone(), staged)));
+    pb::Direction { staged, ..self::direction(name, explained) }
 }
 
 /// What a list says, under the name of what it judges for.
@@ -114,7 +116,8 @@ pub(super) fn direction(endpoint: String, explained: Explanation) -> pb::Directi
         policy: explained.decider.policy(),
         rule: explained.decider.rule,
         walk: explained.walk.iter().map(step).collect(),
-        minimal_match: explained.minimal_match,
+        minimal_match: explained.minimal_match.clone(),
+        staged: None,
     }
 }
 

@@ -110,6 +110,13 @@ impl Dataplane for Service {
         shown.map(Response::new).map_err(|error| Status::not_found(error.to_string()))
     }
 
+    async fn list_staged(
+        &self,
+        _: tonic::Request<pb::ListStagedRequest>,
+    ) -> Result<Response<pb::ListStagedResponse>, Status> {
+        self.look(|shell| shell.staged()).await.map(Response::new)
+    }
+
     async fn explain(
         &self,
         request: tonic::Request<pb::ExplainRequest>,

@@ -4,6 +4,7 @@
 use super::denials::Denials;
 use super::desired::{EndpointId, ObjectError};
 use super::ports::Ports;
+use super::staged::Differences;
 use super::state::{Action, Purpose, State};
 use super::{Flows, Questions, explain, flows, view};
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
@@ -81,6 +82,7 @@ pub struct Shell {
     /// Something happened that interfaces may have to follow.
     unsettled: bool,
     denials: Denials,
+    differences: Differences,
     questions: Questions,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     /// What uplinks were told to leave to us: prefixes, and this host's addresses where protected.
@@ -111,6 +113,7 @@ impl Shell {
             retry: false,
             unsettled: true,
             denials: Denials::default(),
+            differences: Differences::default(),
             questions: Questions::default(),
             statuses: BTreeMap::new(),
             ours: vec![],
@@ -189,6 +192,11 @@ impl Shell {
     /// Reasons of drops.
     pub fn drops(&self) -> Vec<pb::Drop> {
         view::drops(&self.state, &self.ports, &self.denials)
+    }
+
+    /// What staged policies would have changed.
+    pub fn staged(&self) -> pb::ListStagedResponse {
+        self.differences.report(&self.state, self.now())
     }
 
     /// Judges a packet that nobody sent.
@@ -498,6 +506,7 @@ impl Shell {
         for at in 0..self.ports.workers().len() {
             while let Some(event) = self.ports.workers()[at].events.pop() {
                 self.denials.note(&event, &self.state);
+                self.differences.note(&event, &self.state);
                 if let Some(action) = self.state.event(&event, now) {
                     self.act(action).await;
                 }

@@ -2,6 +2,7 @@
 
 use crate::net::{Addr, FlowKey, Generation, Icmp, IfId, Mac};
 use crate::packet::DropReason;
+use crate::policy::Query;
 
 /// A piece of news. Small and plain: it is copied into a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +36,16 @@ pub enum Event {
         /// What decided, for what policy denied.
         deciding: Option<Deciding>,
     },
+    /// One of the packets that staged policies would have had judged otherwise.
+    WouldDiffer {
+        /// As policy was asked.
+        query: Query,
+        /// What would have decided: a slot of the shadow's tree.
+        deciding: Deciding,
+    },
 }
 
-/// What denied a packet.
+/// What denied a packet, or would have judged it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deciding {
     /// The snapshot whose policy it was.

@@ -16,6 +16,7 @@ mod policy;
 mod punt;
 mod rewrite;
 mod route;
+mod staged;
 mod tx;
 mod untracked;
 mod world;

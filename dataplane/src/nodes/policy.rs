@@ -1,7 +1,7 @@
 //! Whether a packet may go: the source's egress policy and the destination's ingress policy.
 
 use super::host::{self, Denial};
-use super::{World, world::flow_key};
+use super::{World, staged, world::flow_key};
 use crate::arcs;
 use crate::conntrack::{Direction as FlowDirection, FlowRef};
 use crate::fib::{Hop, Interface, Role};
@@ -107,6 +107,7 @@ fn workload(world: &World, interface: &Interface, direction: Direction, query: &
     let policy = &world.snapshot.policy;
     let verdict = policy.judge(EndpointIdx(endpoint), direction, query);
     policy.count(world.me, EndpointIdx(endpoint), direction, verdict);
+    staged::compare(world, EndpointIdx(endpoint), direction, query, verdict);
     let reason = DropReason::PolicyDenied;
     (!verdict.allow).then_some(Denial { reason, endpoint, direction, slot: verdict.slot })
 }

@@ -7,6 +7,7 @@ use crate::packet::{DropReason, Meta, Packet, PacketFlags, PktIdx, Pool, Vector}
 use crate::snapshot::Snapshot;
 use crate::wire::l4;
 use crossbeam::queue::ArrayQueue;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What a flow entry knows of its way, for each direction: under which snapshot it was found,
@@ -52,6 +53,8 @@ pub struct World {
     pub errors: Credit,
     /// When the next dropped packet is shown to the control thread.
     pub samples: Credit,
+    /// When the next packet is shown that staged policies would have had judged otherwise.
+    pub differences: Cell<Credit>,
 }
 
 impl World {
@@ -76,6 +79,7 @@ impl World {
             // RFC 4443 §2.4 (f) asks for a limit; a thousand a second and worker, a hundred at once.
             errors: Credit::new(Nanos::from_millis(1), 100),
             samples: Credit::new(Nanos::from_millis(10), 10),
+            differences: Cell::new(Credit::new(Nanos::from_millis(10), 10)),
         })
     }
 
@@ -89,7 +93,7 @@ impl World {
 
     /// Tells the control thread, if it has an ear.
     #[inline]
-    pub fn tell(&mut self, event: Event) {
+    pub fn tell(&self, event: Event) {
         if self.events.push(event).is_err() {
             self.counters.lost_events.add(1);
         }

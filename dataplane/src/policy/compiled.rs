@@ -296,6 +296,11 @@ impl CompiledPolicy {
         self.origin.is_some()
     }
 
+    /// What a packet for which the slot decides is told at last.
+    pub fn allows(&self, slot: u32) -> bool {
+        self.outcomes.get(slot as usize) == Some(&Outcome::Allow)
+    }
+
     /// What was compiled.
     pub fn list(&self) -> &Arc<RuleList> {
         &self.list

@@ -26,6 +26,7 @@ mod proof;
 pub mod reference;
 mod rule;
 mod sets;
+mod shadow;
 mod shape;
 mod simd;
 mod slice;
@@ -47,6 +48,7 @@ pub use counters::HitCounters;
 pub use list::{ListedPolicy, ListedProfile, Otherwise, Policy, Profile, RuleList, TierDefault, TierList};
 pub use rule::{Action, IcmpMatch, IpVersion, PolicyId, Rule, SetId};
 pub use sets::{Class, IpSet, Members, PortMember, SetError, SetKind, SetMembers, SetTable};
+pub use shadow::{Shadow, StagedLists, Totals, Watch};
 pub use shape::TreeShape;
 pub use table::{
     Ceiling, Direction, EndpointIdx, PolicyMemory, PolicyTable, PolicyTree, RetiredTree, TableError,

@@ -270,6 +270,11 @@ impl PolicyTable {
         self.trees.values()
     }
 
+    /// How many count hits.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// The sets.
     pub fn sets(&self) -> &Arc<SetTable> {
         &self.sets

@@ -35,9 +35,19 @@ pub trait Counted: View + Sized {
 
 /// Shows it once, or at every interval what the interval added.
 pub async fn show<C: Counted>(global: &Global, look: &Look, out: &mut Output) -> Outcome {
+    show_some::<C>(global, look, Ok, out).await
+}
+
+/// As [`show`], of what `only` leaves of it.
+pub async fn show_some<C: Counted>(
+    global: &Global,
+    look: &Look,
+    only: impl Fn(C) -> Outcome<C>,
+    out: &mut Output,
+) -> Outcome {
     let attempt = format!("read the dataplane's {}", C::WHAT);
     let mut dataplane = client::dataplane(global).await?;
-    let mut total = client::answer(global.timeout, &attempt, C::fetch(&mut dataplane)).await?;
+    let mut total = only(client::answer(global.timeout, &attempt, C::fetch(&mut dataplane)).await?)?;
     let Some(period) = look.watch else {
         out.show(&total, look.output)?;
         return Ok(Code::Ok);
@@ -49,7 +59,7 @@ pub async fn show<C: Counted>(global: &Global, look: &Look, out: &mut Output) ->
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let now = client::answer(global.timeout, &attempt, C::fetch(&mut dataplane)).await?;
+        let now = only(client::answer(global.timeout, &attempt, C::fetch(&mut dataplane)).await?)?;
         frame(&now.since(&total), look.output, out)?;
         total = now;
     }
@@ -73,7 +83,7 @@ fn frame<C: Counted>(view: &C, format: Format, out: &mut Output) -> Outcome<()> 
 }
 
 /// What a counter grew by. One that shrank was started anew.
-fn grown(now: u64, earlier: u64) -> u64 {
+pub fn grown(now: u64, earlier: u64) -> u64 {
     now.checked_sub(earlier).unwrap_or(now)
 }
 

@@ -50,6 +50,7 @@ impl State {
         let difference = Difference::between(&old, &next);
         errors.extend(self.conflicts(&difference));
         errors.extend(self.unprotectable(&difference));
+        errors.extend(Self::misnamed(&difference));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -58,13 +59,15 @@ impl State {
         let hosts = self.numbered_hosts(&difference, &numbered);
         let (policy, retired) =
             self.policy_table(&difference, stands_for, &numbered, &hosts).map_err(|error| vec![error])?;
+        let policy = Arc::new(policy);
+        let shadow = self.shadow_of(&difference, &policy, &numbered, now).map_err(|error| vec![error])?;
         // From here on nothing is refused.
         let forwards_anew = !difference.leaves_forwarding();
         self.retired_trees.extend(retired);
         if !difference.leaves_rules() {
             self.pending.note(now);
         }
-        self.policy = Arc::new(policy);
+        (self.policy, self.shadow) = (policy, shadow);
         self.forget_flows(&difference);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
         self.host_lists = hosts;

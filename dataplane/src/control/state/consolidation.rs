@@ -50,6 +50,7 @@ impl State {
         match done.map(|done| self.policy.consolidated(done)) {
             Some(Some((policy, retired))) => {
                 self.policy = Arc::new(policy);
+                self.shadow = self.shadow.take().map(|shadow| Arc::new(shadow.beside(self.policy.clone())));
                 self.retired_trees.extend(retired);
                 self.judges_anew = true;
             }

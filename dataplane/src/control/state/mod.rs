@@ -8,6 +8,7 @@ mod interfaces;
 mod neighbours;
 mod policy;
 mod publication;
+mod staged;
 
 pub use hosts::{HostList, Stage};
 
@@ -15,7 +16,7 @@ use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
 use crate::fib::Neighbours;
 use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
-use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule};
+use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule, Shadow};
 use crate::snapshot::Publisher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -107,6 +108,7 @@ pub struct State {
     neighbours: Neighbours,
     publisher: Publisher,
     policy: Arc<PolicyTable>,
+    shadow: Option<Arc<Shadow>>,
     committed: u64,
     max_interfaces: u16,
     /// Numbers of interfaces that are gone and that workers may still serve: not to be given again.
@@ -143,6 +145,7 @@ impl State {
             neighbours: Neighbours::default(),
             publisher,
             policy,
+            shadow: None,
             committed: 0,
             max_interfaces,
             retiring: BTreeSet::new(),

@@ -39,6 +39,7 @@ impl State {
             fib,
             interfaces,
             policy: self.policy.clone(),
+            shadow: self.shadow.clone(),
             established: self.desired.established,
             endpoint_to_host: self.desired.endpoint_to_host,
             protection: self.protection(),
