@@ -16,8 +16,9 @@ use margay_api::{
     dataplane::v1::{
         Adopted, Change, EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse,
         GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello, ListDropsRequest,
-        ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ObjectError, Refused, Runtime,
-        Status as DataplaneStatus, SyncRequest, SyncResponse, change,
+        ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ListStagedRequest,
+        ListStagedResponse, ObjectError, Refused, Runtime, Status as DataplaneStatus, SyncRequest,
+        SyncResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -226,6 +227,13 @@ impl Dataplane for Service {
         _: Request<GetEndpointPolicyRequest>,
     ) -> Result<Response<EndpointPolicy>, Status> {
         Err(Status::unimplemented("no agent asks this"))
+    }
+
+    async fn list_staged(
+        &self,
+        _: Request<ListStagedRequest>,
+    ) -> Result<Response<ListStagedResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
