@@ -296,6 +296,7 @@ fn explain_lab() -> ExplainResponse {
             action: verdict.into(),
         }],
         minimal_match: "tcp src not in set s:x".into(),
+        ..Default::default()
     };
     let session = |sport: u16, state: &str, judged_generation, verdict_now: &str| dataplane::Session {
         worker: 1,
