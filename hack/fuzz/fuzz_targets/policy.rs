@@ -85,7 +85,11 @@ fuzz_target!(|input: Input| {
         let right = reference::judge(&list, &sets, &query);
         let verdict = compiled.judge(&sets, &query);
         let decider = compiled.decider(verdict.slot);
-        assert_eq!((verdict.allow, decider.as_ref()), (right.allow, Some(right.decider())), "{query:?}\n{list:?}");
+        assert_eq!(
+            (verdict.allow, decider.as_ref()),
+            (right.allow, Some(right.decider())),
+            "{query:?}\n{list:?}"
+        );
         let told = compiled.explain(&sets, &query);
         assert_eq!((told.verdict, &told.walk), (verdict, &right.walk), "{query:?}\n{list:?}");
     }

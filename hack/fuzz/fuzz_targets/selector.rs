@@ -37,7 +37,10 @@ fuzz_target!(|text: &str| {
             let value = labels.get(name);
             let broken = (restriction.must_be_present && value.is_none())
                 || (restriction.must_be_absent && value.is_some())
-                || restriction.must_have_one_of.as_ref().is_some_and(|of| !value.is_some_and(|v| of.contains(v)));
+                || restriction
+                    .must_have_one_of
+                    .as_ref()
+                    .is_some_and(|of| !value.is_some_and(|v| of.contains(v)));
             assert!(!(broken && matches), "{name} {restriction:?} {labels:?}");
         }
     }
