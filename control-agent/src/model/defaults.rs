@@ -171,4 +171,14 @@ mod tests {
         assert_eq!(p.spec.ipip_mode, Some(EncapMode::Never));
         assert_eq!(p.spec.allowed_uses, [AllowedUse::Workload, AllowedUse::Tunnel]);
     }
+
+    #[test]
+    fn a_block_size_of_0_is_none() {
+        let pool = |size: &str| {
+            load(&format!(
+                "{{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {{name: p}}, spec: {{cidr: 10.0.0.0/16{size}}}}}"
+            ))
+        };
+        assert_eq!(pool(", blockSize: 0").unwrap(), pool("").unwrap());
+    }
 }

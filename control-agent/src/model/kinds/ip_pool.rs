@@ -1,6 +1,6 @@
 //! Addresses for workloads.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::is_false;
 use crate::model::net::empty_is_none;
@@ -41,7 +41,7 @@ pub struct IpPoolSpec {
     #[serde(default, rename = "disableBGPExport", skip_serializing_if = "is_false")]
     pub disable_bgp_export: bool,
     /// Prefix length of the blocks that nodes claim; absent or 0: 26 for IPv4, 122 for IPv6.
-    #[serde(default, skip_serializing_if = "is_unset")]
+    #[serde(default, deserialize_with = "zero_is_none", skip_serializing_if = "Option::is_none")]
     pub block_size: Option<u8>,
     /// Only on nodes with such labels; empty: all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -95,13 +95,13 @@ impl IpPoolSpec {
     /// The length of the blocks that nodes claim.
     pub fn block_size(&self) -> u8 {
         match self.block_size {
-            Some(n) if n != 0 => n,
-            _ if self.cidr.is_v4() => 26,
-            _ => 122,
+            Some(n) => n,
+            None if self.cidr.is_v4() => 26,
+            None => 122,
         }
     }
 }
 
-fn is_unset(n: &Option<u8>) -> bool {
-    n.is_none_or(|n| n == 0)
+fn zero_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u8>, D::Error> {
+    Ok(Option::deserialize(from)?.filter(|n| *n != 0))
 }
