@@ -254,7 +254,25 @@ impl Control for Agent {
                 ),
             ],
             minimal_match: "tcp, destination port 80-81".into(),
-            ..Default::default()
+            staged: Some(Box::new(dataplane::Direction {
+                verdict: "deny".into(),
+                tier: "security".into(),
+                policy: "shop/quarantine".into(),
+                rule: 0,
+                ..Default::default()
+            })),
+        };
+        let host = |stage: &str, verdict: &str, rule| dataplane::HostStage {
+            stage: stage.into(),
+            direction: "ingress".into(),
+            decision: Some(dataplane::Direction {
+                endpoint: "host endpoint node-a-eth0".into(),
+                verdict: verdict.into(),
+                tier: "default".into(),
+                policy: "edge".into(),
+                rule,
+                ..Default::default()
+            }),
         };
         Ok(Response::new(ExplainResponse {
             from: title(&request.from, "10.0.0.1"),
@@ -266,7 +284,7 @@ impl Control for Agent {
                 ingress: Some(ingress),
                 route: "workload shop/web via cali-web".into(),
                 conntrack: Some(dataplane::Conntrack::default()),
-                ..Default::default()
+                host: vec![host("preDNAT", "pass", -1), host("applyOnForward", "allow", 1)],
             }),
             notes: vec!["the route is that of this node".into()],
         }))

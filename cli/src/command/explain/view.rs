@@ -37,6 +37,9 @@ pub struct Explanation {
     egress: Option<Direction>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ingress: Option<Direction>,
+    /// What host endpoints on the way said, as far as the packet came.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    host: Vec<HostStage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<String>,
     /// Absent: nobody was asked, or nobody answered.
@@ -48,6 +51,14 @@ pub struct Explanation {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sets: BTreeMap<String, String>,
     notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HostStage {
+    stage: String,
+    direction: String,
+    decision: Direction,
 }
 
 #[derive(Serialize)]
@@ -105,6 +116,9 @@ struct Direction {
     rule: Option<u32>,
     minimal_match: String,
     walk: Vec<Step>,
+    /// With the staged policies in force; absent: they make no difference to the endpoint's policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staged: Option<Box<Direction>>,
 }
 
 #[derive(Serialize)]
@@ -161,6 +175,7 @@ impl From<dataplane::Direction> for Direction {
             rule: u32::try_from(from.rule).ok(),
             minimal_match: from.minimal_match,
             walk: from.walk.into_iter().map(step).collect(),
+            staged: from.staged.map(|staged| Box::new(Self::from(*staged))),
         }
     }
 }
@@ -182,6 +197,7 @@ impl Direction {
             rule: u32::try_from(explained.decider.rule).ok(),
             minimal_match: explained.minimal_match.clone(),
             walk: explained.walk.iter().map(step).collect(),
+            staged: None,
         }
     }
 
@@ -225,6 +241,7 @@ impl Explanation {
             resources: None,
             egress: from.egress.map(Direction::from),
             ingress: from.ingress.map(Direction::from),
+            host: from.host.into_iter().filter_map(HostStage::of).collect(),
             route: Some(from.route),
             conntrack: from.conntrack.map(Conntrack::from),
             counterfactual: None,
@@ -252,6 +269,7 @@ impl Explanation {
             resources: Some(path.display().to_string()),
             egress: side(&asked.from, &answer.egress),
             ingress: side(&asked.to, &answer.ingress),
+            host: vec![],
             route: None,
             conntrack: None,
             counterfactual: Some(counterfactual),
@@ -295,6 +313,9 @@ impl View for Explanation {
                 None => writeln!(out, "\n{name}: not judged here, it is no endpoint of {who}")?,
             }
         }
+        for stage in &self.host {
+            stage.text(out)?;
+        }
         writeln!(out)?;
         if let Some(route) = &self.route {
             writeln!(out, "Route: {}", if route.is_empty() { "none" } else { route })?;
@@ -319,6 +340,21 @@ impl View for Explanation {
             writeln!(out, "Note: {note}")?;
         }
         Ok(())
+    }
+}
+
+impl HostStage {
+    fn of(from: dataplane::HostStage) -> Option<Self> {
+        let dataplane::HostStage { stage, direction, decision } = from;
+        Some(Self { stage, direction, decision: decision?.into() })
+    }
+
+    fn text(&self, out: &mut Output) -> io::Result<()> {
+        let Self { stage, direction, decision } = self;
+        match decision.verdict.as_str() {
+            "pass" => writeln!(out, "\n{stage}, {direction} of {}: nothing to say", decision.endpoint),
+            _ => decision.text(&format!("{stage}, {direction}"), out),
+        }
     }
 }
 
@@ -390,6 +426,10 @@ impl Direction {
         }
         if !self.minimal_match.is_empty() {
             writeln!(out, "  Looked at: {}", self.minimal_match)?;
+        }
+        if let Some(staged) = &self.staged {
+            let verdict = out.paint(&staged.verdict, tone(&staged.verdict));
+            writeln!(out, "  With staged policies in force: {verdict}, {}", staged.decided_by())?;
         }
         Ok(())
     }
