@@ -5,10 +5,11 @@
 mod build;
 mod pace;
 
+use build::frames::key_of;
 use build::*;
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use margay_dataplane::io::memory::MemoryHandle;
-use margay_dataplane::net::{Addr, FlowKey, Generation, Nanos, Prefix, Proto};
+use margay_dataplane::net::{Addr, FlowKey, Generation, Nanos, Prefix};
 use margay_dataplane::nodes::Event;
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::worker::Worker;
@@ -156,12 +157,6 @@ impl<'a> Traffic<'a> {
         assert!(self.allowed.min(self.denied) > packets / 20, "{} of {packets} allowed", self.allowed);
         assert!(self.generations.len() >= generations, "{} generations", self.generations.len());
     }
-}
-
-fn key_of(frame: &[u8]) -> FlowKey {
-    let addr = |at: usize| Addr::from_slice(&frame[at..at + 4]).unwrap();
-    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    FlowKey { src: addr(26), dst: addr(30), sport: port(34), dport: port(36), proto: Proto::UDP }
 }
 
 #[test]

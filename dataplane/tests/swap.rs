@@ -16,10 +16,11 @@
 mod build;
 mod pace;
 
+use build::frames::key_of;
 use build::*;
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use margay_dataplane::io::memory::MemoryHandle;
-use margay_dataplane::net::{Addr, FlowKey, Generation, Nanos, Proto};
+use margay_dataplane::net::{Addr, FlowKey, Generation, Nanos};
 use margay_dataplane::nodes::Event;
 use margay_dataplane::policy::{Action, Direction, EndpointIdx};
 use margay_dataplane::simulation::{Setup, Simulation};
@@ -178,12 +179,6 @@ impl Traffic {
         assert!(self.verdicts.iter().flatten().all(|count| *count > packets / 32), "{:?}", self.verdicts);
         assert!(self.generations >= generations, "{} generations were seen", self.generations);
     }
-}
-
-fn key_of(frame: &[u8]) -> FlowKey {
-    let addr = |at: usize| Addr::from_slice(&frame[at..at + 4]).unwrap();
-    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    FlowKey { src: addr(26), dst: addr(30), sport: port(34), dport: port(36), proto: Proto::UDP }
 }
 
 /// One thread: swaps between any two polls, none or several at a time.

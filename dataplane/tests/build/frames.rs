@@ -3,7 +3,7 @@
 use super::*;
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type};
-use margay_dataplane::net::Proto;
+use margay_dataplane::net::{FlowKey, Proto};
 use margay_dataplane::wire::{arp, checksum::Sum, ethernet, icmp, ip4, ip6, nd};
 
 /// A frame with this body.
@@ -213,4 +213,11 @@ pub fn every_kind() -> Vec<(&'static str, Vec<u8>)> {
         kinds.push(("eth0", ether(PEER_MAC, UPLINK_MAC, None, ethernet::IPV4, &error[..len])));
     }
     kinds
+}
+
+/// The flow of an IPv4 UDP frame without options.
+pub fn key_of(frame: &[u8]) -> FlowKey {
+    let addr = |at: usize| Addr::from_slice(&frame[at..at + 4]).unwrap();
+    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    FlowKey { src: addr(26), dst: addr(30), sport: port(34), dport: port(36), proto: Proto::UDP }
 }
