@@ -114,9 +114,12 @@ impl World {
     }
 }
 
-/// The flow key of a parsed packet.
+/// The flow key of a parsed packet, as it came: before anything in it was translated.
 #[inline]
 pub(super) fn flow_key(packet: &Packet<'_>) -> FlowKey {
+    if let Some(key) = packet.key() {
+        return key;
+    }
     let meta = &packet.meta;
     l4::flow_key(packet.l3(), packet.l4(), meta.flags.has(PacketFlags::V6), meta.proto, meta.icmp)
 }

@@ -82,7 +82,7 @@ pub enum L4Checksum {
 /// Yes/no facts about a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct PacketFlags(u8);
+pub struct PacketFlags(u16);
 
 impl PacketFlags {
     /// IPv6, else IPv4. `parse`.
@@ -99,9 +99,10 @@ impl PacketFlags {
     pub const INGRESS: Self = Self(1 << 5);
     /// Its link header is on: it only has to be sent. `tx`.
     pub const READY: Self = Self(1 << 6);
-
     /// A host endpoint's untracked policy allowed it: no flow, no host policy. `untracked`.
     pub const UNTRACKED: Self = Self(1 << 7);
+    /// Its flow key is not what its headers say, but what `Packet::key` does. `Packet::set_key`.
+    pub const KEYED: Self = Self(1 << 8);
 
     /// All of `other` are set.
     #[inline]

@@ -7,11 +7,12 @@
 //! - an entry in a [`Vector`], in a [`Pool`]'s free list or in the depot,
 //! - a device that took it with [`Pool::lend`] and gives it back with [`Pool::reclaim`].
 //!
-//! A frame's bytes and its [`Meta`] are reached only through its owner, borrowed mutably.
+//! A frame's bytes, its [`Meta`] and its key are reached only through its owner, borrowed mutably.
 
 #![allow(unsafe_code)]
 
-use super::Meta;
+use super::{Meta, PacketFlags};
+use crate::net::FlowKey;
 use crossbeam::queue::ArrayQueue;
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
@@ -78,10 +79,12 @@ pub struct Frames {
     count: u32,
     hugepages: bool,
     meta: Box<[UnsafeCell<Meta>]>,
+    /// Meaningful with [`PacketFlags::KEYED`]. Apart from `meta`, which stays one cache line.
+    keys: Box<[UnsafeCell<FlowKey>]>,
     depot: ArrayQueue<u32>,
 }
 
-// SAFETY: bytes and metadata of a frame are reached only through its single owner (see the
+// SAFETY: bytes, metadata and key of a frame are reached only through its single owner (see the
 // file's head), so no two threads touch the same ones; the depot is a concurrent queue.
 unsafe impl Send for Frames {}
 // SAFETY: as above.
@@ -118,7 +121,8 @@ impl Frames {
             let _ = depot.push(index);
         }
         let meta = (0..count).map(|_| UnsafeCell::new(Meta::default())).collect();
-        Ok(Arc::new(Self { base, bytes, frame_size, count, hugepages, meta, depot }))
+        let keys = (0..count).map(|_| UnsafeCell::new(FlowKey::default())).collect();
+        Ok(Arc::new(Self { base, bytes, frame_size, count, hugepages, meta, keys, depot }))
     }
 
     /// First byte of the region and its length, to register with the kernel.
@@ -261,11 +265,12 @@ impl Pool {
         let size = self.frames.frame_size as usize;
         // SAFETY: `index` came from the frame's owner, which the caller borrows mutably for as
         // long as the packet lives; every index made by this file is below `count`, so the frame
-        // lies within the mapping and `meta` within its slice.
+        // lies within the mapping, `meta` and `key` within their slices.
         unsafe {
             let frame = self.frames.base.as_ptr().add(index as usize * size);
             Packet {
                 meta: &mut *self.frames.meta.get_unchecked(index as usize).get(),
+                key: &mut *self.frames.keys.get_unchecked(index as usize).get(),
                 frame: std::slice::from_raw_parts_mut(frame, size),
             }
         }
@@ -329,6 +334,7 @@ impl Drop for Pool {
 pub struct Packet<'p> {
     /// What is known of it.
     pub meta: &'p mut Meta,
+    key: &'p mut FlowKey,
     frame: &'p mut [u8],
 }
 
@@ -336,7 +342,21 @@ impl Packet<'_> {
     /// The same packet for a shorter while.
     #[inline]
     pub fn reborrow(&mut self) -> Packet<'_> {
-        Packet { meta: self.meta, frame: self.frame }
+        Packet { meta: self.meta, key: self.key, frame: self.frame }
+    }
+
+    /// The flow key it came with, where its headers do not say it, or not any more: a later
+    /// fragment has no ports, and some were translated on their way.
+    #[inline]
+    pub fn key(&self) -> Option<FlowKey> {
+        self.meta.flags.has(PacketFlags::KEYED).then_some(*self.key)
+    }
+
+    /// Notes the flow key it came with, from now on its key whatever its headers say.
+    #[inline]
+    pub fn set_key(&mut self, key: FlowKey) {
+        *self.key = key;
+        self.meta.flags.set(PacketFlags::KEYED);
     }
 
     /// The bytes that are in the frame, from `data` on. All of them unless it is a super-frame.
@@ -575,6 +595,20 @@ mod tests {
         assert!(!packet.fill(&[0; 2048]));
         assert!(!packet.set_link_header(&[0; 300]));
         pool.free(idx);
+    }
+
+    #[test]
+    fn a_noted_key_lasts_as_long_as_the_packet() {
+        let mut pool = pool();
+        let mut idx = pool.alloc().unwrap();
+        assert_eq!(pool.get(&mut idx).key(), None);
+        let key = FlowKey { sport: 7, ..FlowKey::default() };
+        pool.get(&mut idx).set_key(key);
+        assert_eq!(pool.get(&mut idx).reborrow().key(), Some(key));
+        pool.free(idx);
+        let mut again = pool.alloc().unwrap();
+        assert_eq!(pool.get(&mut again).key(), None);
+        pool.free(again);
     }
 
     #[test]
