@@ -1,0 +1,35 @@
+//! `dp`: looks into the dataplane.
+
+use clap::Subcommand;
+
+use super::Look;
+
+/// `dp`.
+#[derive(Debug, Subcommand)]
+pub enum Dp {
+    /// Show what each node of the packet graph costs, by worker.
+    #[command(after_help = "\
+Examples:
+  margayctl dp runtime
+  margayctl dp runtime --watch=5s
+
+Counts are since the start of the dataplane; with --watch, each after the first is of the interval alone.
+Nodes that saw no packet are shown with -o wide.")]
+    Runtime(Look),
+
+    /// Show interfaces and what went through them.
+    #[command(after_help = "\
+Examples:
+  margayctl dp interfaces
+  margayctl dp interfaces -o wide
+
+DROPS is what the kernel lost before us and what it did not take from us; -o wide tells them apart, by queue.")]
+    Interfaces(Look),
+
+    /// Show why packets were dropped, and by which rules.
+    #[command(after_help = "\
+Examples:
+  margayctl dp drops
+  margayctl dp drops -o json | jq '.drops[].rules[]'")]
+    Drops(Look),
+}
