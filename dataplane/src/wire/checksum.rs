@@ -66,6 +66,44 @@ pub const fn update(field: u16, old: u16, new: u16) -> u16 {
     !(sum as u16)
 }
 
+/// What became of covered bytes, to bring checksums up to date with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change(u64);
+
+impl Change {
+    /// Replaces `field`, of an even length at an even place of what the checksum covers, by `new`.
+    #[inline]
+    pub fn replace(mut self, field: &mut [u8], new: &[u8]) -> Self {
+        for (old, new) in field.chunks_exact(2).zip(new.chunks_exact(2)) {
+            self.0 += u64::from(!u16::from_be_bytes([old[0], old[1]]));
+            self.0 += u64::from(u16::from_be_bytes([new[0], new[1]]));
+        }
+        field.copy_from_slice(new);
+        self
+    }
+
+    /// `bytes` are about to change: they are taken out of the sum.
+    pub fn without(self, bytes: &[u8]) -> Self {
+        Self(self.0 + u64::from(!Sum::default().bytes(bytes).folded()))
+    }
+
+    /// `bytes` have changed: they are put back into the sum.
+    pub fn with(self, bytes: &[u8]) -> Self {
+        Self(self.0 + u64::from(Sum::default().bytes(bytes).folded()))
+    }
+
+    /// Both changes.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The checksum field after the change (RFC 1624, equation 3).
+    #[inline]
+    pub fn apply(self, field: u16) -> u16 {
+        Sum(self.0).word(!field).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! What policy and conntrack need of the transport header: ports, TCP flags, ICMP type and code.
 
-use super::{Malformed, checksum, icmp, read};
+use super::{Malformed, checksum, crc32c, icmp, read};
 use crate::net::{Addr, FlowKey, Icmp, Proto};
 
 /// What the first bytes behind the IP header say.
@@ -99,11 +99,14 @@ const fn checksum_offset(proto: Proto) -> Option<usize> {
 
 /// Finishes a checksum that the sender left to hardware that is not there.
 ///
-/// Such a packet carries only the pseudo-header's sum, not complemented, in the field. A complete
-/// checksum that happens to look like that is computed again to the same value, so nothing is
-/// lost by guessing. Returns whether it was computed.
+/// Such a packet carries only the pseudo-header's sum, not complemented, in the field; SCTP's is
+/// zero. A complete checksum that happens to look like that is computed again to the same value, so
+/// nothing is lost by guessing. Returns whether it was computed.
 #[inline]
 pub fn repair_partial_checksum(src: Addr, dst: Addr, proto: Proto, segment: &mut [u8]) -> bool {
+    if proto == Proto::SCTP {
+        return repair_sctp(segment);
+    }
     let Some(at) = checksum_offset(proto) else { return false };
     let Ok(field) = read::<2>(segment, at).map(u16::from_be_bytes) else { return false };
     let pseudo = checksum::Sum::default().pseudo_header(src, dst, proto, segment.len() as u32);
@@ -117,6 +120,17 @@ pub fn repair_partial_checksum(src: Addr, dst: Addr, proto: Proto, segment: &mut
         sum => sum,
     };
     segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
+#[cold]
+fn repair_sctp(segment: &mut [u8]) -> bool {
+    const FIELD: std::ops::Range<usize> = crc32c::OFFSET..crc32c::OFFSET + 4;
+    if segment.get(FIELD) != Some(&[0; 4]) {
+        return false;
+    }
+    let sum = crc32c::of_sctp(segment);
+    segment[FIELD].copy_from_slice(&sum.to_le_bytes());
     true
 }
 
@@ -147,6 +161,17 @@ mod tests {
         assert_eq!(partial, good);
         assert!(!repair_partial_checksum(Addr::v4(SRC), Addr::v4(DST), Proto::UDP, &mut partial));
         assert_eq!(partial, good);
+    }
+
+    #[test]
+    fn an_sctp_checksum_that_was_left_out_is_computed() {
+        let addr = Addr::v4(SRC);
+        let mut packet = [7; 40];
+        packet[8..12].fill(0);
+        assert!(repair_partial_checksum(addr, addr, Proto::SCTP, &mut packet));
+        assert_eq!(packet[8..12], crc32c::of_sctp(&packet).to_le_bytes());
+        assert!(!repair_partial_checksum(addr, addr, Proto::SCTP, &mut packet), "it is there");
+        assert!(!repair_partial_checksum(addr, addr, Proto::SCTP, &mut packet[..11]));
     }
 
     #[test]

@@ -5,12 +5,14 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod crc32c;
 pub mod ethernet;
 pub mod icmp;
 pub mod ip4;
 pub mod ip6;
 pub mod l4;
 pub mod nd;
+pub mod translate;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
