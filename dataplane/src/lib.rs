@@ -12,6 +12,7 @@ pub mod net;
 pub mod nodes;
 pub mod packet;
 pub mod policy;
+pub mod service;
 pub mod simulation;
 pub mod snapshot;
 pub mod wire;

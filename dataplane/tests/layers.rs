@@ -11,6 +11,7 @@ const ROOMS: &[&str] = &[
     "packet",
     "graph",
     "fib",
+    "service",
     "policy",
     "conntrack",
     "snapshot",

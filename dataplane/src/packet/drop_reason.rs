@@ -70,6 +70,10 @@ reasons! {
     TxOversized = "tx-oversized": "The packet is longer, or shorter, than what the device can send.",
     NoFrames = "no-frames": "No free frame was left for a packet of our own. Raise --frames.",
     DeviceGone = "device-gone": "The packet was on its way to an interface that was removed.",
+    NoBackend = "no-backend": "The service has no backend that is ready, on any node: the client is told that its port is closed.",
+    NoLocalBackend = "no-local-backend": "The service's traffic policy is Local, or topology keeps it near, and no backend for it is on this node.",
+    NoServicePort = "no-service-port": "The address is a service's, and no port of the service is behind this one.",
+    ServiceSourceRange = "service-source-range": "The service's loadBalancerSourceRanges do not hold the client.",
     InjectedFault = "injected-fault": "Dropped on purpose, by the fault-injecting device of a test.",
 }
 
