@@ -36,7 +36,7 @@ pub fn run(options: &Options) -> Result<()> {
         let mut keys = traffic::any(2 * count, false);
         let absent = keys.split_off(count);
         let settings = Settings { sessions: flows + flows / 8 + 1024, ..Settings::default() };
-        let mut table: Table<u64> = Table::new(settings, FlowHasher::new([1, 2, 3, 4]))?;
+        let mut table: Table = Table::new(settings, FlowHasher::new([1, 2, 3, 4]))?;
         for key in &keys {
             begin(&mut table, key)?;
         }
@@ -61,17 +61,15 @@ pub fn run(options: &Options) -> Result<()> {
     report(&options.common, &alternate(&options.common, cases)?)
 }
 
-fn begin(table: &mut Table<u64>, key: &FlowKey) -> Result<()> {
+fn begin(table: &mut Table, key: &FlowKey) -> Result<()> {
     let Admit::New(state) = table.admit(key.proto, Segment::Other) else {
         anyhow::bail!("UDP may always begin")
     };
     let reply_key = key.reversed();
     let (hash, reply_hash) = (table.hash(key), table.hash(&reply_key));
-    let bindings = [1, 2];
-    table.insert(
-        NewSession { key: *key, hash, reply_key, reply_hash, state, judged: Generation(1), bindings },
-        NOW,
-    )?;
+    let judged = Generation(1);
+    let new = NewSession { key: *key, hash, reply_key, reply_hash, state, judged, way: 1, bound: judged };
+    table.insert(new, NOW)?;
     Ok(())
 }
 
@@ -87,7 +85,7 @@ fn turn(keys: &[FlowKey], next: &mut usize, size: usize, mut visit: impl FnMut(&
     done as u64
 }
 
-fn find<'a>(table: &Rc<RefCell<Table<u64>>>, keys: Vec<FlowKey>) -> Work<'a> {
+fn find<'a>(table: &Rc<RefCell<Table>>, keys: Vec<FlowKey>) -> Work<'a> {
     let (table, mut next) = (table.clone(), 0);
     Box::new(move || {
         let table = table.borrow();
@@ -99,7 +97,7 @@ fn find<'a>(table: &Rc<RefCell<Table<u64>>>, keys: Vec<FlowKey>) -> Work<'a> {
     })
 }
 
-fn find_hashed<'a>(table: &Rc<RefCell<Table<u64>>>, keys: Vec<FlowKey>) -> Work<'a> {
+fn find_hashed<'a>(table: &Rc<RefCell<Table>>, keys: Vec<FlowKey>) -> Work<'a> {
     let (table, mut next) = (table.clone(), 0);
     Box::new(move || {
         let (table, mut hashes) = (table.borrow(), [0; BATCH]);
@@ -115,7 +113,7 @@ fn find_hashed<'a>(table: &Rc<RefCell<Table<u64>>>, keys: Vec<FlowKey>) -> Work<
 }
 
 /// Begins flows that are not there, as many as leave room, and ends them.
-fn turnover<'a>(table: &Rc<RefCell<Table<u64>>>, keys: Vec<FlowKey>) -> Work<'a> {
+fn turnover<'a>(table: &Rc<RefCell<Table>>, keys: Vec<FlowKey>) -> Work<'a> {
     let (table, mut next) = (table.clone(), 0);
     Box::new(move || {
         let mut table = table.borrow_mut();

@@ -3,6 +3,7 @@
 mod flow;
 mod icmp;
 mod index;
+mod session;
 mod state;
 mod tcp;
 mod udp;
@@ -19,9 +20,9 @@ pub use state::{Admit, Observed, Segment, State, Step, Timeouts};
 pub use tcp::{TcpFlags, TcpState};
 pub use udp::Exchange;
 
-use crate::net::{Addr, FlowKey, Generation, Nanos, Proto};
-use crate::packet::prefetch;
+use crate::net::{FlowKey, Generation, Key4, Nanos, Proto};
 use index::Index;
+use session::Sessions;
 use wheel::Wheel;
 
 /// What a table is made with. It does not change afterwards.
@@ -60,7 +61,7 @@ pub enum SettingsError {
 
 /// A session to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct NewSession<V> {
+pub struct NewSession {
     /// The key of the packet that opens it.
     pub key: FlowKey,
     /// Its hash by the table's hasher.
@@ -73,8 +74,10 @@ pub struct NewSession<V> {
     pub state: State,
     /// Of the snapshot whose policy allowed it; 0: no policy was asked.
     pub judged: Generation,
-    /// What the caller wants to know of each direction: original, reply.
-    pub bindings: [V; 2],
+    /// The way that packets of the original direction take, a number of the caller's.
+    pub way: u32,
+    /// What it was found under. The reply's way is not known yet.
+    pub bound: Generation,
 }
 
 /// Why a session could not be made.
@@ -90,7 +93,7 @@ pub enum InsertError {
 
 /// A live session, for listing.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a, V> {
+pub struct Entry {
     /// The original direction.
     pub flow: FlowRef,
     /// The key of the original direction.
@@ -105,8 +108,6 @@ pub struct Entry<'a, V> {
     pub remaining: Nanos,
     /// Of the snapshot whose policy allowed it last.
     pub judged: Generation,
-    /// Original, reply.
-    pub bindings: &'a [V; 2],
 }
 
 /// What happened to sessions since the table was made.
@@ -123,21 +124,28 @@ pub struct Counters {
 /// How many sessions one insert into a full table may examine.
 const PROBES: u32 = 64;
 
-/// The sessions of one worker, with a `V` for each direction.
-pub struct Table<V> {
-    sessions: Box<[Session<V>]>,
+/// The same for all inserts at one `now`, so that no vector of new flows is held up for long.
+const PROBES_A_VECTOR: u32 = 4096;
+
+/// The sessions of one worker, with the way that each direction's packets take.
+pub struct Table {
+    sessions: Sessions,
     index: Index,
     wheel: Wheel,
     hasher: FlowHasher,
     timeouts: Timeouts,
+    /// The shortest of them: who is idle for less is live, whatever its state.
+    least: Nanos,
     tcp_midstream: bool,
     live: u32,
     /// Where the search for a session to give up goes on.
     hand: u32,
+    /// How many sessions were examined for that, and when.
+    probed: (Nanos, u32),
     counters: Counters,
 }
 
-impl<V: Copy + Default> Table<V> {
+impl Table {
     /// Allocates all the table will ever use.
     pub fn new(settings: Settings, hasher: FlowHasher) -> Result<Self, SettingsError> {
         let Settings { sessions, timeouts, tcp_midstream } = settings;
@@ -148,14 +156,16 @@ impl<V: Copy + Default> Table<V> {
             return Err(SettingsError::ZeroTimeout(name));
         }
         Ok(Self {
-            sessions: vec![Session::default(); sessions as usize].into(),
+            sessions: Sessions::new(sessions),
             index: Index::new(2 * sessions as usize),
             wheel: Wheel::new(sessions),
             hasher,
             timeouts,
+            least: timeouts.named().map(|(_, span)| span).into_iter().min().unwrap_or_default(),
             tcp_midstream,
             live: 0,
             hand: 0,
+            probed: (Nanos(0), 0),
             counters: Counters::default(),
         })
     }
@@ -166,20 +176,29 @@ impl<V: Copy + Default> Table<V> {
         self.hasher.hash(key)
     }
 
-    /// Pulls towards the cache where it is noted which session this is. A hint.
-    #[inline]
+    /// The same for a key of two words.
+    #[inline(always)]
+    pub fn hash4(&self, key: Key4) -> u64 {
+        self.hasher.hash4(key)
+    }
+
+    /// Pulls towards the cache where it is noted which session this is. A hint, of use some hundred
+    /// cycles before [`guess`](Self::guess) or [`lookup`](Self::lookup).
+    #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// Pulls the session itself towards the cache, or what else must be read to know that there is
-    /// none. A hint, of use some packets after [`prefetch`](Self::prefetch).
-    #[inline]
-    pub fn prefetch_session(&self, hash: u64) {
-        match self.index.guess(hash) {
-            Some(flow) => prefetch(&self.sessions[flow.session() as usize]),
+    /// The flow that a packet with this hash probably belongs to, whose session is pulled towards
+    /// the cache: for [`lookup4`](Self::lookup4) some packets later.
+    #[inline(always)]
+    pub fn guess(&self, hash: u64) -> Option<FlowRef> {
+        let guess = self.index.guess(hash);
+        match guess {
+            Some(flow) => self.sessions.prefetch(flow.session()),
             None => self.index.prefetch_other(hash),
         }
+        guess
     }
 
     /// Pulls towards the cache where a session will be noted. A hint.
@@ -197,14 +216,45 @@ impl<V: Copy + Default> Table<V> {
         self.find(key, hash).filter(|flow| !self.is_expired(flow.session(), now))
     }
 
+    /// The same for a key of two words, tried first with what [`guess`](Self::guess) said: then
+    /// nothing but the session is read.
+    #[inline(always)]
+    pub fn lookup4(&self, key: Key4, hash: u64, guess: FlowRef, now: Nanos) -> Option<FlowRef> {
+        if guess.session() < self.capacity() && self.sessions.is4(guess, key) {
+            return Some(guess).filter(|flow| !self.is_expired(flow.session(), now));
+        }
+        self.lookup(&key.key(), hash, now)
+    }
+
+    /// Looks up many flows at a time, for the latency of memory is then that of one: `found[n]` is
+    /// the flow of `keys[n]`, whose hash is `hashes[n]`.
+    pub fn lookup_many(
+        &self,
+        keys: &[FlowKey],
+        hashes: &[u64],
+        now: Nanos,
+        found: &mut [Option<FlowRef>],
+    ) {
+        hashes.iter().for_each(|hash| self.prefetch(*hash));
+        for (found, hash) in found.iter_mut().zip(hashes) {
+            *found = self.guess(*hash);
+        }
+        for ((found, key), hash) in found.iter_mut().zip(keys).zip(hashes) {
+            *found = match (Key4::of(key), *found) {
+                (Some(key), Some(guess)) => self.lookup4(key, *hash, guess, now),
+                _ => self.lookup(key, *hash, now),
+            };
+        }
+    }
+
     /// Judges a packet of a live flow and moves its session on.
     #[inline]
     pub fn observe(&mut self, flow: FlowRef, segment: Segment, now: Nanos) -> Observed {
-        let session = &mut self.sessions[flow.session() as usize];
-        let Some(state) = session.state else { return Observed::Invalid };
-        match state.step(flow.direction(), session.proto, segment) {
+        let line = self.sessions.line_mut(flow.session());
+        let Some(state) = line.state else { return Observed::Invalid };
+        match state.step(flow.direction(), line.proto, segment) {
             Step::Next(next) => {
-                session.used = now;
+                line.used = now;
                 if next != state {
                     self.enter(flow.session(), state, next);
                 }
@@ -225,7 +275,7 @@ impl<V: Copy + Default> Table<V> {
 
     /// Makes a session. In a full table another may be given up for it; closed sessions with
     /// one of its keys are.
-    pub fn insert(&mut self, new: NewSession<V>, now: Nanos) -> Result<FlowRef, InsertError> {
+    pub fn insert(&mut self, new: NewSession, now: Nanos) -> Result<FlowRef, InsertError> {
         let NewSession { key, hash, reply_key, reply_hash, .. } = new;
         debug_assert!(hash == self.hash(&key) && reply_hash == self.hash(&reply_key));
         let holders = [self.find(&reply_key, reply_hash), self.find(&key, hash)];
@@ -239,10 +289,10 @@ impl<V: Copy + Default> Table<V> {
         for holder in holders.into_iter().flatten() {
             self.remove(holder);
         }
-        let Some(session) = self.make_place(now) else {
+        let (session, second) = self.make_places(&new, now).ok_or_else(|| {
             self.counters.refused += 1;
-            return Err(InsertError::Full);
-        };
+            InsertError::Full
+        })?;
         let flow = FlowRef::new(session, Direction::Original);
         let indexed = self.index.insert(hash, flow).and_then(|()| {
             // A packet to its own source answers itself: one flow is all there is.
@@ -250,28 +300,31 @@ impl<V: Copy + Default> Table<V> {
         });
         if indexed.is_err() {
             self.index.remove(hash, flow);
+            [Some(session), second].into_iter().flatten().for_each(|place| self.wheel.release(place));
             self.counters.refused += 1;
             return Err(InsertError::Full);
         }
-        self.sessions[session as usize] = Session::new(&new, now);
+        self.sessions.store(session, second, &new, now);
         self.wheel.arm(session, now.plus(self.timeouts.of(new.state)));
         self.live += 1;
         // Sessions often begin in bursts.
         if let Some(soon) = self.wheel.spare_soon() {
-            prefetch(&self.sessions[soon as usize]);
+            self.sessions.prefetch_all(soon);
         }
         Ok(flow)
     }
 
     /// Removes a session by either of its flows; false if it is gone already.
     pub fn remove(&mut self, flow: FlowRef) -> bool {
-        let session = &mut self.sessions[flow.session() as usize];
-        if session.state.take().is_none() {
+        if self.state(flow).is_none() {
             return false;
         }
         for direction in Direction::BOTH {
-            let hash = self.hasher.hash(&session.key(direction));
-            self.index.remove(hash, FlowRef::new(flow.session(), direction));
+            let flow = FlowRef::new(flow.session(), direction);
+            self.index.remove(self.hasher.hash(&self.key(flow)), flow);
+        }
+        if let Some(second) = self.sessions.clear(flow.session()) {
+            self.wheel.release(second);
         }
         self.wheel.release(flow.session());
         self.live -= 1;
@@ -293,37 +346,45 @@ impl<V: Copy + Default> Table<V> {
         budget
     }
 
-    /// What the caller bound to this direction of a live session.
-    #[inline]
-    pub fn binding(&self, flow: FlowRef) -> &V {
-        &self.sessions[flow.session() as usize].bindings[flow.direction() as usize]
+    /// The way that packets of this flow take, if it was found under `current`.
+    #[inline(always)]
+    pub fn way(&self, flow: FlowRef, current: Generation) -> Option<u32> {
+        self.sessions.line(flow.session()).way(flow.direction(), current)
     }
 
-    /// The same, to change it.
+    /// Notes the way of a live flow, found under `current`. Ways found under another generation
+    /// are forgotten, the other direction's too.
     #[inline]
-    pub fn binding_mut(&mut self, flow: FlowRef) -> &mut V {
-        &mut self.sessions[flow.session() as usize].bindings[flow.direction() as usize]
+    pub fn bind(&mut self, flow: FlowRef, current: Generation, way: u32) {
+        self.sessions.line_mut(flow.session()).bind(flow.direction(), current, way);
+    }
+
+    /// The key with which packets of this flow leave, if it is not the one they come with.
+    #[inline(always)]
+    pub fn translated(&self, flow: FlowRef) -> Option<FlowKey> {
+        let translated = self.sessions.is_translated(flow.session());
+        translated.then(|| self.key(flow.opposite()).reversed())
     }
 
     /// The generation of the snapshot whose policy allowed the session last.
     pub fn judged(&self, flow: FlowRef) -> Generation {
-        self.sessions[flow.session() as usize].judged
+        self.sessions.judged(flow.session())
     }
 
     /// Policy was asked again, and allowed it.
     #[inline]
     pub fn set_judged(&mut self, flow: FlowRef, by: Generation) {
-        self.sessions[flow.session() as usize].judged = by;
+        self.sessions.set_judged(flow.session(), by);
     }
 
     /// The key of a live flow.
     pub fn key(&self, flow: FlowRef) -> FlowKey {
-        self.sessions[flow.session() as usize].key(flow.direction())
+        self.sessions.key(flow)
     }
 
     /// The state of a session; `None` if it is gone.
     pub fn state(&self, flow: FlowRef) -> Option<State> {
-        self.sessions[flow.session() as usize].state
+        self.sessions.line(flow.session()).state
     }
 
     /// Shows live sessions, examining at most `max` places from `cursor` (0 at first). Returns
@@ -334,7 +395,7 @@ impl<V: Copy + Default> Table<V> {
         cursor: u32,
         max: u32,
         now: Nanos,
-        mut visit: impl FnMut(Entry<'_, V>),
+        mut visit: impl FnMut(Entry),
     ) -> Option<u32> {
         let end = self.capacity().min(cursor.saturating_add(max));
         (cursor..end).filter_map(|session| self.entry(session, now)).for_each(&mut visit);
@@ -348,7 +409,7 @@ impl<V: Copy + Default> Table<V> {
         cursor: u32,
         max: u32,
         now: Nanos,
-        mut matches: impl FnMut(&Entry<'_, V>) -> bool,
+        mut matches: impl FnMut(&Entry) -> bool,
     ) -> (usize, Option<u32>) {
         let end = self.capacity().min(cursor.saturating_add(max));
         let mut removed = 0;
@@ -373,7 +434,7 @@ impl<V: Copy + Default> Table<V> {
 
     /// The most sessions there can be.
     pub fn capacity(&self) -> u32 {
-        self.sessions.len() as u32
+        self.sessions.len()
     }
 
     /// What happened to sessions so far.
@@ -383,19 +444,42 @@ impl<V: Copy + Default> Table<V> {
 
     /// Memory, in bytes. It never changes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.sessions) + self.index.bytes() + self.wheel.bytes()
+        self.sessions.bytes() + self.index.bytes() + self.wheel.bytes()
     }
 
     #[inline]
     fn find(&self, key: &FlowKey, hash: u64) -> Option<FlowRef> {
-        self.index.find(hash, |flow| self.key(flow) == *key)
+        match Key4::of(key) {
+            Some(key) => self.index.find(hash, |flow| self.sessions.is4(flow, key)),
+            None => self.index.find(hash, |flow| self.key(flow) == *key),
+        }
     }
 
     /// Changes a session's state, and looks at it earlier if the new state does not last as long.
     fn enter(&mut self, session: u32, from: State, to: State) {
-        self.sessions[session as usize].state = Some(to);
+        self.sessions.line_mut(session).state = Some(to);
         if self.timeouts.of(to) < self.timeouts.of(from) {
             self.wheel.arm(session, self.deadline(session));
+        }
+    }
+
+    /// A place for a new session, and a second if it takes two.
+    fn make_places(&mut self, new: &NewSession, now: Nanos) -> Option<(u32, Option<u32>)> {
+        let first = self.make_place(now)?;
+        if !Sessions::takes_two(new) {
+            return Some((first, None));
+        }
+        // Held, so that it is not found twice.
+        self.wheel.hold(first);
+        match self.make_place(now) {
+            Some(second) => {
+                self.wheel.hold(second);
+                Some((first, Some(second)))
+            }
+            None => {
+                self.wheel.release(first);
+                None
+            }
         }
     }
 
@@ -412,12 +496,16 @@ impl<V: Copy + Default> Table<V> {
 
     /// Gives up the first of the next few sessions that may be.
     fn evict(&mut self, now: Nanos) {
-        for _ in 0..PROBES.min(self.capacity()) {
+        if self.probed.0 != now {
+            self.probed = (now, 0);
+        }
+        for _ in 0..PROBES.min(self.capacity()).min(PROBES_A_VECTOR - self.probed.1) {
+            self.probed.1 += 1;
             let session = self.hand;
             self.hand = (self.hand + 1) % self.capacity();
-            let Session { state, used, .. } = &self.sessions[session as usize];
+            let session::Line { state: Some(state), used, .. } = *self.sessions.line(session) else { continue };
             // A packet of this vector may hold a reference to what was used just now.
-            let evictable = *used != now && state.is_some_and(State::is_evictable);
+            let evictable = used != now && state.is_evictable();
             let expired = self.is_expired(session, now);
             if expired || evictable {
                 self.remove(FlowRef::new(session, Direction::Original));
@@ -428,71 +516,31 @@ impl<V: Copy + Default> Table<V> {
     }
 
     fn gives_way(&self, session: u32, now: Nanos) -> bool {
-        self.is_expired(session, now) || self.sessions[session as usize].state.is_some_and(State::is_closed)
+        self.is_expired(session, now) || self.sessions.line(session).state.is_some_and(State::is_closed)
     }
 
     fn deadline(&self, session: u32) -> Nanos {
-        let Session { state, used, .. } = &self.sessions[session as usize];
+        let session::Line { state, used, .. } = self.sessions.line(session);
         state.map_or(*used, |state| used.plus(self.timeouts.of(state)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_expired(&self, session: u32, now: Nanos) -> bool {
-        self.deadline(session) <= now
+        now.since(self.sessions.line(session).used) >= self.least && self.deadline(session) <= now
     }
 
-    fn entry(&self, number: u32, now: Nanos) -> Option<Entry<'_, V>> {
-        let session = &self.sessions[number as usize];
-        let state = session.state?;
-        let remaining = self.deadline(number).since(now);
+    fn entry(&self, session: u32, now: Nanos) -> Option<Entry> {
+        let session::Line { state, used, .. } = self.sessions.line(session);
+        let (state, remaining) = ((*state)?, self.deadline(session).since(now));
+        let flow = FlowRef::new(session, Direction::Original);
         (remaining > Nanos(0)).then(|| Entry {
-            flow: FlowRef::new(number, Direction::Original),
-            key: session.key(Direction::Original),
-            reply_key: session.key(Direction::Reply),
+            flow,
+            key: self.key(flow),
+            reply_key: self.key(flow.opposite()),
             state,
-            idle: now.since(session.used),
+            idle: now.since(*used),
             remaining,
-            judged: session.judged,
-            bindings: &session.bindings,
+            judged: self.judged(flow),
         })
-    }
-}
-
-/// A session's place. Keys are taken apart so that the protocol is stored once and no padding is.
-#[derive(Clone, Copy, Default)]
-struct Session<V> {
-    /// Source and destination of each direction.
-    addrs: [[Addr; 2]; 2],
-    /// When its last packet came.
-    used: Nanos,
-    ports: [[u16; 2]; 2],
-    bindings: [V; 2],
-    judged: Generation,
-    proto: Proto,
-    /// `None`: the place is spare.
-    state: Option<State>,
-}
-
-const _: () = assert!(size_of::<Session<[u32; 2]>>() == 104);
-
-impl<V: Copy> Session<V> {
-    fn new(new: &NewSession<V>, now: Nanos) -> Self {
-        let NewSession { key, reply_key, .. } = new;
-        Self {
-            addrs: [[key.src, key.dst], [reply_key.src, reply_key.dst]],
-            used: now,
-            ports: [[key.sport, key.dport], [reply_key.sport, reply_key.dport]],
-            bindings: new.bindings,
-            judged: new.judged,
-            proto: key.proto,
-            state: Some(new.state),
-        }
-    }
-
-    #[inline]
-    fn key(&self, direction: Direction) -> FlowKey {
-        let [src, dst] = self.addrs[direction as usize];
-        let [sport, dport] = self.ports[direction as usize];
-        FlowKey { src, dst, sport, dport, proto: self.proto }
     }
 }

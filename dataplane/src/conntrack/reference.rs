@@ -12,7 +12,7 @@ pub struct Twin {
     pub keys: [FlowKey; 2],
     pub state: State,
     pub used: Nanos,
-    pub bindings: [u64; 2],
+    pub way: u32,
 }
 
 pub struct Reference {

@@ -2,7 +2,7 @@
 
 use super::reference::{Reference, Twin, Verdict};
 use super::*;
-use crate::net::{Generation, Icmp};
+use crate::net::{Addr, Generation, Icmp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ fn at(seconds: u64) -> Nanos {
     START.plus(Nanos::from_secs(seconds))
 }
 
-fn table(sessions: u32) -> Table<u64> {
+fn table(sessions: u32) -> Table {
     let settings = Settings { sessions, ..Settings::default() };
     Table::new(settings, FlowHasher::new([1, 2, 3, 4])).unwrap()
 }
@@ -36,7 +36,7 @@ fn key(n: u32, proto: Proto) -> FlowKey {
 }
 
 fn open_as(
-    t: &mut Table<u64>,
+    t: &mut Table,
     key: FlowKey,
     reply_key: FlowKey,
     state: State,
@@ -44,21 +44,21 @@ fn open_as(
 ) -> Result<FlowRef, InsertError> {
     let (hash, reply_hash) = (t.hash(&key), t.hash(&reply_key));
     t.insert(
-        NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), bindings: [10, 20] },
+        NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), way: 10, bound: Generation(1) },
         now,
     )
 }
 
-fn open(t: &mut Table<u64>, key: FlowKey, segment: Segment, now: Nanos) -> Result<FlowRef, InsertError> {
+fn open(t: &mut Table, key: FlowKey, segment: Segment, now: Nanos) -> Result<FlowRef, InsertError> {
     let Admit::New(state) = t.admit(key.proto, segment) else { panic!("{key} {segment:?} is invalid") };
     open_as(t, key, key.reversed(), state, now)
 }
 
-fn lookup(t: &Table<u64>, key: &FlowKey, now: Nanos) -> Option<FlowRef> {
+fn lookup(t: &Table, key: &FlowKey, now: Nanos) -> Option<FlowRef> {
     t.lookup(key, t.hash(key), now)
 }
 
-fn establish(t: &mut Table<u64>, key: FlowKey, now: Nanos) -> FlowRef {
+fn establish(t: &mut Table, key: FlowKey, now: Nanos) -> FlowRef {
     let flow = open(t, key, SYN, now).unwrap();
     assert_eq!(t.observe(flow.opposite(), SYN_ACK, now), Observed::Ok);
     assert_eq!(t.observe(flow, ACK, now), Observed::Ok);
@@ -74,9 +74,12 @@ fn both_directions_lead_to_one_session() {
     assert_eq!(lookup(&t, &k, START), Some(flow));
     assert_eq!((reply, reply.direction()), (flow.opposite(), Direction::Reply));
     assert_eq!((t.key(flow), t.key(reply)), (k, k.reversed()));
-    assert_eq!((*t.binding(flow), *t.binding(reply)), (10, 20));
-    *t.binding_mut(reply) = 21;
-    assert_eq!((*t.binding(flow), *t.binding(reply)), (10, 21));
+    let ways = |t: &Table, at| [flow, reply].map(|flow| t.way(flow, Generation(at)));
+    assert_eq!((ways(&t, 1), ways(&t, 2)), ([Some(10), None], [None; 2]));
+    t.bind(reply, Generation(1), 21);
+    assert_eq!(ways(&t, 1), [Some(10), Some(21)]);
+    t.bind(reply, Generation(2), 22);
+    assert_eq!((ways(&t, 1), ways(&t, 2)), ([None; 2], [None, Some(22)]));
     assert!(t.remove(reply) && !t.remove(flow));
     assert!(t.is_empty() && lookup(&t, &k, START).is_none() && lookup(&t, &k.reversed(), START).is_none());
     assert_eq!(t.observe(flow, SYN, START), Observed::Invalid, "a flow that is gone");
@@ -109,7 +112,7 @@ fn a_packet_to_its_own_source_is_one_flow() {
 
 #[test]
 fn settings_out_of_range_are_refused_by_name() {
-    let with = |settings| Table::<u64>::new(settings, FlowHasher::new([0; 4])).err().unwrap().to_string();
+    let with = |settings| Table::new(settings, FlowHasher::new([0; 4])).err().unwrap().to_string();
     assert!(with(Settings { sessions: 0, ..Settings::default() }).contains("sessions: 0 is out of range"));
     assert!(with(Settings { sessions: u32::MAX, ..Settings::default() }).contains("choose 1 to 2147483647"));
     let timeouts = Timeouts { udp: Nanos(0), ..Timeouts::default() };
@@ -253,7 +256,7 @@ fn a_live_session_keeps_its_key() {
 #[test]
 fn midstream_is_a_setting() {
     let strict = Settings { sessions: 8, tcp_midstream: false, ..Settings::default() };
-    let strict = Table::<u64>::new(strict, FlowHasher::new([1, 2, 3, 4])).unwrap();
+    let strict = Table::new(strict, FlowHasher::new([1, 2, 3, 4])).unwrap();
     assert_eq!(strict.admit(Proto::TCP, ACK), Admit::Invalid);
     assert_eq!(strict.admit(Proto::TCP, SYN), Admit::New(State::Tcp(TcpState::SynSent)));
     assert_eq!(table(8).admit(Proto::TCP, ACK), Admit::New(State::Tcp(TcpState::PickedUp)));
@@ -290,7 +293,7 @@ fn scans_and_removals_go_in_bounded_steps() {
         let segment = if n % 2 == 0 { SYN } else { Segment::Other };
         open(&mut t, key(n, proto), segment, START).unwrap();
     }
-    let list = |t: &Table<u64>, now| {
+    let list = |t: &Table, now| {
         let (mut keys, mut cursor, mut steps) = (Vec::new(), Some(0), 0);
         while let Some(from) = cursor {
             let before = keys.len();
@@ -362,9 +365,9 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// A table and its twin, which must agree after every step.
 struct Pair {
-    table: Table<u64>,
+    table: Table,
     twin: Reference,
-    made: u64,
+    made: u32,
 }
 
 impl Pair {
@@ -422,16 +425,16 @@ impl Pair {
 
     fn insert(&mut self, key: FlowKey, reply_key: FlowKey, state: State) {
         self.made += 1;
-        let bindings = [self.made << 1, self.made << 1 | 1];
+        let way = self.made;
         let (hash, reply_hash) = (self.table.hash(&key), self.table.hash(&reply_key));
-        let new = NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), bindings };
+        let new = NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), way, bound: Generation(1) };
         let (evicted, len) = (self.table.counters().evicted, self.table.len());
         let got = match self.table.insert(new, self.twin.now) {
             Ok(_) => Verdict::Made,
             Err(InsertError::Taken(_)) => Verdict::Taken,
             Err(InsertError::Full) => Verdict::Full,
         };
-        let twin = Twin { keys: [key, reply_key], state, used: self.twin.now, bindings };
+        let twin = Twin { keys: [key, reply_key], state, used: self.twin.now, way };
         let (want, candidates, must_give_up) = self.twin.insert(twin);
         assert_eq!(got, want, "{key}");
         let live = self.live();
@@ -466,7 +469,10 @@ impl Pair {
                 let flow = lookup(&self.table, &key, self.twin.now).unwrap();
                 assert_eq!((flow.direction(), self.table.key(flow)), (direction, key));
                 assert_eq!(self.table.state(flow), Some(session.state), "{key}");
-                assert_eq!(*self.table.binding(flow), session.bindings[direction as usize], "{key}");
+                let way = (direction == Direction::Original).then_some(session.way);
+                assert_eq!(self.table.way(flow, Generation(1)), way, "{key}");
+                let translated = session.keys[1 - direction as usize].reversed();
+                assert_eq!(self.table.translated(flow), Some(translated).filter(|to| *to != key), "{key}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Which session may be due when: a timing wheel of lists (Varghese and Lauck, SOSP 1987).
 //!
-//! A session is in exactly one list: of the tick it is to be looked at, or of those not in use.
+//! A session is in exactly one list: of the tick it is to be looked at, of those not in use, or of
+//! those that only lend another one their place.
 //! Being looked at early is harmless: who is not due yet is armed again. So traffic never
 //! touches the wheel, and a time beyond the wheel's reach is filed at its end.
 
@@ -15,6 +16,9 @@ const SLOTS: u32 = 1024;
 
 /// The list behind the wheel's own: sessions not in use.
 const SPARE: u32 = SLOTS;
+
+/// The list behind that: places in use that no time is kept of.
+const HELD: u32 = SLOTS + 1;
 
 /// No session.
 const NIL: u32 = u32::MAX;
@@ -44,7 +48,7 @@ impl Wheel {
             prev: i.checked_sub(1).unwrap_or(HEAD | SPARE),
             next: if i + 1 < sessions { i + 1 } else { NIL },
         };
-        let mut heads = vec![NIL; SLOTS as usize + 1];
+        let mut heads = vec![NIL; SLOTS as usize + 2];
         if sessions > 0 {
             heads[SPARE as usize] = 0;
         }
@@ -71,6 +75,11 @@ impl Wheel {
         let furthest = self.tick + u64::from(SLOTS) - 1;
         let tick = ((deadline.0 >> TICK_SHIFT) + 1).clamp(self.tick, furthest);
         self.file(session, slot(tick));
+    }
+
+    /// Puts a session among those that are in use and never looked at.
+    pub fn hold(&mut self, session: u32) {
+        self.file(session, HELD);
     }
 
     /// Puts a session among those not in use.

@@ -16,19 +16,16 @@ pub trait Node<W>: Send + 'static {
     type Next: Next;
     /// Its name in counters, traces and pictures.
     const NAME: &'static str;
+    /// It has something to do in [`prepare`](Self::prepare).
+    const LOOKS_AHEAD: bool = false;
 
     /// Decides where the packet goes.
     fn packet(&mut self, world: &mut W, packet: Packet<'_>) -> Self::Next;
 
-    /// Some packets ahead of [`packet`](Self::packet): hash the key, touch the table. Must not
-    /// change the packet's fate.
+    /// Some packets ahead of [`packet`](Self::packet): touch what the packet's hash leads to. Must
+    /// not change the packet's fate.
     #[inline(always)]
     fn prepare(&mut self, _: &mut W, _: Packet<'_>) {}
-
-    /// Half way between [`prepare`](Self::prepare) and [`packet`](Self::packet): touch what the
-    /// table leads to. Must not change the packet's fate.
-    #[inline(always)]
-    fn approach(&mut self, _: &mut W, _: Packet<'_>) {}
 }
 
 /// Ends packets' way through the graph.
@@ -50,29 +47,32 @@ pub(super) trait AnyNode<W>: Send {
 /// A node in its loop.
 pub(super) struct Judge<N>(pub N);
 
-/// How far `approach` runs ahead of `packet`, `prepare` ahead of `approach`, and the prefetch ahead
-/// of `prepare`: long enough for a line to arrive from memory, short enough for it to be still there.
-const AHEAD: usize = 8;
+/// How far `prepare` runs ahead of `packet`, and the prefetch of a packet ahead of either: long
+/// enough for a line to arrive from memory, short enough for it to be still there.
+const AHEAD: usize = 16;
 
 impl<W, N: Node<W>> AnyNode<W> for Judge<N> {
     fn run(&mut self, world: &mut W, pool: &mut Pool, packets: &mut Vector, nexts: &mut [u8; VECTOR]) {
         let count = packets.len();
-        for position in 0..count.min(3 * AHEAD) {
+        let first = AHEAD.min(count);
+        for position in 0..first {
             pool.prefetch(packets, position);
         }
-        for position in 0..count.min(2 * AHEAD) {
+        if !N::LOOKS_AHEAD {
+            for (position, next) in nexts[..count].iter_mut().enumerate() {
+                pool.prefetch(packets, position + AHEAD);
+                *next = self.0.packet(world, pool.nth(packets, position)).index();
+            }
+            return;
+        }
+        for position in 0..first {
+            pool.prefetch(packets, position + AHEAD);
             self.0.prepare(world, pool.nth(packets, position));
         }
-        for position in 0..count.min(AHEAD) {
-            self.0.approach(world, pool.nth(packets, position));
-        }
-        for (position, next) in nexts.iter_mut().enumerate().take(count) {
-            pool.prefetch(packets, position + 3 * AHEAD);
-            if position + 2 * AHEAD < count {
-                self.0.prepare(world, pool.nth(packets, position + 2 * AHEAD));
-            }
+        for (position, next) in nexts[..count].iter_mut().enumerate() {
             if position + AHEAD < count {
-                self.0.approach(world, pool.nth(packets, position + AHEAD));
+                pool.prefetch(packets, position + 2 * AHEAD);
+                self.0.prepare(world, pool.nth(packets, position + AHEAD));
             }
             *next = self.0.packet(world, pool.nth(packets, position)).index();
         }

@@ -134,6 +134,75 @@ impl FlowKey {
     }
 }
 
+/// The key of an IPv4 flow with its fields as they stand in a packet, so that it is read, compared
+/// and reversed in two words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Key4 {
+    addrs: u64,
+    ports: u32,
+    /// IPv4's protocol field.
+    pub proto: Proto,
+}
+
+impl Key4 {
+    /// From both addresses and both ports as they stand in a packet.
+    #[inline(always)]
+    pub const fn new(addrs: [u8; 8], ports: [u8; 4], proto: Proto) -> Self {
+        Self { addrs: u64::from_ne_bytes(addrs), ports: u32::from_ne_bytes(ports), proto }
+    }
+
+    /// Addresses and ports as [`words`](Self::words) gave them.
+    #[inline(always)]
+    pub const fn from_words(addrs: u64, ports: u32, proto: Proto) -> Self {
+        Self { addrs, ports, proto }
+    }
+
+    /// Both addresses and both ports, for keeping.
+    #[inline(always)]
+    pub const fn words(self) -> (u64, u32) {
+        (self.addrs, self.ports)
+    }
+
+    /// `key`, if it is IPv4.
+    #[inline]
+    pub const fn of(key: &FlowKey) -> Option<Self> {
+        if !key.src.is_v4() || !key.dst.is_v4() {
+            return None;
+        }
+        let ([a, b, c, d], [e, f, g, h]) = (key.src.v4_octets(), key.dst.v4_octets());
+        let ([i, j], [k, l]) = (key.sport.to_be_bytes(), key.dport.to_be_bytes());
+        Some(Self::new([a, b, c, d, e, f, g, h], [i, j, k, l], key.proto))
+    }
+
+    /// Taken apart.
+    #[inline]
+    pub const fn key(self) -> FlowKey {
+        let [a, b, c, d, e, f, g, h] = self.addrs.to_ne_bytes();
+        let [i, j, k, l] = self.ports.to_ne_bytes();
+        FlowKey {
+            src: Addr::v4([a, b, c, d]),
+            dst: Addr::v4([e, f, g, h]),
+            sport: u16::from_be_bytes([i, j]),
+            dport: u16::from_be_bytes([k, l]),
+            proto: self.proto,
+        }
+    }
+
+    /// The key of a packet that answers this one.
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        Self { addrs: self.addrs.rotate_left(32), ports: self.ports.rotate_left(16), proto: self.proto }
+    }
+
+    /// Both ends, address and port in one number of 48 bits. They change places with the key's
+    /// direction; nothing else is to be read from them.
+    #[inline(always)]
+    pub const fn ends(self) -> [u64; 2] {
+        let (addrs, ports) = (self.addrs, self.ports as u64);
+        [addrs & 0xffff_ffff | (ports & 0xffff) << 32, addrs >> 32 | (ports & 0xffff_0000) << 16]
+    }
+}
+
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = |f: &mut fmt::Formatter<'_>, a: Addr, p: u16| match (self.proto.has_ports(), a.is_v4()) {
@@ -145,5 +214,31 @@ impl fmt::Display for FlowKey {
         side(f, self.src, self.sport)?;
         f.write_str(" > ")?;
         side(f, self.dst, self.dport)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_two_words_is_the_key() {
+        for text in ["10.65.0.1", "255.255.255.255", "0.0.0.0"] {
+            let key = FlowKey {
+                src: text.parse().unwrap(),
+                dst: "10.66.7.8".parse().unwrap(),
+                sport: 4000,
+                dport: 0xff35,
+                proto: Proto::TCP,
+            };
+            let short = Key4::of(&key).unwrap();
+            assert_eq!((short.key(), short.reversed().key()), (key, key.reversed()));
+            assert_eq!(short.reversed(), Key4::of(&key.reversed()).unwrap());
+            let [src, dst] = short.ends();
+            assert_eq!(short.reversed().ends(), [dst, src]);
+            assert_ne!(src, dst);
+        }
+        let v6 = FlowKey { src: "fd00::1".parse().unwrap(), dst: "fd00::2".parse().unwrap(), ..FlowKey::default() };
+        assert_eq!(Key4::of(&v6), None);
     }
 }

@@ -1,12 +1,11 @@
 //! Remembers what was decided: a new flow's entry, or an old one's new way.
 
 use super::world::{flow_key, segment};
-use super::{Binding, World};
+use super::World;
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, InsertError, NewSession};
 use crate::graph::Node;
-use crate::net::Generation;
-use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::packet::{DropReason, Meta, Packet, PacketFlags};
 
 arcs! {
     /// The ways out of [`Commit`].
@@ -24,6 +23,7 @@ pub struct Commit;
 impl Node<World> for Commit {
     type Next = CommitNext;
     const NAME: &'static str = "commit";
+    const LOOKS_AHEAD: bool = true;
 
     #[inline]
     fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
@@ -35,9 +35,8 @@ impl Node<World> for Commit {
 
     #[inline]
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> CommitNext {
-        let here = Binding { generation: world.snapshot.generation, adjacency: packet.meta.adjacency };
         if packet.meta.flags.has(PacketFlags::HIT) {
-            bind(world, FlowRef(packet.meta.flow), here, packet.meta.judged);
+            bind(world, FlowRef(packet.meta.flow), packet.meta);
             return CommitNext::Rewrite;
         }
         let Admit::New(state) = world.flows.admit(packet.meta.proto, segment(packet.meta)) else {
@@ -53,14 +52,14 @@ impl Node<World> for Commit {
             reply_hash: packet.meta.reply_hash,
             state,
             judged: packet.meta.judged,
-            // The reply's way is found when there is a reply.
-            bindings: [here, Binding::default()],
+            way: packet.meta.adjacency,
+            bound: world.snapshot.generation,
         };
         match world.flows.insert(session, world.now) {
             Ok(_) => CommitNext::Rewrite,
             // An earlier packet of this vector began the flow.
             Err(InsertError::Taken(flow)) => {
-                bind(world, flow, here, packet.meta.judged);
+                bind(world, flow, packet.meta);
                 CommitNext::Rewrite
             }
             Err(InsertError::Full) => {
@@ -74,9 +73,10 @@ impl Node<World> for Commit {
 /// Gives a live flow its way. A packet that policy was not asked about leaves the verdict's
 /// generation as it is: that is still whose verdict it lives by.
 #[inline]
-fn bind(world: &mut World, flow: FlowRef, way: Binding, judged: Generation) {
-    *world.flows.binding_mut(flow) = way;
-    if judged == way.generation {
-        world.flows.set_judged(flow, judged);
+fn bind(world: &mut World, flow: FlowRef, packet: &Meta) {
+    let current = world.snapshot.generation;
+    world.flows.bind(flow, current, packet.adjacency);
+    if packet.judged == current {
+        world.flows.set_judged(flow, current);
     }
 }

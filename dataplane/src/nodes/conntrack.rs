@@ -1,6 +1,6 @@
 //! Which flow a packet belongs to: known, new, another worker's, or none that could be.
 
-use super::World;
+use super::{World, plain};
 use super::world::{flow_key, segment};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, Observed};
@@ -29,43 +29,61 @@ pub struct Conntrack;
 impl Node<World> for Conntrack {
     type Next = ConntrackNext;
     const NAME: &'static str = "conntrack";
+    const LOOKS_AHEAD: bool = true;
 
-    #[inline]
+    #[inline(always)]
     fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
-        packet.meta.hash = world.flows.hash(&flow_key(&packet));
-        world.flows.prefetch(packet.meta.hash);
-    }
-
-    #[inline]
-    fn approach(&mut self, world: &mut World, packet: Packet<'_>) {
-        world.flows.prefetch_session(packet.meta.hash);
-    }
-
-    #[inline]
-    fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> ConntrackNext {
-        let key = flow_key(&packet);
-        if packet.meta.proto.is_icmp() && icmp::is_error(packet.meta.proto, packet.meta.icmp) {
-            return related(world, packet);
+        if packet.meta.hash == 0 {
+            packet.meta.hash = world.flows.hash(&flow_key(&packet));
         }
-        if packet.meta.flags.has(PacketFlags::HANDED) {
-            // It was held, not handed over.
-            if packet.meta.flags.has(PacketFlags::UNTRACKED) {
-                return ConntrackNext::Route;
-            }
-        } else if world.owner(&key) != world.me {
+        packet.meta.flow = world.flows.guess(packet.meta.hash).map_or(UNKNOWN, |flow| flow.0);
+    }
+
+    #[inline(always)]
+    fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+        let Some(key) = plain::key(&packet) else { return any(world, packet) };
+        if world.owner(packet.meta.hash) != world.me {
             return ConntrackNext::Handoff;
         }
-        match world.flows.lookup(&key, packet.meta.hash, world.now) {
+        let guess = FlowRef(packet.meta.flow);
+        match world.flows.lookup4(key, packet.meta.hash, guess, world.now) {
             Some(flow) => hit(world, packet, flow),
-            None => match world.flows.admit(key.proto, segment(packet.meta)) {
-                Admit::New(_) => ConntrackNext::Route,
-                Admit::Invalid => invalid(packet),
-            },
+            None => miss(world, packet),
         }
     }
 }
 
-#[inline]
+/// `Meta::flow` when there is not even a guess.
+const UNKNOWN: u32 = u32::MAX;
+
+/// A packet that is not plain, or came from another worker.
+#[inline(never)]
+fn any(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    if packet.meta.proto.is_icmp() && icmp::is_error(packet.meta.proto, packet.meta.icmp) {
+        return related(world, packet);
+    }
+    if packet.meta.flags.has(PacketFlags::HANDED) {
+        // It was held, not handed over.
+        if packet.meta.flags.has(PacketFlags::UNTRACKED) {
+            return ConntrackNext::Route;
+        }
+    } else if world.owner(packet.meta.hash) != world.me {
+        return ConntrackNext::Handoff;
+    }
+    match world.flows.lookup(&flow_key(&packet), packet.meta.hash, world.now) {
+        Some(flow) => hit(world, packet, flow),
+        None => miss(world, packet),
+    }
+}
+
+fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    match world.flows.admit(packet.meta.proto, segment(packet.meta)) {
+        Admit::New(_) => ConntrackNext::Route,
+        Admit::Invalid => invalid(packet),
+    }
+}
+
+#[inline(always)]
 fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef) -> ConntrackNext {
     match world.flows.observe(flow, segment(packet.meta), world.now) {
         Observed::Ok => {}
@@ -75,11 +93,10 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef) -> ConntrackNext {
     }
     packet.meta.flow = flow.0;
     packet.meta.flags.set(PacketFlags::HIT);
-    let binding = *world.flows.binding(flow);
-    if binding.generation != world.snapshot.generation {
+    let Some(adjacency) = world.flows.way(flow, world.snapshot.generation) else {
         return ConntrackNext::Route;
-    }
-    packet.meta.adjacency = binding.adjacency;
+    };
+    packet.meta.adjacency = adjacency;
     ConntrackNext::Rewrite
 }
 
@@ -94,10 +111,10 @@ fn related(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
     let Some(quoted) = packet.l4().get(8..).and_then(|bytes| quoted_key(bytes, v6)) else {
         return invalid(packet);
     };
-    if !packet.meta.flags.has(PacketFlags::HANDED) && world.owner(&quoted) != world.me {
+    let hash = world.flows.hash(&quoted);
+    if !packet.meta.flags.has(PacketFlags::HANDED) && world.owner(hash) != world.me {
         return ConntrackNext::Handoff;
     }
-    let hash = world.flows.hash(&quoted);
     if world.flows.lookup(&quoted, hash, world.now).is_none() {
         return invalid(packet);
     }

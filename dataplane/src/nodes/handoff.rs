@@ -1,6 +1,6 @@
 //! Packets for another worker: it owns the flow, or a queue of the interface they leave by.
 
-use super::{World, world::flow_key};
+use super::World;
 use crate::graph::Sink;
 use crate::net::WorkerId;
 use crate::packet::{DropReason, PacketFlags, PktIdx, Pool, Vector};
@@ -37,14 +37,15 @@ impl Sink<World> for Handoff {
         for mut idx in packets.drain() {
             let packet = pool.get(&mut idx);
             let proto = packet.meta.proto;
-            let key = if proto.is_icmp() && icmp::is_error(proto, packet.meta.icmp) {
+            let hash = if proto.is_icmp() && icmp::is_error(proto, packet.meta.icmp) {
                 let v6 = packet.meta.flags.has(PacketFlags::V6);
-                packet.l4().get(8..).and_then(|quote| super::conntrack::quoted_key(quote, v6))
+                let quoted = packet.l4().get(8..).and_then(|quote| super::conntrack::quoted_key(quote, v6));
+                quoted.map(|key| world.flows.hash(&key))
             } else {
-                Some(flow_key(&packet))
+                Some(packet.meta.hash)
             };
             packet.meta.flags.set(PacketFlags::HANDED);
-            let owner = key.map_or(world.me, |key| world.owner(&key));
+            let owner = hash.map_or(world.me, |hash| world.owner(hash));
             send(world, pool, idx, owner);
         }
     }

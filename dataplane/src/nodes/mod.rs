@@ -12,6 +12,7 @@ mod host;
 mod icmp_error;
 mod nd;
 mod parse;
+mod plain;
 mod policy;
 mod punt;
 mod rewrite;
@@ -38,7 +39,7 @@ pub use rewrite::{Rewrite, RewriteNext};
 pub use route::{Route, RouteNext};
 pub use tx::Tx;
 pub use untracked::{Untracked, UntrackedNext};
-pub use world::{Binding, Credit, Limits, World};
+pub use world::{Credit, Limits, World};
 
 /// `Meta::adjacency` of a packet whose next hop is not resolved.
 pub(crate) const UNRESOLVED: u32 = u32::MAX;

@@ -2,7 +2,8 @@
 //!
 //! Deliberately fat: as five thin nodes the same checks cost half as much again.
 
-use super::{World, host};
+use super::world::flow_key;
+use super::{World, host, plain};
 use crate::arcs;
 use crate::fib::{Interface, Interfaces, Role};
 use crate::graph::Node;
@@ -35,17 +36,31 @@ impl Node<World> for Parse {
 
     #[inline]
     fn packet(&mut self, world: &mut World, mut packet: Packet<'_>) -> ParseNext {
-        judge(world, &mut packet).unwrap_or_else(|reason| {
-            packet.meta.drop = reason;
-            ParseNext::Drop
+        let next = plain::judge(world, &mut packet);
+        next.unwrap_or_else(|| {
+            let next = any(world, &mut packet);
+            if next == ParseNext::Conntrack {
+                packet.meta.hash = world.flows.hash(&flow_key(&packet));
+                world.flows.prefetch(packet.meta.hash);
+            }
+            next
         })
     }
 }
 
 /// The address that Calico gives every host-side link, and workloads may have cached.
-const CALICO_GATEWAY_MAC: Mac = Mac([0xee; 6]);
+pub(super) const CALICO_GATEWAY_MAC: Mac = Mac([0xee; 6]);
 /// Where VXLAN goes unless configured otherwise.
-const VXLAN_PORT: u16 = 4789;
+pub(super) const VXLAN_PORT: u16 = 4789;
+
+/// Whatever it is.
+#[inline(never)]
+pub(super) fn any(world: &World, packet: &mut Packet<'_>) -> ParseNext {
+    judge(world, packet).unwrap_or_else(|reason| {
+        packet.meta.drop = reason;
+        ParseNext::Drop
+    })
+}
 
 #[inline(always)]
 fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason> {

@@ -2,23 +2,13 @@
 
 use super::{Event, Held, Inbox, WorkerCounters};
 use crate::conntrack::{self, FlowHasher, Segment, TcpFlags};
-use crate::net::{FlowKey, Generation, IfId, Nanos, Proto, WorkerId};
+use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Meta, Packet, PacketFlags, PktIdx, Pool, Vector};
 use crate::snapshot::Snapshot;
 use crate::wire::l4;
 use crossbeam::queue::ArrayQueue;
 use std::cell::Cell;
 use std::sync::Arc;
-
-/// What a flow entry knows of its way, for each direction: under which snapshot it was found,
-/// and which adjacency of that snapshot it leads to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Binding {
-    /// Of the snapshot; 0: never judged.
-    pub generation: Generation,
-    /// Index into that snapshot's adjacencies.
-    pub adjacency: u32,
-}
 
 /// Sizes of what a worker allocates once.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +28,7 @@ pub struct World {
     /// This worker.
     pub me: WorkerId,
     /// Its flows.
-    pub flows: conntrack::Table<Binding>,
+    pub flows: conntrack::Table,
     /// Its counts.
     pub counters: Arc<WorkerCounters>,
     /// Packets that wait for a neighbour.
@@ -99,18 +89,10 @@ impl World {
         }
     }
 
-    /// The worker that owns a flow: the same for both directions.
+    /// The worker that owns the flow whose key has this hash: the same for both directions.
     #[inline]
-    pub fn owner(&self, key: &FlowKey) -> WorkerId {
-        let workers = self.inboxes.len() as u64;
-        if workers == 1 {
-            return self.me;
-        }
-        let reversed = key.reversed();
-        let low = (key.src, key.sport) <= (key.dst, key.dport);
-        let hash = self.flows.hash(if low { key } else { &reversed });
-        // Multiply and shift: the high bits pick, without a division.
-        WorkerId(((u128::from(hash) * u128::from(workers)) >> 64) as u8)
+    pub fn owner(&self, hash: u64) -> WorkerId {
+        WorkerId(FlowHasher::owner(hash, self.inboxes.len()) as u8)
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Meta {
     pub judged: Generation,
     /// What decided, an index into the policy's counters. `policy`.
     pub slot: u32,
-    /// Keyed hash of the flow key. `conntrack`'s prepare.
+    /// Keyed hash of the flow key; 0: not known yet. `parse`, or `conntrack`'s prepare.
     pub hash: u64,
     /// The same of the key that a reply has. `commit`'s prepare.
     pub reply_hash: u64,
@@ -103,6 +103,22 @@ impl PacketFlags {
     pub const UNTRACKED: Self = Self(1 << 7);
     /// Its flow key is not what its headers say, but what `Packet::key` does. `Packet::set_key`.
     pub const KEYED: Self = Self(1 << 8);
+
+    /// TCP or UDP in IPv4 without options, and whole: all that is needed of its headers is at places
+    /// known from `l3`. `parse`.
+    pub const PLAIN: Self = Self(1 << 15);
+
+    /// These and `others`.
+    #[inline]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// One of `others` is set, or more.
+    #[inline]
+    pub const fn any(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
 
     /// All of `other` are set.
     #[inline]

@@ -174,9 +174,24 @@ impl Drop for Frames {
     }
 }
 
+/// Where the frames are, and what stands beside them.
+#[derive(Clone, Copy)]
+struct Places {
+    base: NonNull<u8>,
+    frame_shift: u32,
+    meta: NonNull<UnsafeCell<Meta>>,
+    keys: NonNull<UnsafeCell<FlowKey>>,
+}
+
+// SAFETY: addresses into `Frames`, which may itself be sent; what they lead to is reached only
+// through its owner (see the file's head).
+unsafe impl Send for Places {}
+
 /// One worker's hold on the frames: its free list, and the way to a packet's bytes.
 pub struct Pool {
     frames: Arc<Frames>,
+    /// Of `frames`, at hand: found once a pool, not once a packet.
+    at: Places,
     free: Vec<u32>,
     /// Above this many free ones, the surplus goes to the depot.
     keep: usize,
@@ -186,7 +201,13 @@ impl Pool {
     /// An empty pool that keeps at most `keep` free frames to itself.
     pub fn new(frames: Arc<Frames>, keep: usize) -> Self {
         let keep = keep.max(2 * VECTOR);
-        Self { frames, free: Vec::with_capacity(keep + 1), keep }
+        let at = Places {
+            base: frames.base,
+            frame_shift: frames.frame_size.trailing_zeros(),
+            meta: NonNull::from(&*frames.meta).cast(),
+            keys: NonNull::from(&*frames.keys).cast(),
+        };
+        Self { frames, at, free: Vec::with_capacity(keep + 1), keep }
     }
 
     /// The region all pools share.
@@ -256,37 +277,42 @@ impl Pool {
     /// When the vector is shorter.
     #[inline]
     pub fn nth<'p>(&'p mut self, vector: &'p mut Vector, position: usize) -> Packet<'p> {
-        self.at(vector.indexes[..usize::from(vector.len)][position])
+        self.at(vector.index(position))
     }
 
-    #[inline]
+    #[inline(always)]
     fn at(&mut self, index: u32) -> Packet<'_> {
         debug_assert!(index < self.frames.count);
-        let size = self.frames.frame_size as usize;
+        let Places { base, frame_shift, meta, keys } = self.at;
         // SAFETY: `index` came from the frame's owner, which the caller borrows mutably for as
         // long as the packet lives; every index made by this file is below `count`, so the frame
-        // lies within the mapping, `meta` and `key` within their slices.
+        // lies within the mapping, `meta` and `key` within their slices, all kept by `frames`.
         unsafe {
-            let frame = self.frames.base.as_ptr().add(index as usize * size);
             Packet {
-                meta: &mut *self.frames.meta.get_unchecked(index as usize).get(),
-                key: &mut *self.frames.keys.get_unchecked(index as usize).get(),
-                frame: std::slice::from_raw_parts_mut(frame, size),
+                meta: &mut *meta.add(index as usize).as_ref().get(),
+                key: &mut *keys.add(index as usize).as_ref().get(),
+                frame: std::slice::from_raw_parts_mut(
+                    base.as_ptr().add((index as usize) << frame_shift),
+                    1 << frame_shift,
+                ),
             }
         }
     }
 
-    /// Pulls metadata and first bytes of the packet at `position` towards the cache. A hint.
-    #[inline]
+    /// Pulls metadata and first bytes of the packet at `position` towards the cache, if there is
+    /// one. A hint.
+    #[inline(always)]
     pub fn prefetch(&self, vector: &Vector, position: usize) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(&index) = vector.indexes[..usize::from(vector.len)].get(position) {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let frame = index as usize * self.frames.frame_size as usize + HEADROOM;
+            // What stands behind the vector's end is some frame, too.
+            let index = vector.indexes[position % VECTOR] as usize;
+            let frame = (index << self.at.frame_shift) + HEADROOM;
             // SAFETY: a prefetch cannot fault; the addresses are computed without wrapping.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(self.frames.meta.as_ptr().wrapping_add(index as usize).cast());
-                _mm_prefetch::<_MM_HINT_T0>(self.frames.base.as_ptr().wrapping_add(frame).cast());
+                _mm_prefetch::<_MM_HINT_T0>(self.at.meta.as_ptr().wrapping_add(index).cast());
+                _mm_prefetch::<_MM_HINT_T0>(self.at.base.as_ptr().wrapping_add(frame).cast());
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -401,6 +427,25 @@ impl Packet<'_> {
         (usize::from(self.meta.data) + self.meta.len as usize).min(self.frame.len())
     }
 
+    /// `N` bytes of the frame from offset `at` on, whether the packet reaches that far or not:
+    /// lengths are the caller's to check.
+    #[inline(always)]
+    pub fn window<const N: usize>(&self, at: u16) -> Option<&[u8; N]> {
+        self.frame.get(usize::from(at)..usize::from(at) + N)?.first_chunk()
+    }
+
+    /// [`window`](Self::window), to change.
+    #[inline(always)]
+    pub fn window_mut<const N: usize>(&mut self, at: u16) -> Option<&mut [u8; N]> {
+        self.frame.get_mut(usize::from(at)..usize::from(at) + N)?.first_chunk_mut()
+    }
+
+    /// Bytes of the packet that are in the frame.
+    #[inline(always)]
+    pub fn len_in_frame(&self) -> usize {
+        self.end().saturating_sub(usize::from(self.meta.data))
+    }
+
     /// Bytes from the IP header to the packet's end, those beyond the frame included.
     #[inline]
     pub fn l3_len(&self) -> usize {
@@ -414,7 +459,11 @@ impl Packet<'_> {
         let l3 = usize::from(self.meta.l3);
         let Some(start) = l3.checked_sub(header.len()) else { return false };
         let Some(room) = self.frame.get_mut(start..l3) else { return false };
-        room.copy_from_slice(header);
+        match (room.first_chunk_mut::<14>(), header.first_chunk::<14>()) {
+            // Nearly always, and then a few moves, not a call.
+            (Some(room), Some(untagged)) if header.len() == 14 => *room = *untagged,
+            _ => room.copy_from_slice(header),
+        }
         self.meta.len = (usize::from(self.meta.data) + self.meta.len as usize - start) as u32;
         self.meta.data = start as u16;
         true
@@ -466,6 +515,13 @@ impl Vector {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The frame at `position`.
+    #[inline(always)]
+    fn index(&self, position: usize) -> u32 {
+        assert!(position < usize::from(self.len), "position {position} is behind the vector's end");
+        self.indexes[position % VECTOR]
     }
 
     /// How many more fit.

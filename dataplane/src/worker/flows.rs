@@ -3,7 +3,6 @@
 
 use crate::conntrack::{Direction, State, Table};
 use crate::net::{Addr, FlowKey, Generation, Nanos, Proto};
-use crate::nodes::Binding;
 
 /// Places of the flow table looked at in one poll.
 const BUDGET: usize = 512;
@@ -77,7 +76,7 @@ impl FlowPage {
     }
 
     /// Looks at some more places of the table. True: the page is ready to go back.
-    pub(super) fn fill(&mut self, flows: &Table<Binding>, now: Nanos) -> bool {
+    pub(super) fn fill(&mut self, flows: &Table, now: Nanos) -> bool {
         let Self { wanted, found, cursor, .. } = self;
         let (Some(from), room @ 1..) = (*cursor, found.capacity() - found.len()) else { return true };
         *cursor = flows.scan(from, room.min(BUDGET) as u32, now, |entry| {

@@ -216,7 +216,9 @@ impl Worker {
         let mut ready = 0;
         for _ in 0..VECTOR {
             let Some(mut idx) = self.world.inboxes[usize::from(self.world.me.0)].take() else { break };
-            if self.pool.get(&mut idx).meta.flags.has(PacketFlags::READY) {
+            let meta = self.pool.get(&mut idx).meta;
+            self.world.flows.prefetch(meta.hash);
+            if meta.flags.has(PacketFlags::READY) {
                 ready += 1;
                 self.spare.push(idx);
             } else {
