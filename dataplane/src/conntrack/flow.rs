@@ -188,7 +188,8 @@ mod tests {
             for n in 0..1 << 16 {
                 let src = Addr::v4((0x0a00_0000u32 | n >> 8).to_be_bytes());
                 let dst = Addr::v4([10, 96, 0, 1]);
-                let key = FlowKey { src, dst, sport: 1024 + (n & 0xff) as u16, dport: 443, proto: Proto::TCP };
+                let key =
+                    FlowKey { src, dst, sport: 1024 + (n & 0xff) as u16, dport: 443, proto: Proto::TCP };
                 let hash = hasher.hash(&key);
                 buckets[(hash >> 52) as usize] += 1;
                 tags[(hash & 0xfff) as usize] += 1;

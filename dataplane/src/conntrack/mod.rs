@@ -228,13 +228,7 @@ impl Table {
 
     /// Looks up many flows at a time, for the latency of memory is then that of one: `found[n]` is
     /// the flow of `keys[n]`, whose hash is `hashes[n]`.
-    pub fn lookup_many(
-        &self,
-        keys: &[FlowKey],
-        hashes: &[u64],
-        now: Nanos,
-        found: &mut [Option<FlowRef>],
-    ) {
+    pub fn lookup_many(&self, keys: &[FlowKey], hashes: &[u64], now: Nanos, found: &mut [Option<FlowRef>]) {
         hashes.iter().for_each(|hash| self.prefetch(*hash));
         for (found, hash) in found.iter_mut().zip(hashes) {
             *found = self.guess(*hash);
@@ -390,13 +384,7 @@ impl Table {
     /// Shows live sessions, examining at most `max` places from `cursor` (0 at first). Returns
     /// the next cursor, `None` at the end. Sessions made or removed between calls may be missed;
     /// none is shown twice, unless it was made anew.
-    pub fn scan(
-        &self,
-        cursor: u32,
-        max: u32,
-        now: Nanos,
-        mut visit: impl FnMut(Entry),
-    ) -> Option<u32> {
+    pub fn scan(&self, cursor: u32, max: u32, now: Nanos, mut visit: impl FnMut(Entry)) -> Option<u32> {
         let end = self.capacity().min(cursor.saturating_add(max));
         (cursor..end).filter_map(|session| self.entry(session, now)).for_each(&mut visit);
         (end < self.capacity()).then_some(end)
@@ -503,7 +491,9 @@ impl Table {
             self.probed.1 += 1;
             let session = self.hand;
             self.hand = (self.hand + 1) % self.capacity();
-            let session::Line { state: Some(state), used, .. } = *self.sessions.line(session) else { continue };
+            let session::Line { state: Some(state), used, .. } = *self.sessions.line(session) else {
+                continue;
+            };
             // A packet of this vector may hold a reference to what was used just now.
             let evictable = used != now && state.is_evictable();
             let expired = self.is_expired(session, now);

@@ -44,7 +44,16 @@ fn open_as(
 ) -> Result<FlowRef, InsertError> {
     let (hash, reply_hash) = (t.hash(&key), t.hash(&reply_key));
     t.insert(
-        NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), way: 10, bound: Generation(1) },
+        NewSession {
+            key,
+            hash,
+            reply_key,
+            reply_hash,
+            state,
+            judged: Generation(1),
+            way: 10,
+            bound: Generation(1),
+        },
         now,
     )
 }
@@ -427,7 +436,16 @@ impl Pair {
         self.made += 1;
         let way = self.made;
         let (hash, reply_hash) = (self.table.hash(&key), self.table.hash(&reply_key));
-        let new = NewSession { key, hash, reply_key, reply_hash, state, judged: Generation(1), way, bound: Generation(1) };
+        let new = NewSession {
+            key,
+            hash,
+            reply_key,
+            reply_hash,
+            state,
+            judged: Generation(1),
+            way,
+            bound: Generation(1),
+        };
         let (evicted, len) = (self.table.counters().evicted, self.table.len());
         let got = match self.table.insert(new, self.twin.now) {
             Ok(_) => Verdict::Made,

@@ -238,7 +238,11 @@ mod tests {
             assert_eq!(short.reversed().ends(), [dst, src]);
             assert_ne!(src, dst);
         }
-        let v6 = FlowKey { src: "fd00::1".parse().unwrap(), dst: "fd00::2".parse().unwrap(), ..FlowKey::default() };
+        let v6 = FlowKey {
+            src: "fd00::1".parse().unwrap(),
+            dst: "fd00::2".parse().unwrap(),
+            ..FlowKey::default()
+        };
         assert_eq!(Key4::of(&v6), None);
     }
 }

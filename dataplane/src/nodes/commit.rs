@@ -1,7 +1,7 @@
 //! Remembers what was decided: a new flow's entry, or an old one's new way.
 
-use super::world::{flow_key, segment};
 use super::World;
+use super::world::{flow_key, segment};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, InsertError, NewSession};
 use crate::graph::Node;

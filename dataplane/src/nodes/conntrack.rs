@@ -1,7 +1,7 @@
 //! Which flow a packet belongs to: known, new, another worker's, or none that could be.
 
-use super::{World, plain};
 use super::world::{flow_key, segment};
+use super::{World, plain};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, Observed};
 use crate::graph::Node;

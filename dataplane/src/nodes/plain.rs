@@ -96,7 +96,8 @@ pub(super) fn key(packet: &Packet<'_>) -> Option<Key4> {
 /// The header's checksum is right (RFC 1071).
 #[inline(always)]
 fn sums_up(head: &[u8; HEAD]) -> bool {
-    let four = |at: usize| u64::from(u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    let four =
+        |at: usize| u64::from(u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
     let sum = four(L3) + four(L3 + 4) + four(L3 + 8) + four(L3 + 12) + four(L3 + 16);
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
