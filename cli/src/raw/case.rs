@@ -393,7 +393,7 @@ fn profiles(field: &str, written: Vec<Named>, sets: &Sets) -> Result<Vec<ListedP
     written.into_iter().enumerate().map(profile).collect()
 }
 
-fn rules(field: &str, written: &[WrittenRule], sets: &Sets) -> Result<Arc<[policy::Rule]>, Wrong> {
+fn rules(field: &str, written: &[WrittenRule], sets: &Sets) -> Result<policy::Rules, Wrong> {
     let each = written.iter().enumerate();
     each.map(|(at, written)| rule(written, sets).map_err(|e| e.within(format!("{field}.rules[{at}]"))))
         .collect()

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 /// Rules in one direction of one policy at most, as Calico's API has it.
-const MAX_RULES: usize = 100_000;
+pub(super) const MAX_RULES: usize = 100_000;
 /// Members of one IP set at most: Calico's default for its kernel sets, times four.
 pub(super) const MAX_MEMBERS: usize = 4 << 20;
 
@@ -132,17 +132,8 @@ fn records<'b>(field: &str, bytes: &'b [u8], addr: usize, behind: usize) -> Pars
         .collect()
 }
 
-/// The rules of one direction. `set` gives the number of a set's name.
-pub fn rules(field: &str, messages: &[pb::Rule], set: &mut dyn FnMut(&str) -> SetId) -> Parsed<Arc<[Rule]>> {
-    if messages.len() > MAX_RULES {
-        let message = format!("{} rules; at most {MAX_RULES} fit one direction", messages.len());
-        return Err(FieldError::new(field, message));
-    }
-    let each = messages.iter().enumerate();
-    each.map(|(at, message)| rule(message, set).map_err(|e| e.within(format!("{field}[{at}]")))).collect()
-}
-
-fn rule(message: &pb::Rule, set: &mut dyn FnMut(&str) -> SetId) -> Parsed<Rule> {
+/// One rule. `set` gives the number of a set's name.
+pub(super) fn rule(message: &pb::Rule, set: &mut dyn FnMut(&str) -> SetId) -> Parsed<Rule> {
     if message.http.is_some() {
         let why =
             "HTTP matches cannot be enforced by this version; a rule that ignored one would allow too much";

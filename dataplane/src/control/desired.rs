@@ -3,8 +3,9 @@
 use super::convert::{self, FieldError};
 use super::host_endpoint::{Failsafe, HostEndpoint};
 use super::set_names::SetNames;
+use super::written::{Policy, Profile, Written};
 use crate::net::{Addr, Mac, Prefix, SharedMap};
-use crate::policy::{Direction, IpSet, Policy, PolicyId, Profile, SetMembers, TierDefault};
+use crate::policy::{Direction, IpSet, PolicyId, SetMembers, TierDefault};
 use crate::snapshot::Established;
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use std::sync::Arc;
@@ -172,9 +173,11 @@ impl Desired {
                 }
                 let mut id = |name: &str| sets.id(name);
                 let name: Arc<str> = profile.name.into();
-                let inbound = convert::rules("inbound_rules", &profile.inbound_rules, &mut id)?;
-                let outbound = convert::rules("outbound_rules", &profile.outbound_rules, &mut id)?;
-                let profile = Profile::new(name.clone(), inbound, outbound);
+                let before = self.profiles.get(&name);
+                let [to, from] = [before.map(|p| &p.inbound), before.map(|p| &p.outbound)];
+                let inbound = Written::parse("inbound_rules", &profile.inbound_rules, to, &mut id)?;
+                let outbound = Written::parse("outbound_rules", &profile.outbound_rules, from, &mut id)?;
+                let profile = Profile { name: name.clone(), inbound, outbound };
                 keep_equal(&mut self.profiles, name, profile);
             }
             Change::ProfileRemove(name) => drop(self.profiles.remove(name.as_str())),
@@ -233,14 +236,16 @@ impl Desired {
     fn apply_policy(&mut self, policy: pb::Policy, sets: &mut SetNames) -> Result<(), FieldError> {
         let id = convert::policy_id(policy.id.as_ref())?;
         let mut set = |name: &str| sets.id(name);
-        let inbound = convert::rules("inbound_rules", &policy.inbound_rules, &mut set)?;
-        let outbound = convert::rules("outbound_rules", &policy.outbound_rules, &mut set)?;
+        let before = self.policies.get(&id).or_else(|| self.staged.get(&id));
+        let [to, from] = [before.map(|p| &p.inbound), before.map(|p| &p.outbound)];
+        let inbound = Written::parse("inbound_rules", &policy.inbound_rules, to, &mut set)?;
+        let outbound = Written::parse("outbound_rules", &policy.outbound_rules, from, &mut set)?;
         let (of, other) = match policy.staged {
             false => (&mut self.policies, &mut self.staged),
             true => (&mut self.staged, &mut self.policies),
         };
         other.remove(&id);
-        let policy = Policy::new(id.clone(), policy.tier.into(), inbound, outbound);
+        let policy = Policy { id: id.clone(), tier: policy.tier.into(), inbound, outbound };
         keep_equal(of, id, policy);
         Ok(())
     }

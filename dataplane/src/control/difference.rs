@@ -1,14 +1,12 @@
 //! What a transaction changes, found without a look at what it leaves alone.
 
 use super::desired::{Desired, Endpoint, EndpointId};
+use super::written::{Policy, Profile, Written};
 use crate::net;
-use crate::policy::{IpSet, Policy, PolicyId, Profile, SetId};
+use crate::policy::{IpSet, PolicyId};
 use std::sync::Arc;
 
 type Differences<'a, K, T> = Vec<net::Difference<'a, K, Arc<T>>>;
-
-/// The lists of sets that one object names, by direction.
-pub type NamedSets<'a> = Option<&'a [Arc<[SetId]>; 2]>;
 
 /// What differs between what is desired and what comes next.
 pub struct Difference<'a> {
@@ -59,11 +57,19 @@ impl<'a> Difference<'a> {
         }
     }
 
-    /// Of each policy and profile that differs, the sets it named and the sets it names.
-    pub fn named_sets(&self) -> impl Iterator<Item = (NamedSets<'a>, NamedSets<'a>)> {
-        let policies = self.policies.iter().chain(&self.staged);
-        let policies = policies.map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets)));
-        policies.chain(self.profiles.iter().map(|d| (d.old.map(|p| &p.sets), d.new.map(|p| &p.sets))))
+    /// Of each policy and profile that differs, each direction as it was and as it is.
+    pub fn written(&self) -> impl Iterator<Item = [Option<&'a Written>; 2]> {
+        let policies = self.policies.iter().chain(&self.staged).map(|d| [d.old, d.new]);
+        let policies = policies.flat_map(|both| {
+            [both.map(|policy| policy.map(|p| &p.inbound)), both.map(|policy| policy.map(|p| &p.outbound))]
+        });
+        let profiles = self.profiles.iter().map(|d| [d.old, d.new]).flat_map(|both| {
+            [
+                both.map(|profile| profile.map(|p| &p.inbound)),
+                both.map(|profile| profile.map(|p| &p.outbound)),
+            ]
+        });
+        policies.chain(profiles)
     }
 
     /// The rules that judge an endpoint may be others.

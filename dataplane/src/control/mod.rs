@@ -16,6 +16,7 @@ mod show;
 mod staged;
 mod state;
 mod view;
+mod written;
 
 pub use convert::FieldError;
 pub use desired::{Desired, Endpoint, EndpointId, ObjectError, Target, Tier};
@@ -30,3 +31,4 @@ pub use shell::{Request, Shell};
 pub use show::{ShowError, show};
 pub use staged::Differences;
 pub use state::{Action, Facts, HostList, Purpose, Stage, State};
+pub use written::{Policy, Profile, Written};

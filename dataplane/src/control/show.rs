@@ -4,7 +4,7 @@
 use super::desired::Endpoint;
 use super::state::State;
 use crate::policy::{
-    CompiledPolicy, Decider, Direction, IpVersion, Otherwise, Place, Rule, SetTable, TierDefault, TreeShape,
+    CompiledPolicy, Decider, Direction, IpVersion, Otherwise, Place, Rules, SetTable, TierDefault, TreeShape,
 };
 use margay_api::dataplane::v1 as pb;
 use std::collections::HashMap;
@@ -58,8 +58,8 @@ fn rules(compiled: &CompiledPolicy, sets: &SetTable, hits: &[u64]) -> pb::Direct
         compiled.deciders().map(|(slot, decider)| (decider, at(slot))).collect();
     let of = |decider: Decider| by_decider.get(&decider).copied().unwrap_or(0);
     let list = compiled.list();
-    let listed = |place: &Place, rules: &[Rule]| {
-        let each = (0..).zip(rules).map(|(index, rule)| pb::ListedRule {
+    let listed = |place: &Place, rules: &Rules| {
+        let each = (0..).zip(rules.iter()).map(|(index, rule)| pb::ListedRule {
             index,
             action: rule.action.to_string(),
             r#match: rule.describe(sets),

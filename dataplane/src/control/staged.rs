@@ -136,16 +136,17 @@ fn policies(state: &State) -> Vec<pb::StagedPolicy> {
             .filter(|endpoint| endpoint.staged_tiers.iter().any(|tier| tier.of(direction).contains(id)));
         selected.map(|endpoint| endpoint.name.to_string()).collect()
     };
-    let row = |(id, policy): (&PolicyId, &std::sync::Arc<crate::policy::Policy>)| pb::StagedPolicy {
-        id: Some(pb::PolicyId {
-            kind: id.kind.to_string(),
-            namespace: id.namespace.to_string(),
-            name: id.name.to_string(),
-        }),
-        tier: policy.tier.to_string(),
-        ingress_endpoints: endpoints(id, Direction::Ingress),
-        egress_endpoints: endpoints(id, Direction::Egress),
-    };
+    let row =
+        |(id, policy): (&PolicyId, &std::sync::Arc<crate::control::written::Policy>)| pb::StagedPolicy {
+            id: Some(pb::PolicyId {
+                kind: id.kind.to_string(),
+                namespace: id.namespace.to_string(),
+                name: id.name.to_string(),
+            }),
+            tier: policy.tier.to_string(),
+            ingress_endpoints: endpoints(id, Direction::Ingress),
+            egress_endpoints: endpoints(id, Direction::Egress),
+        };
     desired.staged.iter().map(row).collect()
 }
 

@@ -6,10 +6,10 @@
 
 use super::compiled::{CompiledPolicy, Run, compile_slices, fits};
 use super::patch::patch;
-use super::slice::Slice;
+use super::slice::{Print, Slice};
 use super::table::{Bound, MAX_ENDPOINTS, PolicyTree, RetiredTree};
 use super::{
-    Direction, EndpointIdx, HitCounters, PolicyId, PolicyTable, Rule, RuleList, SetKind, SetTable,
+    Direction, EndpointIdx, HitCounters, PolicyId, PolicyTable, Rule, RuleList, Rules, SetKind, SetTable,
     TableError, consolidation, succession,
 };
 use std::collections::{HashMap, HashSet};
@@ -32,8 +32,8 @@ impl Key {
         // Fixed seeds: a table must not depend on chance.
         let mut hasher = ahash::RandomState::with_seeds(5, 6, 7, 8).build_hasher();
         for stage in slices {
-            hasher.write_usize(stage.len());
-            stage.iter().for_each(|slice| hasher.write_u64(slice.print));
+            let whole = stage.iter().fold(Print::default(), |before, slice| before.then(slice.whole));
+            hasher.write_u64(whole.value());
         }
         Self { print: hasher.finish(), list: list.clone() }
     }
@@ -41,8 +41,7 @@ impl Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        let equal = |a: &Arc<[Rule]>, b: &Arc<[Rule]>| Arc::ptr_eq(a, b) || a == b;
-        self.print == other.print && alike(&self.list, &other.list, equal)
+        self.print == other.print && alike(&self.list, &other.list, |a, b| a == b)
     }
 }
 
@@ -55,7 +54,7 @@ impl Hash for Key {
 }
 
 /// The same tiers, policies and profiles in the same order, and `same` rules in each.
-fn alike(a: &RuleList, b: &RuleList, same: impl Fn(&Arc<[Rule]>, &Arc<[Rule]>) -> bool) -> bool {
+fn alike(a: &RuleList, b: &RuleList, same: impl Fn(&Rules, &Rules) -> bool) -> bool {
     let text = |a: &Arc<str>, b: &Arc<str>| Arc::ptr_eq(a, b) || a == b;
     let id = |a: &PolicyId, b: &PolicyId| {
         text(&a.name, &b.name) && text(&a.namespace, &b.namespace) && text(&a.kind, &b.kind)
@@ -277,7 +276,7 @@ impl<'a> PolicyTableBuilder<'a> {
     /// The tree of `list`, for an endpoint that had `before`.
     fn tree(&mut self, list: &Arc<RuleList>, before: Option<&Arc<PolicyTree>>) -> Result<usize, TableError> {
         if let Some(before) = before
-            && alike(before.compiled.list(), list, Arc::ptr_eq)
+            && alike(before.compiled.list(), list, Rules::is)
         {
             return self.keep(before);
         }
@@ -289,7 +288,10 @@ impl<'a> PolicyTableBuilder<'a> {
         if let Some(tree) = self.previous.trees.get(&key) {
             return self.keep(tree);
         }
-        sets_exist(&self.sets, slices.iter().flatten())?;
+        // What another tree has was looked up when that was made.
+        let proven = self.sets.answers_as(&self.previous.sets);
+        let fresh = |slice: &&Arc<Slice>| self.fresh.contains_key(&slice.rules.as_ptr());
+        sets_exist(&self.sets, slices.iter().flatten().filter(|slice| !proven || fresh(slice)))?;
         fits(&slices)?;
         // A patch that cannot be proven is of no use; the whole list is.
         let long = before.filter(|before| before.compiled.rules() >= SHORT);
@@ -326,7 +328,7 @@ impl<'a> PolicyTableBuilder<'a> {
     /// What is known of the list's rules. Most are those that `before` has.
     fn slices(&mut self, list: &RuleList, before: Option<&CompiledPolicy>) -> Vec<Vec<Arc<Slice>>> {
         let stage = |index: usize| {
-            let rules: Vec<&Arc<[Rule]>> = list.slices(index).collect();
+            let rules: Vec<&Arc<[Rule]>> = list.parts(index).map(|part| part.rules).collect();
             let runs: &[Run] = before.and_then(|b| b.stages.get(index)).map_or(&[], |stage| &stage.runs);
             let same = |(run, rules): &(&Run, &&Arc<[Rule]>)| run.slice.is(rules);
             let prefix = runs.iter().zip(&rules).take_while(same).count();

@@ -96,7 +96,7 @@ pub(super) fn check(
 
 /// The deciding rules of a stage, read anew from the list.
 fn rules_of(policy: &CompiledPolicy, stage: usize) -> Vec<&Rule> {
-    let rules = policy.list.slices(stage).flat_map(|rules| rules.iter());
+    let rules = policy.list.parts(stage).flat_map(|part| part.rules.iter());
     rules.filter(|rule| rule.action != Action::Log).collect()
 }
 
@@ -106,16 +106,16 @@ fn outcomes(policy: &CompiledPolicy) -> Result<(), u32> {
     for (index, stage) in policy.stages.iter().enumerate() {
         let last = index + 1 == policy.list.stages();
         let found = |slot: u32| policy.outcomes.get(slot as usize).copied();
-        if stage.base != slot || stage.runs.len() != policy.list.slices(index).count() {
+        if stage.base != slot || stage.runs.len() != policy.list.parts(index).count() {
             return Err(slot);
         }
-        for (rules, run) in policy.list.slices(index).zip(&stage.runs) {
+        for (part, run) in policy.list.parts(index).zip(&stage.runs) {
             let begins = matches!(run.slots, Slots::From(first) if first == slot);
-            if !begins || !run.slice.is(rules) {
+            if !begins || !run.is(part) {
                 return Err(slot);
             }
             let mut own = run.slots();
-            for (at, rule) in (0u32..).zip(&rules[..]).filter(|(_, rule)| rule.action != Action::Log) {
+            for (at, rule) in (0u32..).zip(&part.rules[..]).filter(|(_, rule)| rule.action != Action::Log) {
                 if own.next() != Some((slot, at)) || found(slot) != Some(Outcome::of(rule.action, last)) {
                     return Err(slot);
                 }

@@ -2,6 +2,7 @@
 
 use super::check::{self, CheckError};
 use super::grow::{Form, Proof, grow};
+use super::list::Part;
 use super::lower::{Entries, Literal};
 use super::patch::{self, Patch};
 use super::point::Point;
@@ -84,9 +85,13 @@ pub(super) struct Stage {
     pub(super) patch: Option<Patch>,
 }
 
-/// The rules of one policy or profile, and their slots.
+/// A chunk of the rules of a policy or profile, and their slots.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
+    /// Which policy of its tier, or which profile.
+    pub(super) owner: u32,
+    /// The first one's number among the owner's rules.
+    pub(super) first: u32,
     pub(super) slice: Arc<Slice>,
     pub(super) slots: Slots,
 }
@@ -101,6 +106,16 @@ pub(super) enum Slots {
 }
 
 impl Run {
+    /// Of the chunk that stands there in a list.
+    pub(super) fn new(part: Part<'_>, slice: &Arc<Slice>, slots: Slots) -> Self {
+        Self { owner: part.owner, first: part.first, slice: slice.clone(), slots }
+    }
+
+    /// The chunk is this one.
+    pub(super) fn is(&self, part: Part<'_>) -> bool {
+        (self.owner, self.first) == (part.owner, part.first) && self.slice.is(part.rules)
+    }
+
     /// The slots of the rules that decide, with the rules' indexes.
     pub(super) fn slots(&self) -> impl Iterator<Item = (u32, u32)> {
         self.slice.deciding.iter().enumerate().map(|(at, index)| (self.slot(at), *index))
@@ -179,7 +194,7 @@ pub fn compile_within(
 
 /// Of each stage.
 pub(super) fn slices(list: &RuleList) -> Vec<Vec<Arc<Slice>>> {
-    let of = |stage| list.slices(stage).map(|rules| Arc::new(Slice::new(rules.clone()))).collect();
+    let of = |stage| list.parts(stage).map(|part| Arc::new(Slice::new(part.rules.clone()))).collect();
     (0..list.stages()).map(of).collect()
 }
 
@@ -339,7 +354,7 @@ impl CompiledPolicy {
         Verdict { allow: false, slot }
     }
 
-    /// A slot's stage, and, unless it is the stage's default, the slice and index of its rule.
+    /// A slot's stage, and, unless it is the stage's default, the chunk of its rule and the index in that.
     pub(super) fn position(&self, slot: u32) -> Option<(usize, Option<(usize, u32)>)> {
         self.stages.iter().enumerate().find_map(|(stage, of)| {
             if of.default == slot {
@@ -361,8 +376,13 @@ impl CompiledPolicy {
     }
 
     fn rule(&self, stage: usize, slice: usize, index: u32) -> Decider {
-        let action = self.stages[stage].runs[slice].slice.rules[index as usize].action;
-        Decider { place: self.list.place(stage, slice), rule: index as i32, action }
+        let run = &self.stages[stage].runs[slice];
+        let action = run.slice.rules[index as usize].action;
+        Decider {
+            place: self.list.place(stage, run.owner as usize),
+            rule: (run.first + index) as i32,
+            action,
+        }
     }
 
     fn end(&self, stage: usize) -> Decider {
@@ -403,12 +423,12 @@ fn assemble(list: Arc<RuleList>, slices: &[Vec<Arc<Slice>>], form: Form) -> (Com
         let default = outcomes.len() as u32;
         outcomes.push(Outcome::of_end(&list, index));
         let mut first = base;
-        let run = |slice: &Arc<Slice>| {
+        let run = |(part, slice): (Part<'_>, &Arc<Slice>)| {
             let slots = Slots::From(first);
             first += slice.len() as u32;
-            Run { slice: slice.clone(), slots }
+            Run::new(part, slice, slots)
         };
-        let runs = slices.iter().map(run).collect();
+        let runs = list.parts(index).zip(slices).map(run).collect();
         stages.push(Stage { trees, base, default, runs, patch: None });
         used = and_used(used, &proof);
         proofs.push(proof);

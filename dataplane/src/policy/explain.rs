@@ -39,12 +39,13 @@ fn ended(policy: &CompiledPolicy, slot: u32, sets: &SetTable, q: &Query) -> Vec<
     let Some((stage, rule)) = policy.position(slot) else { return vec![] };
     let (last, index) = rule.unwrap_or((usize::MAX, 0));
     let mut walk = Vec::new();
-    for (slice, rules) in policy.list.slices(stage).enumerate().take_while(|(slice, _)| *slice <= last) {
-        let met = if slice == last { &rules[..index as usize] } else { &rules[..] };
+    for (slice, part) in policy.list.parts(stage).enumerate().take_while(|(slice, _)| *slice <= last) {
+        let met = if slice == last { &part.rules[..index as usize] } else { &part.rules[..] };
         for (index, rule) in met.iter().enumerate().filter(|(_, rule)| rule.action == Action::Log) {
             if reference::matches(rule, sets, q) {
-                let place = policy.list.place(stage, slice);
-                walk.push(Decider { place, rule: index as i32, action: Action::Log });
+                let place = policy.list.place(stage, part.owner as usize);
+                let rule = (part.first + index as u32) as i32;
+                walk.push(Decider { place, rule, action: Action::Log });
             }
         }
     }

@@ -1,59 +1,7 @@
 //! What applies to one direction of one endpoint, in order.
 
-use super::{Action, Place, PolicyId, Rule, SetId};
+use super::{Action, Place, PolicyId, Rule, Rules};
 use std::sync::Arc;
-
-/// A policy, both directions. The tiers of an endpoint refer to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// What it is known by.
-    pub id: PolicyId,
-    /// The tier it stands in.
-    pub tier: Arc<str>,
-    /// Judges packets to the endpoint.
-    pub inbound: Arc<[Rule]>,
-    /// Judges packets from the endpoint.
-    pub outbound: Arc<[Rule]>,
-    /// The sets that `inbound` names, and those that `outbound` does; ascending.
-    pub sets: [Arc<[SetId]>; 2],
-}
-
-/// A profile: rules that judge what no tier decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// As in `kns.default`.
-    pub name: Arc<str>,
-    /// Judges packets to the endpoint.
-    pub inbound: Arc<[Rule]>,
-    /// Judges packets from the endpoint.
-    pub outbound: Arc<[Rule]>,
-    /// The sets that `inbound` names, and those that `outbound` does; ascending.
-    pub sets: [Arc<[SetId]>; 2],
-}
-
-impl Policy {
-    /// Of these rules.
-    pub fn new(id: PolicyId, tier: Arc<str>, inbound: Arc<[Rule]>, outbound: Arc<[Rule]>) -> Self {
-        let sets = [sets_of(&inbound), sets_of(&outbound)];
-        Self { id, tier, inbound, outbound, sets }
-    }
-}
-
-impl Profile {
-    /// Of these rules.
-    pub fn new(name: Arc<str>, inbound: Arc<[Rule]>, outbound: Arc<[Rule]>) -> Self {
-        let sets = [sets_of(&inbound), sets_of(&outbound)];
-        Self { name, inbound, outbound, sets }
-    }
-}
-
-fn sets_of(rules: &[Rule]) -> Arc<[SetId]> {
-    let mut sets: Vec<SetId> =
-        rules.iter().flat_map(|rule| rule.address_sets().chain(rule.port_sets())).collect();
-    sets.sort_unstable();
-    sets.dedup();
-    sets.into()
-}
 
 /// What happens to a packet that no policy of a tier decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +18,7 @@ pub struct ListedPolicy {
     /// Whose rules these are.
     pub id: PolicyId,
     /// In order; the first that matches decides.
-    pub rules: Arc<[Rule]>,
+    pub rules: Rules,
 }
 
 /// One direction of a profile.
@@ -79,7 +27,7 @@ pub struct ListedProfile {
     /// Whose rules these are.
     pub name: Arc<str>,
     /// In order; the first that matches decides.
-    pub rules: Arc<[Rule]>,
+    pub rules: Rules,
 }
 
 /// A tier with at least one policy that selects the endpoint in this direction. Others are
@@ -120,6 +68,16 @@ pub struct RuleList {
     pub otherwise: Otherwise,
 }
 
+/// A chunk of the rules of a policy or profile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    /// Which policy of its tier, or which profile.
+    pub(super) owner: u32,
+    /// The first one's number among the owner's rules.
+    pub(super) first: u32,
+    pub(super) rules: &'a Arc<[Rule]>,
+}
+
 impl RuleList {
     /// Every rule, in order.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
@@ -132,22 +90,30 @@ impl RuleList {
         self.tiers.len() + 1
     }
 
-    /// The rules of each policy of a tier, or of each profile.
-    pub(super) fn slices(&self, stage: usize) -> impl Iterator<Item = &Arc<[Rule]>> {
+    /// The rules of the policies of a tier, or of the profiles, chunk by chunk.
+    pub(super) fn parts(&self, stage: usize) -> impl Iterator<Item = Part<'_>> {
         let tier = self.tiers.get(stage);
         let profiles = if tier.is_none() { &self.profiles[..] } else { &[] };
         let policies = tier.into_iter().flat_map(|tier| &tier.policies).map(|policy| &policy.rules);
-        policies.chain(profiles.iter().map(|profile| &profile.rules))
+        let owners = policies.chain(profiles.iter().map(|profile| &profile.rules));
+        (0u32..).zip(owners).flat_map(|(owner, rules)| {
+            let mut next = 0;
+            rules.chunks().iter().map(move |chunk| {
+                let first = next;
+                next += chunk.len() as u32;
+                Part { owner, first, rules: chunk }
+            })
+        })
     }
 
-    /// Where in a stage a slice stands; the default where there is none of that number.
-    pub(super) fn place(&self, stage: usize, slice: usize) -> Place {
+    /// The policy or profile of a stage with this number; the default where there is none.
+    pub(super) fn place(&self, stage: usize, owner: usize) -> Place {
         match self.tiers.get(stage) {
-            Some(tier) => match tier.policies.get(slice) {
+            Some(tier) => match tier.policies.get(owner) {
                 Some(policy) => Place::Policy { tier: tier.name.clone(), policy: policy.id.clone() },
                 None => Place::TierEnd { tier: tier.name.clone() },
             },
-            None => match self.profiles.get(slice) {
+            None => match self.profiles.get(owner) {
                 Some(profile) => Place::Profile { name: profile.name.clone() },
                 None => Place::End,
             },

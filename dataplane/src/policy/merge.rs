@@ -99,12 +99,15 @@ impl<'a> Merge<'a> {
     /// The new rules.
     fn all(mut self) -> Result<Vec<&'a Rule>, &'static str> {
         let (policy, stage) = (self.policy, self.stage);
-        if policy.list.slices(self.index).count() != stage.runs.len() {
+        if policy.list.parts(self.index).count() != stage.runs.len() {
             return Err("as many policies as the list");
         }
-        for (rules, run) in policy.list.slices(self.index).zip(&stage.runs) {
-            if !self.survives_whole(rules, run)? {
-                self.each(rules, run)?;
+        for (part, run) in policy.list.parts(self.index).zip(&stage.runs) {
+            if !run.is(part) {
+                return Err("the policies of the list");
+            }
+            if !self.survives_whole(part.rules, run)? {
+                self.each(part.rules, run)?;
             }
         }
         let ranks = (self.whole.default - self.whole.base) as usize;
@@ -136,7 +139,7 @@ impl<'a> Merge<'a> {
         let Some(old) = self.whole.runs[at..].iter().take_while(|old| begins(old, first)).find(known) else {
             return Ok(false);
         };
-        if !run.slice.is(rules) || run.slice.len() != old.slice.len() {
+        if run.slice.len() != old.slice.len() {
             return Err("the policies of the list");
         }
         for rank in rank..rank + old.slice.len() as u32 {
@@ -148,9 +151,6 @@ impl<'a> Merge<'a> {
     /// Rule by rule.
     fn each(&mut self, rules: &'a Arc<[Rule]>, run: &Run) -> Result<(), &'static str> {
         let deciding = (0u32..).zip(&rules[..]).filter(|(_, rule)| rule.action != Action::Log);
-        if !run.slice.is(rules) {
-            return Err("the policies of the list");
-        }
         if let Slots::Each(slots) = &run.slots
             && slots.len() != run.slice.len()
         {

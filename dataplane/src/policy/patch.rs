@@ -14,6 +14,7 @@ use super::check::CheckError;
 use super::compiled::{self, CompiledPolicy, Outcome, Proofs, Run, Slots, Stage};
 use super::diff::{Diff, Placed, diff};
 use super::grow::Form;
+use super::list::Part;
 use super::lower::{Dim, Interval, Literal};
 use super::merge;
 use super::point::Point;
@@ -232,7 +233,7 @@ fn assemble(
             });
         }
         outcomes[whole.default as usize] = Outcome::of_end(list, index);
-        let runs = runs(&diff, slices, whole.base, &slots);
+        let runs = runs(&diff, list.parts(index), slices, whole.base, &slots);
         let patch = match added.is_empty() && diff.dead.count() == 0 {
             true => None,
             false => {
@@ -261,9 +262,15 @@ fn assemble(
 }
 
 /// Where the rules of each slice have their slots.
-fn runs(diff: &Diff, slices: &[Arc<Slice>], base: u32, added: &[u32]) -> Box<[Run]> {
+fn runs<'a>(
+    diff: &Diff,
+    parts: impl Iterator<Item = Part<'a>>,
+    slices: &[Arc<Slice>],
+    base: u32,
+    added: &[u32],
+) -> Box<[Run]> {
     let mut added = added.iter().copied();
-    let run = |(slice, placed): (&Arc<Slice>, &Placed)| {
+    let run = |(part, (slice, placed)): (Part<'_>, (&Arc<Slice>, &Placed))| {
         let slots = match placed {
             Placed::From(rank) => Slots::From(base + rank),
             Placed::Each(ranks) => {
@@ -271,9 +278,9 @@ fn runs(diff: &Diff, slices: &[Arc<Slice>], base: u32, added: &[u32]) -> Box<[Ru
                 Slots::Each(ranks.iter().filter_map(slot).collect())
             }
         };
-        Run { slice: slice.clone(), slots }
+        Run::new(part, slice, slots)
     };
-    slices.iter().zip(&diff.placed).map(run).collect()
+    parts.zip(slices.iter().zip(&diff.placed)).map(run).collect()
 }
 
 /// Checks, and only then lets the policy out.

@@ -4,7 +4,7 @@
 //! members of a set, not the classes. The compiler's check and the tests argue against it.
 
 use super::{
-    Action, Decider, IcmpMatch, IpVersion, Otherwise, Place, Query, Rule, RuleList, SetId, SetMembers,
+    Action, Decider, IcmpMatch, IpVersion, Otherwise, Place, Query, Rule, RuleList, Rules, SetId, SetMembers,
     SetTable, TierDefault,
 };
 use crate::net::{Addr, Icmp, PortRange, Prefix, Proto};
@@ -31,7 +31,7 @@ pub fn judge(list: &RuleList, sets: &SetTable, q: &Query) -> Judgement {
     for tier in &list.tiers {
         let policies = tier.policies.iter().map(|policy| {
             let place = Place::Policy { tier: tier.name.clone(), policy: policy.id.clone() };
-            (place, &policy.rules[..])
+            (place, &policy.rules)
         });
         let end = match tier.default {
             TierDefault::Deny => Action::Deny,
@@ -46,7 +46,7 @@ pub fn judge(list: &RuleList, sets: &SetTable, q: &Query) -> Judgement {
             Action::Pass | Action::Log => {}
         }
     }
-    let profiles = list.profiles.iter().map(|p| (Place::Profile { name: p.name.clone() }, &p.rules[..]));
+    let profiles = list.profiles.iter().map(|p| (Place::Profile { name: p.name.clone() }, &p.rules));
     if let Some(action) = first_match(profiles, sets, q, &mut walk) {
         return Judgement { allow: action == Action::Allow, walk };
     }
@@ -59,7 +59,7 @@ pub fn judge(list: &RuleList, sets: &SetTable, q: &Query) -> Judgement {
 }
 
 fn first_match<'a>(
-    groups: impl Iterator<Item = (Place, &'a [Rule])>,
+    groups: impl Iterator<Item = (Place, &'a Rules)>,
     sets: &SetTable,
     q: &Query,
     walk: &mut Vec<Decider>,

@@ -222,7 +222,7 @@ mod tests {
     const ONE: EndpointIdx = EndpointIdx(1);
 
     fn list(action: Action) -> RuleList {
-        let rules = Arc::new([Rule::any(action)]);
+        let rules = [Rule::any(action)].into();
         RuleList { profiles: vec![ListedProfile { name: "p".into(), rules }], ..RuleList::default() }
     }
 

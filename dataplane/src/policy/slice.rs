@@ -1,8 +1,7 @@
-//! The rules of one policy in one direction, with what is asked of them again and again: worked
-//! out once, and kept as long as a tree has them.
+//! A chunk of a policy's rules, with what is asked of them again and again: worked out once, and
+//! kept as long as a tree has them.
 
 use super::{Action, Rule, SetId, SetKind};
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
 /// Rules, and what is known of them.
@@ -14,10 +13,45 @@ pub(super) struct Slice {
     /// Of each rule that decides, a hash of all it says.
     pub(super) prints: Box<[u64]>,
     /// Of all rules together.
-    pub(super) print: u64,
+    pub(super) whole: Print,
     /// The sets they name, each once.
     pub(super) needs: Box<[(SetId, SetKind)]>,
     pub(super) size: Size,
+}
+
+/// A hash of rules in a row, the same however they are cut into chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Print {
+    value: u64,
+    /// What stands before these rules is multiplied with this.
+    shift: u64,
+}
+
+impl Default for Print {
+    fn default() -> Self {
+        Self { value: 0, shift: 1 }
+    }
+}
+
+impl Print {
+    /// Of one rule with this hash.
+    const fn of(rule: u64) -> Self {
+        // Odd, so that no bit of what stands before is lost: that of PCG's generator.
+        Self { value: rule, shift: 0x5851_f42d_4c95_7f2d }
+    }
+
+    /// Of these rules and those that follow.
+    pub(super) const fn then(self, next: Self) -> Self {
+        Self {
+            value: self.value.wrapping_mul(next.shift).wrapping_add(next.value),
+            shift: self.shift.wrapping_mul(next.shift),
+        }
+    }
+
+    /// The hash.
+    pub(super) const fn value(self) -> u64 {
+        self.value
+    }
 }
 
 /// What rules take.
@@ -53,12 +87,12 @@ impl Slice {
     pub(super) fn new(rules: Arc<[Rule]>) -> Self {
         // Fixed seeds: a tree must not depend on chance.
         let state = ahash::RandomState::with_seeds(9, 10, 11, 12);
-        let mut whole = state.build_hasher();
+        let mut whole = Print::default();
         let (mut deciding, mut prints) = (Vec::with_capacity(rules.len()), Vec::with_capacity(rules.len()));
         let (mut needs, mut size) = (Vec::new(), Size::default());
         for (index, rule) in (0u32..).zip(&rules[..]) {
             let print = state.hash_one(rule);
-            whole.write_u64(print);
+            whole = whole.then(Print::of(print));
             if rule.action != Action::Log {
                 deciding.push(index);
                 prints.push(print);
@@ -69,14 +103,7 @@ impl Slice {
         }
         needs.sort_unstable_by_key(|(set, kind)| (*set, *kind as u8));
         needs.dedup();
-        Self {
-            rules,
-            deciding: deciding.into(),
-            prints: prints.into(),
-            print: whole.finish(),
-            needs: needs.into(),
-            size,
-        }
+        Self { rules, deciding: deciding.into(), prints: prints.into(), whole, needs: needs.into(), size }
     }
 
     /// The rules that decide, in order.

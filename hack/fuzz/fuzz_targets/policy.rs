@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use margay_dataplane::net::{Addr, FlowKey, Icmp, PortRange, Prefix, Proto};
 use margay_dataplane::policy::{
     Action, IcmpMatch, IpSet, IpVersion, ListedPolicy, ListedProfile, Otherwise, PolicyId, PortMember, Query,
-    Rule, RuleList, SetId, SetMembers, SetTable, TierDefault, TierList, compile, reference,
+    Rule, RuleList, Rules, SetId, SetMembers, SetTable, TierDefault, TierList, compile, reference,
 };
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ fn policy((index, says): (usize, &Vec<Say>)) -> ListedPolicy {
     ListedPolicy { id, rules: rules(says) }
 }
 
-fn rules(says: &[Say]) -> Arc<[Rule]> {
+fn rules(says: &[Say]) -> Rules {
     says.iter().take(30).map(rule).collect()
 }
 

@@ -16,7 +16,7 @@ use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
 use crate::fib::Neighbours;
 use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
-use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule, Shadow};
+use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule, Rules, Shadow};
 use crate::snapshot::Publisher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -120,7 +120,7 @@ pub struct State {
     /// Whether patched lists are to be compiled whole.
     pending: consolidation::Pending,
     /// What stands for rules that are missing, or that ask for sets that are.
-    deny: Arc<[Rule]>,
+    deny: Rules,
     /// Endpoints, or what is known of interfaces, changed since [`State::take_moved`].
     moved: bool,
     /// Interfaces, neighbours or routes changed, and that is not published.
@@ -152,7 +152,7 @@ impl State {
             forgotten: vec![],
             retired_trees: vec![],
             pending: consolidation::Pending::default(),
-            deny: Arc::new([Rule::any(RuleAction::Deny)]),
+            deny: [Rule::any(RuleAction::Deny)].into(),
             moved: false,
             dirty: false,
             judges_anew: false,

@@ -4,10 +4,11 @@ use super::{HostList, State};
 use crate::control::convert::FieldError;
 use crate::control::desired::{self, Desired, Endpoint, EndpointId, ObjectError};
 use crate::control::difference::Difference;
+use crate::control::written::Written;
 use crate::net::SharedMap;
 use crate::policy::{
-    Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, RetiredTree, Rule, RuleList,
-    SetId, SetTable, TableError, TierList,
+    Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, RetiredTree, RuleList, SetId,
+    SetTable, TableError, TierList,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -116,23 +117,23 @@ impl State {
     ) -> RuleList {
         let at = usize::from(direction == Direction::Egress);
         // By whether every set is there that they name.
-        let or_deny = |rules: &Arc<[Rule]>, named: &[SetId]| {
-            let there = named.iter().all(|id| sets.get(*id).is_some());
-            if there { rules.clone() } else { self.deny.clone() }
+        let or_deny = |written: &Written| {
+            let there = written.sets().iter().all(|id| sets.get(*id).is_some());
+            if there { written.rules().clone() } else { self.deny.clone() }
         };
         let deny = || self.deny.clone();
         let tier = |tier: &desired::Tier| {
             let ids = [&tier.ingress, &tier.egress][at];
             let policies = ids.iter().map(|id| {
                 let policy = desired.policies.get(id);
-                let rules = policy.map_or_else(deny, |p| or_deny([&p.inbound, &p.outbound][at], &p.sets[at]));
+                let rules = policy.map_or_else(deny, |p| or_deny([&p.inbound, &p.outbound][at]));
                 ListedPolicy { id: id.clone(), rules }
             });
             TierList { name: tier.name.clone(), default: tier.default, policies: policies.collect() }
         };
         let profile = |name: &Arc<str>| {
             let profile = desired.profiles.get(name);
-            let rules = profile.map_or_else(deny, |p| or_deny([&p.inbound, &p.outbound][at], &p.sets[at]));
+            let rules = profile.map_or_else(deny, |p| or_deny([&p.inbound, &p.outbound][at]));
             ListedProfile { name: name.clone(), rules }
         };
         RuleList {

@@ -194,7 +194,9 @@ fn list(case: &Case, ids: &BTreeMap<&str, SetId>) -> RuleList {
     // The rule-trace suite only names its counter; anything else would change the verdict.
     let known = |key: &String| key == "no_profile_match_id";
     assert!(case.rules.rest.keys().all(known), "{}: {:?}", case.name, case.rules.rest);
-    let rules = |named: &Named| named.rules.iter().map(|written| rule(written, ids)).collect::<Arc<[Rule]>>();
+    let rules = |named: &Named| {
+        named.rules.iter().map(|written| rule(written, ids)).collect::<crate::policy::Rules>()
+    };
     let tiers = case.rules.tiers.iter().map(|tier| TierList {
         name: tier.name.as_str().into(),
         default: default(&tier.end_action),

@@ -38,8 +38,11 @@ fn apply(list: &mut RuleList, (kind, a, b, rule): &Edit) {
     }
 }
 
-fn edit_rules(rules: &mut Arc<[Rule]>, kind: u8, a: usize, b: usize, rule: &Rule) {
-    let mut edited = rules.to_vec();
+fn edit_rules(rules: &mut Rules, kind: u8, a: usize, b: usize, rule: &Rule) {
+    // All chunks but one stay where they are.
+    let mut chunks: Vec<Arc<[Rule]>> = rules.chunks().to_vec();
+    let which = (a / 3) % chunks.len().max(1);
+    let mut edited = chunks.get(which).map_or_else(Vec::new, |chunk| chunk.to_vec());
     let at = (a ^ b) % (edited.len() + 1);
     match kind % 5 {
         0 => edited.insert(at, rule.clone()),
@@ -51,7 +54,9 @@ fn edit_rules(rules: &mut Arc<[Rule]>, kind: u8, a: usize, b: usize, rule: &Rule
         }
         _ => {} // The same rules at another place in memory.
     }
-    *rules = edited.into();
+    let cut = edited.chunks(if kind.is_multiple_of(2) { 1 + a % 4 } else { 64 }).map(Arc::from);
+    chunks.splice(which..chunks.len().min(which + 1), cut);
+    *rules = Rules::of_chunks(chunks);
 }
 
 fn any_list() -> impl Strategy<Value = RuleList> {

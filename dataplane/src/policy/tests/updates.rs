@@ -31,7 +31,7 @@ fn policies(count: u16) -> RuleList {
 fn changed(list: &RuleList) -> RuleList {
     let mut list = list.clone();
     let rules = &mut list.tiers[0].policies[5].rules;
-    let mut edited = rules.to_vec();
+    let mut edited: Vec<Rule> = rules.iter().cloned().collect();
     edited[3] = deny(60_000);
     *rules = edited.into();
     list
