@@ -235,7 +235,8 @@ impl Simulation {
             tx: sum(|c| c.tx.get()),
             punt: sum(|c| c.punt.get()),
             drops: sum(|c| c.drops()),
-            in_flight: sum(|c| c.held.get()) + sum(|c| c.handed_out.get()) - sum(|c| c.taken_in.get()),
+            in_flight: sum(|c| c.held.get()) + sum(|c| c.early.get()) + sum(|c| c.handed_out.get())
+                - sum(|c| c.taken_in.get()),
         }
     }
 

@@ -183,6 +183,25 @@ fn traffic(node: &Simulation, round: u16) -> Vec<(&'static str, Vec<u8>)> {
     frames.extend(
         (0..100).map(|n| ("cali1", udp(workload_mac(1), gateway_mac(), "10.65.0.1", "10.68.0.1", n, 53))),
     );
+    // In fragments: last to first, one that is denied, one whose first never comes, one spoilt.
+    let mut whole = vec![];
+    let step = ip(workload_mac(1), gateway_mac(), "10.65.0.1", "10.65.0.2", 64);
+    step.udp(6000, 53).write(&mut whole, &[0; 3000]).unwrap();
+    let mut denied = vec![];
+    let step = ip(workload_mac(1), gateway_mac(), "fd65::1", "fd65::3", 64);
+    step.udp(6000, 53).write(&mut denied, &[0; 3000]).unwrap();
+    for n in 0..10 {
+        let id = round * 1000 + n;
+        let pieces = cut(&whole, id, 1200);
+        frames.extend(pieces.iter().rev().map(|piece| ("cali1", piece.clone())));
+        if n == 0 {
+            frames.extend(cut(&denied, id, 1200).into_iter().map(|piece| ("cali1", piece)));
+        }
+        frames.extend(cut(&whole, id + 100, 1200).into_iter().skip(1).map(|piece| ("cali1", piece)));
+        if n % 2 == 0 {
+            frames.push(("cali1", fragment(&whole, id + 100, 1208, &[1; 800], false)));
+        }
+    }
     frames.push(("margay0", tcp(HOST_MAC, ours, "192.168.0.1", "10.65.0.1", 4000 + round, 22, "S")));
     frames.push(("cali1", udp_from(1, "10.69.0.1", 4000 + round)));
     let there = interfaces(node);
@@ -203,6 +222,9 @@ fn proves_something(node: &Simulation, workers: u8) {
         DropReason::NotAnswered,
         DropReason::BadArp,
         DropReason::ConntrackInvalid,
+        DropReason::Fragment,
+        DropReason::FragmentOverlap,
+        DropReason::FragmentTimeout,
     ] {
         assert!(sum(reason) >= u64::from(ROUNDS - WARM), "{reason:?}: {}", sum(reason));
     }

@@ -7,58 +7,16 @@ mod process;
 
 use margay_api::dataplane::v1::{self as pb, change::Change, sync_response::Response};
 use margay_dataplane::io::af_xdp::ifreq::Interface;
-use namespace::{PATIENCE, in_namespace, ip};
+use namespace::{PATIENCE, Station, in_namespace, ip};
 use process::{Agent, Process};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 const HOST: &str = "10.9.0.1";
 const OUTSIDE: &str = "10.9.0.2";
 /// How long what must not come is waited for.
 const BRIEFLY: Duration = Duration::from_millis(300);
-
-/// A thread in a network namespace of its own, that does what it is told.
-struct Station(Sender<Box<dyn FnOnce() + Send>>);
-
-impl Station {
-    /// With the far end of a new veth, `near` in this namespace and `far` in its own.
-    fn at(near: &str, far: &str, address: &str) -> Self {
-        let (tell, told) = channel::<Box<dyn FnOnce() + Send>>();
-        let (ready, started) = channel();
-        std::thread::spawn(move || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
-            ready.send(nix::unistd::gettid()).unwrap();
-            for what in told {
-                what();
-            }
-        });
-        let thread = started.recv().unwrap();
-        ip(&format!("link add {near} type veth peer name {far}"));
-        ip(&format!("link set {far} netns {thread}"));
-        let station = Self(tell);
-        let (far, address) = (far.to_owned(), address.to_owned());
-        station.there(move || {
-            ip("link set lo up");
-            ip(&format!("addr add {address} dev {far}"));
-            ip(&format!("link set {far} up"));
-        });
-        ip(&format!("link set {near} up"));
-        station
-    }
-
-    /// Does it there, and waits until it is done.
-    fn there<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
-        let (give, take) = channel();
-        let task = move || {
-            // Nobody waits when the test has failed.
-            let _ = give.send(what());
-        };
-        self.0.send(Box::new(task)).unwrap();
-        take.recv().expect("it does not panic there")
-    }
-}
 
 /// The host: its uplink, and what runs there.
 struct Host {
@@ -72,7 +30,7 @@ struct Host {
 impl Host {
     fn new() -> Self {
         ip("link set lo up");
-        let outside = Station::at("up0", "out0", "10.9.0.2/24");
+        let outside = Station::at("up0", "out0", &["10.9.0.2/24"]);
         ip("addr add 10.9.0.1/24 dev up0");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let process = Process::start(&["--uplink", "up0", "--frames", "8192"]);
@@ -330,7 +288,7 @@ fn untracked_policy_passes_datagrams_both_ways_without_a_flow() {
 fn forward_policy_stands_between_the_network_and_a_workload() {
     in_namespace(|| {
         let mut host = Host::new();
-        let workload = Station::at("cali1", "eth0", "10.65.0.1/32");
+        let workload = Station::at("cali1", "eth0", &["10.65.0.1/32"]);
         workload.there(|| {
             ip("route add 169.254.1.1 dev eth0 scope link");
             ip("route add default via 169.254.1.1 dev eth0");

@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod flow;
+mod fragments;
 mod icmp;
 mod index;
 mod session;
@@ -10,11 +11,14 @@ mod udp;
 mod wheel;
 
 #[cfg(test)]
+mod fragments_reference;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
 pub use flow::{Direction, FlowHasher, FlowRef};
+pub use fragments::{Datagram, Fate, First, Fragments, Part, Ticket};
 pub use icmp::IcmpState;
 pub use state::{Admit, Observed, Segment, State, Step, Timeouts};
 pub use tcp::{TcpFlags, TcpState};

@@ -15,6 +15,8 @@ pub enum Segment {
     Icmp(Icmp),
     /// UDP and every other protocol.
     Other,
+    /// Of any protocol: a fragment without the header, of a packet whose first fragment said it all.
+    Later,
 }
 
 /// Where a session is in its protocol.
@@ -145,6 +147,7 @@ impl State {
     #[inline]
     pub fn step(self, direction: Direction, proto: Proto, segment: Segment) -> Step<Self> {
         match (self, segment) {
+            (_, Segment::Later) => Step::Next(self),
             (Self::Tcp(tcp), Segment::Tcp(flags)) => tcp.step(direction, flags).map(Self::Tcp),
             (Self::Udp(exchange), Segment::Other) => Step::Next(Self::Udp(exchange.step(direction))),
             (Self::Icmp(icmp), Segment::Icmp(seen)) => icmp.step(direction, proto, seen).map(Self::Icmp),
@@ -201,6 +204,16 @@ mod tests {
         }
         let established = State::Tcp(TcpState::Established);
         assert_eq!(established.step(Direction::Original, Proto::TCP, Segment::Other), Step::Invalid);
+    }
+
+    #[test]
+    fn a_later_fragment_opens_nothing_and_changes_nothing() {
+        for proto in [Proto::TCP, Proto::UDP, Proto::ICMP, Proto::SCTP] {
+            assert_eq!(State::open(proto, Segment::Later, true), Admit::Invalid, "{proto}");
+        }
+        for state in [State::Tcp(TcpState::Established), State::Udp(Exchange::Unreplied)] {
+            assert_eq!(state.step(Direction::Reply, Proto::TCP, Segment::Later), Step::Next(state));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::world::{flow_key, segment};
 use super::{World, plain};
 use crate::arcs;
-use crate::conntrack::{Admit, FlowRef, Observed};
+use crate::conntrack::{Admit, FlowRef, Observed, Segment};
 use crate::graph::Node;
 use crate::net::{FlowKey, Proto};
 use crate::packet::{DropReason, Packet, PacketFlags};
@@ -16,7 +16,7 @@ arcs! {
         Rewrite = "hit",
         /// A new flow, or one to be judged again.
         Route = "miss",
-        /// Another worker owns the flow.
+        /// Another worker owns the flow; or this one, and its first packet is on the way.
         Handoff = "foreign",
         /// No flow, and cannot begin one.
         Drop = "invalid",
@@ -47,7 +47,10 @@ impl Node<World> for Conntrack {
         }
         let guess = FlowRef(packet.meta.flow);
         match world.flows.lookup4(key, packet.meta.hash, guess, world.now) {
-            Some(flow) => hit(world, packet, flow),
+            Some(flow) => {
+                let segment = segment(packet.meta);
+                hit(world, packet, flow, segment)
+            }
             None => miss(world, packet),
         }
     }
@@ -70,8 +73,13 @@ fn any(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
     } else if world.owner(packet.meta.hash) != world.me {
         return ConntrackNext::Handoff;
     }
+    let later = packet.meta.flags.has(PacketFlags::LATER);
     match world.flows.lookup(&flow_key(&packet), packet.meta.hash, world.now) {
-        Some(flow) => hit(world, packet, flow),
+        Some(flow) => {
+            let segment = if later { Segment::Later } else { segment(packet.meta) };
+            hit(world, packet, flow, segment)
+        }
+        None if later => orphan(packet),
         None => miss(world, packet),
     }
 }
@@ -84,8 +92,8 @@ fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
 }
 
 #[inline(always)]
-fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef) -> ConntrackNext {
-    match world.flows.observe(flow, segment(packet.meta), world.now) {
+fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -> ConntrackNext {
+    match world.flows.observe(flow, segment, world.now) {
         Observed::Ok => {}
         Observed::Invalid => return invalid(packet),
         // The same ends begin anew: a new flow, to be judged as one.
@@ -141,6 +149,18 @@ pub(super) fn quoted_key(quote: &[u8], v6: bool) -> Option<FlowKey> {
 
 fn needs_header(proto: Proto) -> bool {
     proto.has_ports() || proto.is_icmp()
+}
+
+/// A later fragment begins no flow. The first one of a new flow may be in this very vector, though,
+/// so it goes round once more; found none then, the first was refused.
+#[cold]
+fn orphan(packet: Packet<'_>) -> ConntrackNext {
+    if packet.meta.flags.has(PacketFlags::AGAIN) {
+        packet.meta.drop = DropReason::Fragment;
+        return ConntrackNext::Drop;
+    }
+    packet.meta.flags.set(PacketFlags::AGAIN);
+    ConntrackNext::Handoff
 }
 
 #[cold]

@@ -27,8 +27,8 @@ impl Counted {
 }
 
 /// Counts of one worker. Over all workers, and at a moment when none is inside a poll,
-/// `rx == tx + punt + drops + in flight`, where in flight is what is held and what was handed
-/// out and not yet taken in.
+/// `rx == tx + punt + drops + in flight`, where in flight is what is held, what came early, and
+/// what was handed out and not yet taken in.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
     /// Packets received, those made here included.
@@ -41,6 +41,8 @@ pub struct WorkerCounters {
     pub originated: Counted,
     /// Packets that wait for a neighbour now.
     pub held: Counted,
+    /// Fragments that wait for the first of their packet now.
+    pub early: Counted,
     /// Packets put into other workers' inboxes.
     pub handed_out: Counted,
     /// Packets taken from this worker's inbox.

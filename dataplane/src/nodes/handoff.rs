@@ -37,7 +37,9 @@ impl Sink<World> for Handoff {
         for mut idx in packets.drain() {
             let packet = pool.get(&mut idx);
             let proto = packet.meta.proto;
-            let hash = if proto.is_icmp() && icmp::is_error(proto, packet.meta.icmp) {
+            // Of a fragment that is not known yet whose it is, the hash is its packet's.
+            let fragment = packet.meta.flags.has(PacketFlags::FRAGMENT);
+            let hash = if !fragment && proto.is_icmp() && icmp::is_error(proto, packet.meta.icmp) {
                 let v6 = packet.meta.flags.has(PacketFlags::V6);
                 let quoted = packet.l4().get(8..).and_then(|quote| super::conntrack::quoted_key(quote, v6));
                 quoted.map(|key| world.flows.hash(&key))

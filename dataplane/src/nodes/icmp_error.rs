@@ -45,6 +45,10 @@ impl Node<World> for IcmpError {
 impl IcmpError {
     fn answer(&mut self, world: &mut World, packet: &mut Packet<'_>) -> Option<IcmpErrorNext> {
         let error = self.error(world, packet)?;
+        // Only about the first fragment of an IPv4 packet (RFC 1122 §3.2.2).
+        if packet.meta.flags.has(PacketFlags::LATER) && !packet.meta.flags.has(PacketFlags::V6) {
+            return None;
+        }
         let proto = packet.meta.proto;
         if proto.is_icmp()
             && (icmp::is_error(proto, packet.meta.icmp) || !icmp::is_echo(proto, packet.meta.icmp))

@@ -7,9 +7,9 @@ use super::{World, host, plain};
 use crate::arcs;
 use crate::fib::{Interface, Interfaces, Role};
 use crate::graph::Node;
-use crate::net::{Addr, Mac, Proto};
+use crate::net::{Addr, FlowKey, Mac, Proto};
 use crate::packet::{DropReason, L4Checksum, Packet, PacketFlags};
-use crate::wire::{Malformed, ethernet, ip4, ip6, l4, nd};
+use crate::wire::{Malformed, ethernet, icmp, ip4, ip6, l4, nd};
 
 arcs! {
     /// The ways out of [`Parse`].
@@ -22,6 +22,8 @@ arcs! {
         Nd = "nd",
         /// An IP packet that a host endpoint's untracked policy may have a say in.
         Untracked = "untracked",
+        /// A piece of an IP packet.
+        Fragments = "fragment",
         /// Refused.
         Drop = "drop",
     }
@@ -95,11 +97,19 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         _ => return Err(DropReason::UnknownEtherType),
     };
     packet.meta.proto = ip.proto;
-    let header = l4::Header::parse(ip.proto, packet.l4()).map_err(|_| DropReason::BadL4Header)?;
+    let header = if ip.fragment {
+        piece(packet, &ip)?
+    } else {
+        l4::Header::parse(ip.proto, packet.l4()).map_err(|_| DropReason::BadL4Header)?
+    };
     packet.meta.tcp_flags = header.tcp_flags;
     packet.meta.icmp = header.icmp;
 
     if ip.proto == Proto::ICMP6 && nd::is_neighbour_discovery(header.icmp) {
+        // Never in fragments (RFC 6980).
+        if ip.fragment {
+            return Err(DropReason::BadNd);
+        }
         return Ok(ParseNext::Nd);
     }
     if (ip.dst.is_multicast() || link.dst.is_group()) && !stays_on_link(world, interface, packet, &ip) {
@@ -118,6 +128,11 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         if vxlan || ip.proto == Proto::IPIP {
             return Err(DropReason::EncapFromWorkload);
         }
+    }
+    if ip.fragment {
+        // A stack that cuts a packet has summed it up before.
+        packet.meta.checksum = L4Checksum::Complete;
+        return Ok(ParseNext::Fragments);
     }
     if packet.meta.checksum == L4Checksum::MaybePartial {
         let at = usize::from(packet.meta.l4 - packet.meta.l3);
@@ -141,11 +156,36 @@ fn stays_on_link(world: &World, interface: &Interface, packet: &Packet<'_>, ip: 
         && !ip.dst.is_loopback()
 }
 
+/// The transport header of a fragment: there, and whole, in the first; not to be looked for in others.
+#[cold]
+fn piece(packet: &mut Packet<'_>, ip: &Ip) -> Result<l4::Header, DropReason> {
+    if !packet.meta.flags.has(PacketFlags::LATER) {
+        let header = l4::Header::parse_first(ip.proto, packet.l4()).map_err(|error| match error {
+            Malformed::Truncated => DropReason::FragmentTiny,
+            _ => DropReason::BadL4Header,
+        })?;
+        // They are short enough for any way (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)).
+        if ip.proto.is_icmp() && icmp::is_error(ip.proto, header.icmp) {
+            return Err(DropReason::BadFragment);
+        }
+        return Ok(header);
+    }
+    packet.set_key(FlowKey { src: ip.src, dst: ip.dst, sport: 0, dport: 0, proto: ip.proto });
+    let v6 = packet.meta.flags.has(PacketFlags::V6);
+    let piece = if v6 { ip6::fragment(packet.l3()) } else { ip4::fragment(packet.l3()) };
+    let start = piece.map_err(|_| DropReason::BadFragment)?.start;
+    if start < l4::Header::min_len(ip.proto) {
+        return Err(DropReason::FragmentTiny);
+    }
+    Ok(l4::Header::default())
+}
+
 /// What the rest needs of either IP header.
 struct Ip {
     src: Addr,
     dst: Addr,
     proto: Proto,
+    fragment: bool,
 }
 
 #[inline(always)]
@@ -154,11 +194,9 @@ fn v4(packet: &mut Packet<'_>) -> Result<Ip, DropReason> {
     if header.total_len > packet.l3_len() {
         return Err(DropReason::Truncated);
     }
-    if header.fragment {
-        return Err(DropReason::Fragment);
-    }
+    mark(packet, header.fragment, header.later_fragment);
     trim(packet, header.total_len, header.len);
-    Ok(Ip { src: header.src, dst: header.dst, proto: header.proto })
+    Ok(Ip { src: header.src, dst: header.dst, proto: header.proto, fragment: header.fragment })
 }
 
 #[inline(always)]
@@ -171,12 +209,20 @@ fn v6(packet: &mut Packet<'_>) -> Result<Ip, DropReason> {
     if header.src.is_v4() || header.dst.is_v4() {
         return Err(DropReason::Martian);
     }
-    if header.fragment {
-        return Err(DropReason::Fragment);
-    }
     packet.meta.flags.set(PacketFlags::V6);
+    mark(packet, header.fragment, header.later_fragment);
     trim(packet, header.total_len, header.len);
-    Ok(Ip { src: header.src, dst: header.dst, proto: header.proto })
+    Ok(Ip { src: header.src, dst: header.dst, proto: header.proto, fragment: header.fragment })
+}
+
+#[inline(always)]
+fn mark(packet: &mut Packet<'_>, fragment: bool, later: bool) {
+    if fragment {
+        packet.meta.flags.set(PacketFlags::FRAGMENT);
+        if later {
+            packet.meta.flags.set(PacketFlags::LATER);
+        }
+    }
 }
 
 /// Cuts Ethernet padding off and notes where the transport header is.

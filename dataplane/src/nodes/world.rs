@@ -1,6 +1,6 @@
 //! All that a node may touch.
 
-use super::{Event, Held, Inbox, WorkerCounters};
+use super::{Early, Event, Held, Inbox, WorkerCounters};
 use crate::conntrack::{self, FlowHasher, Segment, TcpFlags};
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Meta, Packet, PacketFlags, PktIdx, Pool, Vector};
@@ -19,6 +19,9 @@ pub struct Limits {
     pub interfaces: u16,
 }
 
+/// Packets under way in fragments that a worker remembers: 640 kB.
+const FRAGMENTED: usize = 1024;
+
 /// One worker's world.
 pub struct World {
     /// The time of this poll.
@@ -33,6 +36,10 @@ pub struct World {
     pub counters: Arc<WorkerCounters>,
     /// Packets that wait for a neighbour.
     pub held: Held,
+    /// Packets of which fragments have come.
+    pub fragments: conntrack::Fragments,
+    /// Fragments that wait for the first.
+    pub early: Early,
     /// What the control thread should know. Full: the news is dropped, and comes again.
     pub events: Arc<ArrayQueue<Event>>,
     /// Every worker's inbox, its own too.
@@ -63,6 +70,8 @@ impl World {
             flows: conntrack::Table::new(limits.flows, hasher)?,
             counters: Arc::default(),
             held: Held::default(),
+            fragments: conntrack::Fragments::new(FRAGMENTED),
+            early: Early::default(),
             events: Arc::new(ArrayQueue::new(1024)),
             inboxes,
             outboxes: (0..limits.interfaces).map(|_| None).collect(),

@@ -39,7 +39,7 @@ reasons! {
     SourceRoute = "source-route": "The packet asks for source routing, which is never honoured (RFC 7126, RFC 5095).",
     Martian = "martian": "The source or destination is an address that must not appear on a wire.",
     Multicast = "multicast": "Multicast and broadcast are not forwarded.",
-    Fragment = "fragment": "A fragment: it cannot be judged without the ports, which only the first one carries.",
+    Fragment = "fragment": "A later fragment of a packet whose first one was refused, or whose flow is gone.",
     ExtensionHeaders = "extension-headers": "The IPv6 extension headers are too many, too long, or in a forbidden order.",
     BadL4Header = "bad-l4-header": "The TCP, UDP, SCTP or ICMP header is cut short or contradicts itself.",
     SpoofedSource = "spoofed-source": "A workload sent from an address that is not its own.",
@@ -75,6 +75,12 @@ reasons! {
     NoServicePort = "no-service-port": "The address is a service's, and no port of the service is behind this one.",
     ServiceSourceRange = "service-source-range": "The service's loadBalancerSourceRanges do not hold the client.",
     InjectedFault = "injected-fault": "Dropped on purpose, by the fault-injecting device of a test.",
+    BadFragment = "bad-fragment": "The fragment's offset or length is impossible, or it is part of a message that is never cut.",
+    FragmentTiny = "fragment-tiny": "The first fragment lacks part of the transport header, or a later one begins within it (RFC 1858, RFC 3128).",
+    FragmentOverlap = "fragment-overlap": "Fragments of one packet overlap or contradict each other: from then on none passes (RFC 5722).",
+    FragmentDuplicate = "fragment-duplicate": "The same fragment came before.",
+    FragmentTimeout = "fragment-timeout": "The first fragment, which alone carries the ports, did not come in time.",
+    FragmentLimit = "fragment-limit": "The packet is in too many fragments, or fragments of too many packets wait for their first.",
 }
 
 impl DropReason {

@@ -47,7 +47,8 @@ pub struct Meta {
     pub slot: u32,
     /// Keyed hash of the flow key; 0: not known yet. `parse`, or `conntrack`'s prepare.
     pub hash: u64,
-    /// The same of the key that a reply has. `commit`'s prepare.
+    /// The same of the key that a reply has: `commit`'s prepare. Before that, of a fragment that
+    /// waits for the first, its ticket: `fragments`.
     pub reply_hash: u64,
 }
 
@@ -103,6 +104,12 @@ impl PacketFlags {
     pub const UNTRACKED: Self = Self(1 << 7);
     /// Its flow key is not what its headers say, but what `Packet::key` does. `Packet::set_key`.
     pub const KEYED: Self = Self(1 << 8);
+    /// A fragment of which is not known yet whose it is. `parse`; cleared by `fragments`.
+    pub const FRAGMENT: Self = Self(1 << 9);
+    /// A fragment that is not the first: nothing of the transport header is in it. `parse`.
+    pub const LATER: Self = Self(1 << 10);
+    /// Found no flow once, and gets a second look. `conntrack`.
+    pub const AGAIN: Self = Self(1 << 11);
 
     /// TCP or UDP in IPv4 without options, and whole: all that is needed of its headers is at places
     /// known from `l3`. `parse`.

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791).
 
-use super::{Malformed, checksum, read};
+use super::{Malformed, checksum, fragment::Fragment, read, read_u16};
 use crate::net::{Addr, Proto};
 
 /// Bytes of a header without options.
@@ -62,6 +62,15 @@ impl Header {
             later_fragment: fragment & 0x1fff != 0,
         })
     }
+}
+
+/// The piece that a packet is, whose header [`Header::parse`] took for a fragment's.
+pub fn fragment(bytes: &[u8]) -> Result<Fragment, Malformed> {
+    let [version_len, ..]: [u8; HEADER_LEN] = read(bytes, 0)?;
+    let len = usize::from(version_len & 0xf) * 4;
+    let data = usize::from(read_u16(bytes, 2)?).checked_sub(len).ok_or(Malformed::Length)?;
+    let (id, field) = (read_u16(bytes, 4)?, read_u16(bytes, 6)?);
+    Fragment::new(id.into(), (field & 0x1fff) << 3, field & 0x2000 == 0, data, len)
 }
 
 /// Loose and strict source routes (RFC 791 §3.1). Malformed options count as one.
@@ -148,6 +157,21 @@ mod tests {
         let mut bad = header();
         bad[15] ^= 1;
         assert_eq!(Header::parse(&bad), Err(Malformed::Checksum));
+    }
+
+    #[test]
+    fn a_fragment_says_which_piece_it_is() {
+        let of = |field: u16, payload: usize| {
+            let mut bytes = emit(Addr::v4([10, 0, 0, 1]), Addr::v4([10, 0, 0, 2]), Proto::UDP, 64, payload);
+            bytes[4..6].copy_from_slice(&[0x12, 0x34]);
+            bytes[6..8].copy_from_slice(&field.to_be_bytes());
+            fragment(&bytes)
+        };
+        let piece = |start, end, last| Ok(Fragment { id: 0x1234, start, end, last });
+        assert_eq!(of(0x2000, 1480), piece(0, 1480, false));
+        assert_eq!(of(0x20b9, 1480), piece(1480, 2960, false));
+        assert_eq!(of(0x0172, 100), piece(2960, 3060, true));
+        assert_eq!(of(0x1fff, 8), Err(Malformed::Length));
     }
 
     #[test]

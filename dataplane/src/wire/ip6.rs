@@ -1,6 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200).
 
-use super::{Malformed, read};
+use super::{Malformed, fragment::Fragment, read, read_u16};
 use crate::net::{Addr, Proto};
 
 /// Bytes of the fixed header.
@@ -71,11 +71,7 @@ impl Header {
                 return Err(Malformed::Extensions);
             }
             let [next, len, routing_type, _]: [u8; 4] = read(bytes, self.len)?;
-            let step = match kind {
-                FRAGMENT => 8,
-                AUTHENTICATION => (usize::from(len) + 2) * 4,
-                _ => (usize::from(len) + 1) * 8,
-            };
+            let step = extension_len(kind, len);
             if kind == ROUTING && routing_type == 0 {
                 return Err(Malformed::SourceRoute);
             }
@@ -96,6 +92,38 @@ impl Header {
         }
         Ok(())
     }
+}
+
+/// Bytes of an extension header of this kind whose length field says `len`.
+const fn extension_len(kind: u8, len: u8) -> usize {
+    match kind {
+        FRAGMENT => 8,
+        AUTHENTICATION => (len as usize + 2) * 4,
+        _ => (len as usize + 1) * 8,
+    }
+}
+
+/// The piece that a packet is, whose header [`Header::parse`] took for a fragment's.
+pub fn fragment(bytes: &[u8]) -> Result<Fragment, Malformed> {
+    let [kind]: [u8; 1] = read(bytes, 6)?;
+    let (mut kind, mut at) = (kind, HEADER_LEN);
+    for _ in 0..MAX_EXTENSIONS {
+        if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+            break;
+        }
+        let [next, len, high, low, id @ ..]: [u8; 8] = read(bytes, at)?;
+        if kind == FRAGMENT {
+            let field = u16::from_be_bytes([high, low]);
+            let behind = HEADER_LEN + usize::from(read_u16(bytes, 4)?);
+            let data = behind.checked_sub(at + 8).ok_or(Malformed::Length)?;
+            let id = u32::from_be_bytes(id);
+            // What the payload length of the whole packet counts: extensions, not the header.
+            return Fragment::new(id, field & 0xfff8, field & 1 == 0, data, at - HEADER_LEN);
+        }
+        at += extension_len(kind, len);
+        kind = next;
+    }
+    Err(Malformed::Value)
 }
 
 /// Takes one off the hop limit. The caller has checked that it is above one.
@@ -149,6 +177,18 @@ mod tests {
         assert!(!of([0, 0]).fragment, "atomic");
         assert!(of([0, 1]).fragment && !of([0, 1]).later_fragment, "first");
         assert!(of([0, 8]).later_fragment, "last");
+    }
+
+    #[test]
+    fn a_fragment_says_which_piece_it_is() {
+        let header = |field: u16| [&[17, 0][..], &field.to_be_bytes(), &[1, 2, 3, 4]].concat();
+        let piece = |start, end, last| Ok(Fragment { id: 0x0102_0304, start, end, last });
+        assert_eq!(fragment(&packet(FRAGMENT, &header(1))), piece(0, 8, false));
+        assert_eq!(fragment(&packet(FRAGMENT, &header(1480))), piece(1480, 1488, true));
+        let behind_options = [&[FRAGMENT, 0, 0, 0, 0, 0, 0, 0][..], &header(1481)].concat();
+        assert_eq!(fragment(&packet(HOP_BY_HOP, &behind_options)), piece(1480, 1488, false));
+        assert_eq!(fragment(&packet(FRAGMENT, &header(0xfff8))), Err(Malformed::Length));
+        assert_eq!(fragment(&packet(17, &[])), Err(Malformed::Value));
     }
 
     #[test]

@@ -55,6 +55,36 @@ impl Header {
         }
     }
 
+    /// The same of the first fragment of a packet, which carries `bytes` of it. It must carry the
+    /// whole header ([`Malformed::Truncated`] otherwise): what is judged by is not to come in pieces.
+    pub fn parse_first(proto: Proto, bytes: &[u8]) -> Result<Self, Malformed> {
+        match proto {
+            Proto::UDP => {
+                let head: [u8; 8] = read(bytes, 0)?;
+                if u16::from_be_bytes([head[4], head[5]]) < 8 {
+                    return Err(Malformed::Length);
+                }
+                Ok(Self::ports(&head))
+            }
+            Proto::TCP
+                if read::<20>(bytes, 0).is_ok_and(|head| usize::from(head[12] >> 4) * 4 > bytes.len()) =>
+            {
+                Err(Malformed::Truncated)
+            }
+            _ => Self::parse(proto, bytes),
+        }
+    }
+
+    /// Bytes of the header of `proto` at least, in which no later fragment may begin.
+    pub const fn min_len(proto: Proto) -> u16 {
+        match proto {
+            Proto::TCP => 20,
+            Proto::SCTP => 12,
+            Proto::UDP | Proto::UDPLITE | Proto::ICMP | Proto::ICMP6 => 8,
+            _ => 0,
+        }
+    }
+
     #[inline]
     fn ports(head: &[u8]) -> Self {
         let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
@@ -190,6 +220,24 @@ mod tests {
         assert_eq!(Header::parse(Proto::TCP, &tcp), Err(Malformed::Length));
         tcp[12] = 0x70;
         assert_eq!(Header::parse(Proto::TCP, &tcp), Err(Malformed::Length));
+    }
+
+    #[test]
+    fn a_first_fragment_has_the_whole_header_and_not_the_whole_packet() {
+        let mut bytes = udp(b"xy");
+        bytes[4..6].copy_from_slice(&8008u16.to_be_bytes());
+        assert_eq!(Header::parse_first(Proto::UDP, &bytes).map(|h| (h.sport, h.dport)), Ok((1000, 53)));
+        bytes[4..6].copy_from_slice(&7u16.to_be_bytes());
+        assert_eq!(Header::parse_first(Proto::UDP, &bytes), Err(Malformed::Length));
+        let mut tcp = [0; 24];
+        tcp[12] = 0x60;
+        assert!(Header::parse_first(Proto::TCP, &tcp).is_ok());
+        tcp[12] = 0x70;
+        assert_eq!(Header::parse_first(Proto::TCP, &tcp), Err(Malformed::Truncated), "options are cut");
+        for proto in [Proto::TCP, Proto::UDP, Proto::SCTP, Proto::ICMP, Proto::ICMP6] {
+            let cut = vec![0; usize::from(Header::min_len(proto)) - 1];
+            assert_eq!(Header::parse_first(proto, &cut), Err(Malformed::Truncated), "{proto}");
+        }
     }
 
     #[test]

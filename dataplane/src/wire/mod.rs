@@ -7,6 +7,7 @@ pub mod arp;
 pub mod checksum;
 pub mod crc32c;
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp;
 pub mod ip4;
 pub mod ip6;

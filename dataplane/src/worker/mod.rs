@@ -36,6 +36,7 @@ pub struct Worker {
     rings: Rings,
     input: Vector,
     spare: Vector,
+    pieces: Vector,
     /// When the devices' counters were last shown.
     counted: Nanos,
     forgetting: Option<Forgetting>,
@@ -54,7 +55,7 @@ impl Worker {
     pub fn new(world: World, pool: Pool, reader: Reader, rings: Rings, ticks: fn() -> u64) -> Self {
         let (graph, entries) = pipeline(ticks);
         let ports = Vec::with_capacity(world.outboxes.len());
-        let (input, spare) = (Vector::default(), Vector::default());
+        let (input, spare, pieces) = (Vector::default(), Vector::default(), Vector::default());
         Self {
             world,
             graph,
@@ -65,6 +66,7 @@ impl Worker {
             rings,
             input,
             spare,
+            pieces,
             counted: Nanos(0),
             forgetting: None,
             showing: None,
@@ -78,7 +80,7 @@ impl Worker {
         self.forget();
         self.show();
         self.obey();
-        let packets = self.take_inbox() + self.release_held() + self.receive();
+        let packets = self.take_inbox() + self.release_held() + self.release_early() + self.receive();
         for port in &mut self.ports {
             port.device.settle(&mut self.pool);
         }
@@ -213,22 +215,23 @@ impl Worker {
 
     /// Packets that other workers left for us: flows we own, packets to send by our queues.
     fn take_inbox(&mut self) -> usize {
-        let mut ready = 0;
         for _ in 0..VECTOR {
             let Some(mut idx) = self.world.inboxes[usize::from(self.world.me.0)].take() else { break };
             let meta = self.pool.get(&mut idx).meta;
             self.world.flows.prefetch(meta.hash);
             if meta.flags.has(PacketFlags::READY) {
-                ready += 1;
                 self.spare.push(idx);
+            } else if meta.flags.has(PacketFlags::FRAGMENT) {
+                self.pieces.push(idx);
             } else {
                 self.input.push(idx);
             }
         }
-        let taken = ready + self.input.len();
+        let taken = self.spare.len() + self.pieces.len() + self.input.len();
         if taken > 0 {
             self.world.counters.taken_in.add(taken as u64);
             self.graph.inject(self.entries.tx, &mut self.spare);
+            self.graph.inject(self.entries.fragments, &mut self.pieces);
             self.graph.inject(self.entries.conntrack, &mut self.input);
             self.run();
         }
@@ -250,6 +253,17 @@ impl Worker {
         self.graph.inject(self.entries.icmp_error, &mut self.spare);
         self.run();
         released
+    }
+
+    fn release_early(&mut self) -> usize {
+        if self.world.no_early() {
+            return 0;
+        }
+        let dropped = self.world.release_early(&mut self.pool, &mut self.pieces);
+        let released = self.pieces.len();
+        self.graph.inject(self.entries.fragments, &mut self.pieces);
+        self.run();
+        released + dropped
     }
 
     fn receive(&mut self) -> usize {

@@ -2,9 +2,9 @@
 
 use crate::graph::{At, Builder, Graph};
 use crate::nodes::{
-    Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Handoff, Hold, IcmpError,
-    IcmpErrorNext, Nd, NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite, RewriteNext, Route,
-    RouteNext, Tx, Untracked, UntrackedNext, World,
+    Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Fragments, FragmentsNext, Handoff,
+    Hold, IcmpError, IcmpErrorNext, Nd, NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite,
+    RewriteNext, Route, RouteNext, Tx, Untracked, UntrackedNext, Wait, World,
 };
 
 /// Where packets enter the graph.
@@ -12,6 +12,8 @@ use crate::nodes::{
 pub struct Entries {
     /// From a device.
     pub parse: At<Parse>,
+    /// Parsed, and a fragment of a packet whose fragments this worker gathers.
+    pub fragments: At<Fragments>,
     /// Parsed, and this worker's own.
     pub conntrack: At<Conntrack>,
     /// To be answered with an error.
@@ -27,6 +29,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let parse = g.node(Parse);
     let arp = g.node(Arp);
     let nd = g.node(Nd);
+    let fragments = g.node(Fragments);
     let untracked = g.node(Untracked);
     let conntrack = g.node(Conntrack);
     let route = g.node(Route);
@@ -36,6 +39,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let icmp_error = g.node(IcmpError::default());
     let handoff = g.sink(Handoff);
     let hold = g.sink(Hold);
+    let early = g.sink(Wait);
     let punt = g.sink(Punt);
     let drop = g.sink(Drop);
     let tx = g.sink(Tx);
@@ -44,9 +48,15 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
         .connect(parse, ParseNext::Arp, arp)
         .connect(parse, ParseNext::Nd, nd)
         .connect(parse, ParseNext::Untracked, untracked)
+        .connect(parse, ParseNext::Fragments, fragments)
         .connect(parse, ParseNext::Drop, drop);
     g.connect(arp, ArpNext::Tx, tx).connect(arp, ArpNext::Punt, punt).connect(arp, ArpNext::Drop, drop);
     g.connect(nd, NdNext::Tx, tx).connect(nd, NdNext::Punt, punt).connect(nd, NdNext::Drop, drop);
+    g.connect(fragments, FragmentsNext::Conntrack, conntrack)
+        .connect(fragments, FragmentsNext::Untracked, untracked)
+        .connect(fragments, FragmentsNext::Handoff, handoff)
+        .connect(fragments, FragmentsNext::Early, early)
+        .connect(fragments, FragmentsNext::Drop, drop);
     g.connect(untracked, UntrackedNext::Conntrack, conntrack)
         .connect(untracked, UntrackedNext::Route, route)
         .connect(untracked, UntrackedNext::Drop, drop);
@@ -72,5 +82,5 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     g.connect(icmp_error, IcmpErrorNext::Tx, tx).connect(icmp_error, IcmpErrorNext::Drop, drop);
 
     let graph = g.build(ticks).expect("every arc is connected above");
-    (graph, Entries { parse, conntrack, icmp_error, tx })
+    (graph, Entries { parse, fragments, conntrack, icmp_error, tx })
 }

@@ -96,6 +96,31 @@ pub fn mend(frame: &mut [u8]) {
     }
 }
 
+/// The fragments, of `size` bytes each but the last, that a sender would cut the frame's packet into.
+pub fn cut(frame: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
+    let header_len = if frame[14] >> 4 == 4 { 34 } else { 54 };
+    let pieces = frame[header_len..].chunks(size);
+    let last = pieces.len() - 1;
+    pieces.enumerate().map(|(n, piece)| fragment(frame, id, n * size, piece, n == last)).collect()
+}
+
+/// A fragment of the frame's packet: `piece`, from byte `start` on of what is cut.
+pub fn fragment(frame: &[u8], id: u16, start: usize, piece: &[u8], last: bool) -> Vec<u8> {
+    if frame[14] >> 4 == 4 {
+        let field = (start / 8) as u16 | if last { 0 } else { 0x2000 };
+        let out = [&frame[..34], piece].concat();
+        let out = patched(out, 2, &(20 + piece.len() as u16).to_be_bytes());
+        let out = patched(out, 4, &id.to_be_bytes());
+        return patched(out, 6, &field.to_be_bytes());
+    }
+    let [high, low] = (start as u16 | u16::from(!last)).to_be_bytes();
+    let [id_high, id_low] = id.to_be_bytes();
+    let mut header = frame[..54].to_vec();
+    header[18..20].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());
+    let proto = std::mem::replace(&mut header[20], FRAGMENT.0);
+    [&header[..], &[proto, 0, high, low, 0, 0, id_high, id_low], piece].concat()
+}
+
 /// The first header behind IPv6's, with what is behind it.
 const HOP_BY_HOP: Proto = Proto(0);
 const ROUTING: Proto = Proto(43);

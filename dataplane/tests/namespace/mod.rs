@@ -1,9 +1,11 @@
 //! Network namespaces for tests: each test's is its own and vanishes with the test's thread, so
 //! it touches nothing else and leaves nothing, however it ends.
+#![allow(dead_code)]
 
 use nix::sched::{CloneFlags, unshare};
 use std::io::Write;
 use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 /// How long a test waits for what must happen before it fails.
@@ -32,4 +34,50 @@ pub fn in_namespace(test: impl FnOnce() + Send) {
 pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip (package iproute2)");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A thread in a network namespace of its own, that does what it is told.
+pub struct Station(Sender<Box<dyn FnOnce() + Send>>);
+
+impl Station {
+    /// With the far end of a new veth, `near` in this namespace and `far` in its own.
+    pub fn at(near: &str, far: &str, addresses: &[&str]) -> Self {
+        let (tell, told) = channel::<Box<dyn FnOnce() + Send>>();
+        let (ready, started) = channel();
+        std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+            ready.send(nix::unistd::gettid()).unwrap();
+            for what in told {
+                what();
+            }
+        });
+        let thread = started.recv().unwrap();
+        ip(&format!("link add {near} type veth peer name {far}"));
+        ip(&format!("link set {far} netns {thread}"));
+        let station = Self(tell);
+        let far = far.to_owned();
+        let addresses: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
+        station.there(move || {
+            ip("link set lo up");
+            for address in addresses {
+                // An IPv6 address of which nobody else needs to be asked.
+                let nodad = if address.contains(':') { " nodad" } else { "" };
+                ip(&format!("addr add {address} dev {far}{nodad}"));
+            }
+            ip(&format!("link set {far} up"));
+        });
+        ip(&format!("link set {near} up"));
+        station
+    }
+
+    /// Does it there, and waits until it is done.
+    pub fn there<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
+        let (give, take) = channel();
+        let task = move || {
+            // Nobody waits when the test has failed.
+            let _ = give.send(what());
+        };
+        self.0.send(Box::new(task)).unwrap();
+        take.recv().expect("it does not panic there")
+    }
 }
