@@ -51,7 +51,7 @@ struct Args {
     /// Bytes of each: 2048, or 4096 for an MTU up to 3,822
     #[arg(long, default_value_t = 2048, value_name = "BYTES")]
     frame_size: u32,
-    /// Put packet buffers on hugepages; auto: where enough are free
+    /// Put packet buffers and flow tables on hugepages; auto: each where enough are free
     #[arg(long, default_value = "auto")]
     hugepages: Hugepages,
     /// Flows that each worker can track
@@ -233,7 +233,11 @@ fn workers(
         IdleMode::Spin => Idle::Spin,
     };
     let limits = Limits {
-        flows: Settings { sessions: args.flows, ..Settings::default() },
+        flows: Settings {
+            sessions: args.flows,
+            hugepages: args.hugepages != Hugepages::Off,
+            ..Settings::default()
+        },
         interfaces: args.interfaces,
     };
     let (mut ends, mut threads) = (vec![], vec![]);
@@ -243,6 +247,8 @@ fn workers(
         let id = WorkerId(number);
         let world =
             World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()).context("--flows")?;
+        let (hugepages, mebibytes) = (world.flows.hugepages(), world.flows.bytes() >> 20);
+        tracing::info!(worker = number, hugepages, mebibytes, "flow table");
         let rings = Rings::default();
         let (events, counters) = (world.events.clone(), world.counters.clone());
         let pool = Pool::new(frames.clone(), 4096);

@@ -27,6 +27,9 @@ pub enum Established {
 pub struct Snapshot {
     /// Grows by one with each publication.
     pub generation: Generation,
+    /// The generation since which live flows' ways hold: what was found under an older one must be
+    /// asked for anew. Set by [`Publisher::publish`].
+    pub ways: Generation,
     /// The agent's generation it embodies.
     pub committed: u64,
     /// Where packets go.
@@ -46,7 +49,7 @@ pub struct Snapshot {
 }
 
 /// What all host endpoints need besides their own policy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protection {
     /// Every address of this host, in order.
     pub addresses: Arc<[Addr]>,
@@ -80,6 +83,7 @@ impl Snapshot {
     pub fn empty(workers: usize) -> Self {
         Self {
             generation: Generation(0),
+            ways: Generation(0),
             committed: 0,
             fib: Arc::default(),
             interfaces: Arc::default(),
@@ -89,6 +93,17 @@ impl Snapshot {
             endpoint_to_host: false,
             protection: None,
         }
+    }
+
+    /// A live flow's packets go the same way here as under `other`, and need not be judged again.
+    fn keeps_ways_of(&self, other: &Self) -> bool {
+        // What is shared is the same; what was built anew may have other indexes.
+        Arc::ptr_eq(&self.fib, &other.fib)
+            && Arc::ptr_eq(&self.interfaces, &other.interfaces)
+            && self.established == other.established
+            && (self.established == Established::Keep || Arc::ptr_eq(&self.policy, &other.policy))
+            && self.endpoint_to_host == other.endpoint_to_host
+            && self.protection == other.protection
     }
 }
 
@@ -113,8 +128,10 @@ impl Publisher {
 
     /// Publishes, under the next generation, which is returned.
     pub fn publish(&mut self, mut snapshot: Snapshot) -> Generation {
-        let generation = Generation(self.slot.load().generation.0 + 1);
+        let current = self.slot.load_full();
+        let generation = Generation(current.generation.0 + 1);
         snapshot.generation = generation;
+        snapshot.ways = if snapshot.keeps_ways_of(&current) { current.ways } else { generation };
         self.embodied.push_back((generation, snapshot.committed));
         self.retired.push(self.slot.swap(Arc::new(snapshot)));
         self.reclaim();
@@ -177,6 +194,42 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ways_hold_until_something_they_depend_on_changes() {
+        let mut publisher = Publisher::new(Snapshot::empty(1));
+        let mut publish = |change: &dyn Fn(&mut Snapshot)| {
+            let now = publisher.current();
+            let mut next = Snapshot {
+                fib: now.fib.clone(),
+                interfaces: now.interfaces.clone(),
+                policy: now.policy.clone(),
+                protection: now.protection.clone(),
+                established: now.established,
+                endpoint_to_host: now.endpoint_to_host,
+                ..Snapshot::empty(1)
+            };
+            change(&mut next);
+            let generation = publisher.publish(next);
+            publisher.current().ways == generation
+        };
+        let protection = || Protection {
+            addresses: [Addr::v4([10, 0, 0, 1])].into(),
+            failsafe: EndpointIdx(1),
+            failsafe_replies: EndpointIdx(2),
+        };
+        assert!(!publish(&|_| {}), "nothing changed");
+        assert!(!publish(&|s| s.policy = Arc::new(PolicyTable::empty(1))), "live flows are kept");
+        assert!(publish(&|s| s.fib = Arc::default()));
+        assert!(publish(&|s| s.interfaces = Arc::default()));
+        assert!(publish(&|s| s.endpoint_to_host = true));
+        assert!(publish(&|s| s.protection = Some(protection())));
+        assert!(!publish(&|s| s.protection = Some(protection())), "the same again");
+        assert!(publish(&|s| s.established = Established::Recheck));
+        assert!(publish(&|s| s.policy = Arc::new(PolicyTable::empty(1))), "live flows are judged again");
+        assert!(!publish(&|s| s.committed = 9));
+        assert!(publish(&|s| s.established = Established::Keep));
+    }
 
     #[test]
     fn adopted_is_the_slowest_and_freed_is_what_nobody_holds() {

@@ -6,9 +6,11 @@ mod build;
 use build::*;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use margay_dataplane::net::{Mac, Nanos};
+use margay_dataplane::nodes::{Counted, WorkerCounters};
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::{arp, ethernet};
+use margay_dataplane::worker::Worker;
 
 const NOW: Nanos = Nanos(1000);
 
@@ -92,6 +94,40 @@ fn recheck_reaches_live_flows_in_both_directions_and_back() {
     commit(&mut node, 80);
     give(&mut node, "cali3", &tcp_from(3, "10.65.0.1", 80, 4000, "A"));
     assert!(node.pop("cali1").is_some());
+}
+
+/// Packets that each node has seen so far.
+fn seen_by(node: &Simulation, name: &str) -> u64 {
+    let of = |worker: &Worker| {
+        let counts = worker.graph().counters().read();
+        counts.iter().find(|count| count.name == name).map_or(0, |count| count.packets)
+    };
+    node.workers.iter().map(of).sum()
+}
+
+#[test]
+fn live_flows_are_routed_anew_when_ways_change_and_not_when_policy_does() {
+    use margay_api::dataplane::v1::change::Change;
+    let mut node = standard(Setup::default());
+    give(&mut node, "cali1", &tcp_from(1, "10.65.0.3", 4000, 80, "S"));
+    give(&mut node, "cali3", &tcp_from(3, "10.65.0.1", 80, 4000, "SA"));
+    let routed = seen_by(&node, "route");
+    let both = |node: &mut Simulation| {
+        give(node, "cali1", &tcp_from(1, "10.65.0.3", 4000, 80, "A"));
+        give(node, "cali3", &tcp_from(3, "10.65.0.1", 80, 4000, "A"));
+    };
+    both(&mut node);
+    assert_eq!(seen_by(&node, "route"), routed);
+    let mut changes = standard_changes();
+    changes.push(change(Change::Policy(policy("web", 9999))));
+    node.commit(changes).unwrap();
+    both(&mut node);
+    assert_eq!(seen_by(&node, "route"), routed, "policy does not say where packets go");
+    // A neighbour becomes known: adjacencies have other numbers, and each direction asks once.
+    node.uplink("eth1", Mac([2, 0, 0, 0, 9, 9]), &[(addr("192.168.9.1"), 24)]);
+    both(&mut node);
+    both(&mut node);
+    assert_eq!(seen_by(&node, "route"), routed + 2);
 }
 
 #[test]
@@ -351,6 +387,16 @@ fn four_workers_judge_every_flow_once() {
     let flows: Vec<usize> = node.workers.iter().map(|worker| worker.world().flows.len()).collect();
     assert_eq!(flows.iter().sum::<usize>(), 200, "one entry a flow, wherever its packets arrive");
     assert!(flows.iter().all(|n| *n > 20), "and they spread: {flows:?}");
+    assert_eq!(seen_by(&node, "policy"), 200, "each was judged once");
+    // A packet changes hands on its way to the owner of its flow, and on from there to a queue of
+    // the interface it leaves by; in both directions alike.
+    let [near, far] = ["cali1", "cali3"].map(|name| usize::from(node.state.id(name).unwrap().0) % 4);
+    let handed = |owner| 2 * (usize::from(owner != near) + usize::from(owner != far));
+    let expected: usize = flows.iter().enumerate().map(|(owner, flows)| flows * handed(owner)).sum();
+    let sum = |of: fn(&WorkerCounters) -> &Counted| -> u64 {
+        node.workers.iter().map(|worker| of(&worker.world().counters).get()).sum()
+    };
+    assert_eq!((sum(|c| &c.handed_out), sum(|c| &c.taken_in)), (expected as u64, expected as u64));
 }
 
 #[test]

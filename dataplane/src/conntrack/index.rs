@@ -7,10 +7,11 @@
 //! and the second only if the first does not have the key; an insert moves at most two entries.
 
 use super::flow::FlowRef;
-use crate::packet::prefetch;
+use super::tags;
+use crate::packet::{Slab, prefetch};
 
 /// Entries a bucket.
-const WAYS: usize = 10;
+const WAYS: usize = tags::COUNT;
 
 /// The most entries an insert may move. With one, an index of a million finds no room for some;
 /// with two it examines at most some 220 buckets, and hardly ever more than a few.
@@ -21,10 +22,10 @@ const FREE: u16 = 0;
 
 /// A multimap from hashes to flows: the caller compares keys.
 pub struct Index {
-    buckets: Box<[Bucket]>,
+    buckets: Slab<Bucket>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Bucket {
     tags: [u16; WAYS],
@@ -40,9 +41,10 @@ pub struct NoRoom;
 impl Index {
     /// For `entries` flows: filled to 7/8 by them, and some buckets more, for in a very small
     /// index chance weighs heavily.
-    pub fn new(entries: usize) -> Self {
+    pub fn new(entries: usize, hugepages: bool) -> Self {
         let buckets = (entries * 8).div_ceil(7 * WAYS) + 4;
-        Self { buckets: vec![Bucket { tags: [FREE; WAYS], flows: [0; WAYS] }; buckets].into() }
+        let empty = Bucket { tags: [FREE; WAYS], flows: [0; WAYS] };
+        Self { buckets: Slab::new(buckets, empty, hugepages) }
     }
 
     /// The flow under `hash` for which `has_key` holds.
@@ -82,10 +84,21 @@ impl Index {
         prefetch(&self.buckets[self.other(self.first(hash), tag(hash))]);
     }
 
-    /// A flow that is probably the one, without a look at its key.
-    #[inline]
+    /// A flow of the bucket read first that is probably the one, without a look at its key.
+    #[inline(always)]
     pub fn guess(&self, hash: u64) -> Option<FlowRef> {
-        let bucket = &self.buckets[self.first(hash)];
+        self.guess_in(self.first(hash), hash)
+    }
+
+    /// The same of the bucket read second.
+    #[inline(always)]
+    pub fn guess_other(&self, hash: u64) -> Option<FlowRef> {
+        self.guess_in(self.other(self.first(hash), tag(hash)), hash)
+    }
+
+    #[inline(always)]
+    fn guess_in(&self, bucket: usize, hash: u64) -> Option<FlowRef> {
+        let bucket = &self.buckets[bucket];
         let hits = bucket.hits(tag(hash));
         (hits != 0).then(|| FlowRef(bucket.flows[hits.trailing_zeros() as usize]))
     }
@@ -119,6 +132,10 @@ impl Index {
             }
         }
         false
+    }
+
+    pub fn hugepages(&self) -> bool {
+        self.buckets.hugepages()
     }
 
     pub fn bytes(&self) -> usize {
@@ -157,9 +174,9 @@ impl Index {
 
 impl Bucket {
     /// One bit for each entry with this tag.
-    #[inline]
+    #[inline(always)]
     fn hits(&self, tag: u16) -> u32 {
-        self.tags.iter().enumerate().fold(0, |hits, (way, t)| hits | u32::from(*t == tag) << way)
+        tags::equal(&self.tags, tag)
     }
 
     fn free(&self) -> Option<usize> {
@@ -204,7 +221,7 @@ mod tests {
     fn holds_all_it_was_made_for_whatever_the_size() {
         for entries in (2..400).step_by(2) {
             for seed in 0..50 {
-                let mut index = Index::new(entries);
+                let mut index = Index::new(entries, false);
                 for i in 0..entries as u32 {
                     let hash = mix(seed << 40 | u64::from(i));
                     assert_eq!(index.insert(hash, FlowRef(i)), Ok(()), "{i} of {entries}, seed {seed}");
@@ -216,7 +233,7 @@ mod tests {
     #[test]
     fn holds_the_flows_of_a_million_sessions() {
         let entries = 2 << 20;
-        let mut index = Index::new(entries);
+        let mut index = Index::new(entries, false);
         for i in 0..entries as u32 {
             assert_eq!(index.insert(mix(u64::from(i)), FlowRef(i)), Ok(()), "{i}");
         }
@@ -226,7 +243,7 @@ mod tests {
     #[test]
     fn holds_all_it_was_made_for_while_flows_come_and_go() {
         let entries = 200_000u64;
-        let mut index = Index::new(entries as usize);
+        let mut index = Index::new(entries as usize, false);
         assert!(index.bytes() as f64 / (entries as f64) < 6.4 / 0.85, "load factor of at least 0.85");
         for i in 0..entries {
             assert_eq!(index.insert(mix(i), FlowRef(i as u32)), Ok(()), "{i}");
@@ -244,7 +261,7 @@ mod tests {
 
     #[test]
     fn one_hash_many_flows() {
-        let mut index = Index::new(1_000);
+        let mut index = Index::new(1_000, false);
         let stored = (0..).take_while(|&i| index.insert(7, FlowRef(i)).is_ok()).count();
         assert_eq!(stored, 2 * WAYS, "both buckets, then an error");
         assert!((0..stored as u32).all(|i| has(&index, 7, FlowRef(i))));

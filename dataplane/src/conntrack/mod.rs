@@ -6,6 +6,7 @@ mod icmp;
 mod index;
 mod session;
 mod state;
+mod tags;
 mod tcp;
 mod udp;
 mod wheel;
@@ -39,6 +40,8 @@ pub struct Settings {
     /// TCP connections whose handshake was not seen are picked up (and judged by policy), so
     /// that they outlive a restart. Otherwise their packets are invalid.
     pub tcp_midstream: bool,
+    /// On hugepages, where enough are free.
+    pub hugepages: bool,
 }
 
 impl Settings {
@@ -48,7 +51,7 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { sessions: 1 << 20, timeouts: Timeouts::default(), tcp_midstream: true }
+        Self { sessions: 1 << 20, timeouts: Timeouts::default(), tcp_midstream: true, hugepages: false }
     }
 }
 
@@ -152,7 +155,7 @@ pub struct Table {
 impl Table {
     /// Allocates all the table will ever use.
     pub fn new(settings: Settings, hasher: FlowHasher) -> Result<Self, SettingsError> {
-        let Settings { sessions, timeouts, tcp_midstream } = settings;
+        let Settings { sessions, timeouts, tcp_midstream, hugepages } = settings;
         if sessions == 0 || sessions > Settings::MAX_SESSIONS {
             return Err(SettingsError::Sessions(sessions));
         }
@@ -160,9 +163,9 @@ impl Table {
             return Err(SettingsError::ZeroTimeout(name));
         }
         Ok(Self {
-            sessions: Sessions::new(sessions),
-            index: Index::new(2 * sessions as usize),
-            wheel: Wheel::new(sessions),
+            sessions: Sessions::new(sessions, hugepages),
+            index: Index::new(2 * sessions as usize, hugepages),
+            wheel: Wheel::new(sessions, hugepages),
             hasher,
             timeouts,
             least: timeouts.named().map(|(_, span)| span).into_iter().min().unwrap_or_default(),
@@ -194,7 +197,8 @@ impl Table {
     }
 
     /// The flow that a packet with this hash probably belongs to, whose session is pulled towards
-    /// the cache: for [`lookup4`](Self::lookup4) some packets later.
+    /// the cache: for [`lookup4`](Self::lookup4) some packets later. None: ask
+    /// [`guess_again`](Self::guess_again) in between.
     #[inline(always)]
     pub fn guess(&self, hash: u64) -> Option<FlowRef> {
         let guess = self.index.guess(hash);
@@ -203,6 +207,12 @@ impl Table {
             None => self.index.prefetch_other(hash),
         }
         guess
+    }
+
+    /// The same, of the few that are not where they are looked for first.
+    #[inline]
+    pub fn guess_again(&self, hash: u64) -> Option<FlowRef> {
+        self.index.guess_other(hash).inspect(|flow| self.sessions.prefetch(flow.session()))
     }
 
     /// Pulls towards the cache where a session will be noted. A hint.
@@ -231,23 +241,44 @@ impl Table {
     }
 
     /// Looks up many flows at a time, for the latency of memory is then that of one: `found[n]` is
-    /// the flow of `keys[n]`, whose hash is `hashes[n]`.
-    pub fn lookup_many(&self, keys: &[FlowKey], hashes: &[u64], now: Nanos, found: &mut [Option<FlowRef>]) {
-        hashes.iter().for_each(|hash| self.prefetch(*hash));
-        for (found, hash) in found.iter_mut().zip(hashes) {
-            *found = self.guess(*hash);
-        }
-        for ((found, key), hash) in found.iter_mut().zip(keys).zip(hashes) {
-            *found = match (Key4::of(key), *found) {
-                (Some(key), Some(guess)) => self.lookup4(key, *hash, guess, now),
-                _ => self.lookup(key, *hash, now),
-            };
+    /// the flow of `keys[n]`.
+    pub fn lookup_many(&self, keys: &[Key4], now: Nanos, found: &mut [Option<FlowRef>]) {
+        const AT_ONCE: usize = 64;
+        let mut hashes = [0; AT_ONCE];
+        for (keys, found) in keys.chunks(AT_ONCE).zip(found.chunks_mut(AT_ONCE)) {
+            for (hash, key) in hashes.iter_mut().zip(keys) {
+                *hash = self.hash4(*key);
+                self.prefetch(*hash);
+            }
+            for (found, hash) in found.iter_mut().zip(&hashes) {
+                *found = self.guess(*hash);
+            }
+            for (found, hash) in found.iter_mut().zip(&hashes) {
+                if found.is_none() {
+                    *found = self.guess_again(*hash);
+                }
+            }
+            for ((found, key), hash) in found.iter_mut().zip(keys).zip(&hashes) {
+                *found = found.and_then(|guess| self.lookup4(*key, *hash, guess, now));
+            }
         }
     }
 
     /// Judges a packet of a live flow and moves its session on.
-    #[inline]
+    #[inline(always)]
     pub fn observe(&mut self, flow: FlowRef, segment: Segment, now: Nanos) -> Observed {
+        let line = self.sessions.line_mut(flow.session());
+        // Nearly all packets but TCP's change nothing.
+        if let (Some(State::Udp(exchange)), Segment::Other) = (line.state, segment)
+            && exchange.step(flow.direction()) == exchange
+        {
+            line.used = now;
+            return Observed::Ok;
+        }
+        self.step(flow, segment, now)
+    }
+
+    fn step(&mut self, flow: FlowRef, segment: Segment, now: Nanos) -> Observed {
         let line = self.sessions.line_mut(flow.session());
         let Some(state) = line.state else { return Observed::Invalid };
         match state.step(flow.direction(), line.proto, segment) {
@@ -432,6 +463,11 @@ impl Table {
     /// What happened to sessions so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What a packet touches lies on hugepages.
+    pub fn hugepages(&self) -> bool {
+        self.sessions.hugepages() && self.index.hugepages()
     }
 
     /// Memory, in bytes. It never changes.

@@ -9,12 +9,12 @@
 use super::flow::{Direction, FlowRef};
 use super::{NewSession, State};
 use crate::net::{Addr, FlowKey, Generation, Key4, Nanos, Proto};
-use crate::packet::prefetch;
+use crate::packet::{Slab, prefetch};
 
 /// The sessions of a table by number.
 pub struct Sessions {
-    lines: Box<[Line]>,
-    rests: Box<[Rest]>,
+    lines: Slab<Line>,
+    rests: Slab<Rest>,
 }
 
 /// One session, for packets.
@@ -60,9 +60,16 @@ const TRANSLATED: u8 = 1 << 1;
 const BOUND: u8 = 1 << 2;
 
 impl Sessions {
-    pub fn new(count: u32) -> Self {
+    pub fn new(count: u32, hugepages: bool) -> Self {
         let count = count as usize;
-        Self { lines: vec![Line::default(); count].into(), rests: vec![Rest::default(); count].into() }
+        Self {
+            lines: Slab::new(count, Line::default(), hugepages),
+            rests: Slab::new(count, Rest::default(), hugepages),
+        }
+    }
+
+    pub fn hugepages(&self) -> bool {
+        self.lines.hugepages() && self.rests.hugepages()
     }
 
     pub fn len(&self) -> u32 {

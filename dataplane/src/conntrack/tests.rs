@@ -136,6 +136,111 @@ fn a_session_takes_at_most_128_bytes_all_told() {
 }
 
 #[test]
+fn keys_of_either_family_survive_translated_or_not() {
+    let mut t = table(64);
+    let of = |n: u128, text: &str| Addr::from_bits(text.parse::<Addr>().unwrap().bits() + n);
+    let mut made = vec![];
+    for n in 0..10u16 {
+        for (client, service, backend) in
+            [("10.65.0.1", "10.96.0.1", "10.65.9.1"), ("fd65::1", "fd96::1", "fd65:9::1")]
+        {
+            let key = FlowKey {
+                src: of(n.into(), client),
+                dst: of(0, service),
+                sport: 1_000 + n,
+                dport: 80,
+                proto: Proto::UDP,
+            };
+            let backend = FlowKey { src: of(n.into(), backend), sport: 8_080, dport: 7, ..key.reversed() };
+            let reply = if n % 2 == 0 { key.reversed() } else { backend };
+            let state = State::Udp(Exchange::Unreplied);
+            let flow = open_as(&mut t, key, reply, state, START).unwrap();
+            made.push((flow, key, reply));
+        }
+    }
+    for &(flow, key, reply) in &made {
+        assert_eq!((t.key(flow), t.key(flow.opposite())), (key, reply));
+        assert_eq!((lookup(&t, &key, START), lookup(&t, &reply, START)), (Some(flow), Some(flow.opposite())));
+        let leaves = |as_came: FlowKey, to: FlowKey| (to != as_came).then_some(to);
+        assert_eq!(t.translated(flow), leaves(key, reply.reversed()));
+        assert_eq!(t.translated(flow.opposite()), leaves(reply, key.reversed()));
+    }
+    let keys: Vec<FlowKey> = made.iter().flat_map(|(_, key, reply)| [*key, *reply]).collect();
+    for (flow, ..) in made {
+        assert!(t.remove(flow));
+    }
+    assert!(t.is_empty() && keys.iter().all(|key| lookup(&t, key, START).is_none()));
+}
+
+#[test]
+fn many_lookups_at_once_are_many_lookups() {
+    let mut t = table(3_000);
+    let mut keys: Vec<FlowKey> = (0..6_000).map(|n| key(n, Proto::TCP)).collect();
+    for (n, key) in keys.iter().enumerate().take(3_000) {
+        let backend = FlowKey { src: Addr::v4([10, 66, 0, 1]), ..key.reversed() };
+        let reply = if n % 3 == 0 { backend } else { key.reversed() };
+        open_as(&mut t, *key, reply, State::Tcp(TcpState::SynSent), START).unwrap();
+    }
+    keys.extend_from_within(..);
+    keys[6_000..].iter_mut().for_each(|key| *key = key.reversed());
+    let short: Vec<Key4> = keys.iter().filter_map(Key4::of).collect();
+    for now in [START, at(10), at(20)] {
+        let mut found = vec![None; keys.len()];
+        t.lookup_many(&short, now, &mut found);
+        let one_by_one: Vec<_> = keys.iter().map(|key| lookup(&t, key, now)).collect();
+        assert_eq!(found, one_by_one);
+        let live = found.iter().flatten().count();
+        assert_eq!(live, if now == at(20) { 0 } else { 5_000 }, "translated replies have other keys");
+    }
+}
+
+#[test]
+fn a_translated_ipv6_session_takes_two_places_and_gives_both_back() {
+    let mut t = table(4);
+    let key = |n: u16| FlowKey {
+        src: "fd65::1".parse().unwrap(),
+        dst: "fd96::1".parse().unwrap(),
+        sport: n,
+        dport: 80,
+        proto: Proto::UDP,
+    };
+    let begin = |t: &mut Table, n, now| {
+        let reply = FlowKey { src: "fd65::9".parse().unwrap(), ..key(n).reversed() };
+        open_as(t, key(n), reply, State::Udp(Exchange::Unreplied), now)
+    };
+    for round in 0..5 {
+        let now = at(round);
+        let first = begin(&mut t, 1, now).unwrap();
+        let second = begin(&mut t, 2, now).unwrap();
+        assert_eq!((begin(&mut t, 3, now), t.len()), (Err(InsertError::Full), 2));
+        assert!(t.remove(second));
+        let single = open(&mut t, key(4), Segment::Other, now).unwrap();
+        assert_eq!(begin(&mut t, 3, now), Err(InsertError::Full), "one place is not enough");
+        assert!(lookup(&t, &key(1), now) == Some(first) && t.remove(first) && t.remove(single));
+        assert!(t.is_empty());
+    }
+    begin(&mut t, 1, at(10)).unwrap();
+    begin(&mut t, 2, at(10)).unwrap();
+    assert!(begin(&mut t, 3, at(11)).is_ok(), "half-open ones are given up for it");
+    assert_eq!((t.len(), t.counters().evicted), (2, 1));
+}
+
+#[test]
+fn one_vector_of_new_flows_examines_few_sessions_of_a_full_table() {
+    let mut t = table(10_000);
+    for n in 0..10_000 {
+        establish(&mut t, key(n, Proto::TCP), START);
+    }
+    let before = t.hand;
+    for n in 10_000..10_256 {
+        assert_eq!(open(&mut t, key(n, Proto::TCP), SYN, at(1)), Err(InsertError::Full));
+    }
+    assert_eq!(t.hand - before, PROBES_A_VECTOR);
+    assert_eq!(open(&mut t, key(20_000, Proto::TCP), SYN, at(2)), Err(InsertError::Full));
+    assert_eq!(t.hand - before, PROBES_A_VECTOR + PROBES, "the next one goes on");
+}
+
+#[test]
 fn every_session_has_its_place_and_one_more_is_refused() {
     for sessions in [1, 2, 3, 7, 64, 1_000, 50_000] {
         let mut t = table(sessions);

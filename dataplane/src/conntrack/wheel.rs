@@ -6,7 +6,7 @@
 //! touches the wheel, and a time beyond the wheel's reach is filed at its end.
 
 use crate::net::Nanos;
-use crate::packet::prefetch;
+use crate::packet::{Slab, prefetch};
 
 /// A tick is 2^30 nanoseconds, about a second.
 const TICK_SHIFT: u32 = 30;
@@ -30,7 +30,7 @@ const HEAD: u32 = 1 << 31;
 pub struct Wheel {
     /// The first session of each list.
     heads: Box<[u32]>,
-    links: Box<[Link]>,
+    links: Slab<Link>,
     /// The tick to be looked at next; all before are done.
     tick: u64,
 }
@@ -43,7 +43,7 @@ struct Link {
 
 impl Wheel {
     /// All of `sessions` (at most 2^31 - 1) are spare.
-    pub fn new(sessions: u32) -> Self {
+    pub fn new(sessions: u32, hugepages: bool) -> Self {
         let link = |i: u32| Link {
             prev: i.checked_sub(1).unwrap_or(HEAD | SPARE),
             next: if i + 1 < sessions { i + 1 } else { NIL },
@@ -52,7 +52,11 @@ impl Wheel {
         if sessions > 0 {
             heads[SPARE as usize] = 0;
         }
-        Self { heads: heads.into(), links: (0..sessions).map(link).collect(), tick: 0 }
+        let mut links = Slab::new(sessions as usize, Link { prev: NIL, next: NIL }, hugepages);
+        for (place, session) in links.iter_mut().zip(0..) {
+            *place = link(session);
+        }
+        Self { heads: heads.into(), links, tick: 0 }
     }
 
     /// A session not in use, the last one released first. It is so until it is armed.
@@ -148,7 +152,7 @@ mod tests {
 
     #[test]
     fn comes_up_after_its_deadline_and_within_two_ticks() {
-        let mut wheel = Wheel::new(3);
+        let mut wheel = Wheel::new(3, false);
         let tick = 1 << TICK_SHIFT;
         for (session, deadline) in [(0, 5 * tick), (1, 5 * tick + tick - 1), (2, 900 * tick)] {
             wheel.arm(session, Nanos(deadline));
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn beyond_its_reach_is_early_never_lost() {
-        let mut wheel = Wheel::new(1);
+        let mut wheel = Wheel::new(1, false);
         wheel.arm(0, Nanos::from_secs(3_600));
         assert_eq!(wheel.due(Nanos::from_secs(1_200)), Some(0));
         wheel.arm(0, Nanos::from_secs(3_600));
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_long_pause_finds_everyone_in_one_turn() {
-        let mut wheel = Wheel::new(2_000);
+        let mut wheel = Wheel::new(2_000, false);
         for session in 0..2_000 {
             wheel.arm(session, Nanos::from_secs(u64::from(session)));
         }
@@ -182,7 +186,7 @@ mod tests {
 
     #[test]
     fn moves_between_lists_keep_every_session_in_one() {
-        let mut wheel = Wheel::new(50);
+        let mut wheel = Wheel::new(50, false);
         for round in 0..40u64 {
             for session in 0..50 {
                 match (u64::from(session) * 7 + round) % 3 {

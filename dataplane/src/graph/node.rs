@@ -16,7 +16,7 @@ pub trait Node<W>: Send + 'static {
     type Next: Next;
     /// Its name in counters, traces and pictures.
     const NAME: &'static str;
-    /// It has something to do in [`prepare`](Self::prepare).
+    /// It has something to do in [`prepare`](Self::prepare) or [`approach`](Self::approach).
     const LOOKS_AHEAD: bool = false;
 
     /// Decides where the packet goes.
@@ -26,6 +26,11 @@ pub trait Node<W>: Send + 'static {
     /// not change the packet's fate.
     #[inline(always)]
     fn prepare(&mut self, _: &mut W, _: Packet<'_>) {}
+
+    /// Half way between [`prepare`](Self::prepare) and [`packet`](Self::packet): touch what was not
+    /// where `prepare` looked for it. Must not change the packet's fate.
+    #[inline(always)]
+    fn approach(&mut self, _: &mut W, _: Packet<'_>) {}
 }
 
 /// Ends packets' way through the graph.
@@ -47,32 +52,40 @@ pub(super) trait AnyNode<W>: Send {
 /// A node in its loop.
 pub(super) struct Judge<N>(pub N);
 
-/// How far `prepare` runs ahead of `packet`, and the prefetch of a packet ahead of either: long
-/// enough for a line to arrive from memory, short enough for it to be still there.
+/// How far `prepare` runs ahead of `packet`, and `approach` half of it: long enough for a line to
+/// arrive from memory.
 const AHEAD: usize = 16;
+
+/// How far a packet is fetched ahead. Frames are of a power of two, so their first bytes share few
+/// lines of the nearest cache (16 of 32 KiB): what is fetched much earlier is pushed out again.
+const NEAR: usize = 6;
 
 impl<W, N: Node<W>> AnyNode<W> for Judge<N> {
     fn run(&mut self, world: &mut W, pool: &mut Pool, packets: &mut Vector, nexts: &mut [u8; VECTOR]) {
         let count = packets.len();
-        let first = AHEAD.min(count);
-        for position in 0..first {
+        for position in 0..NEAR.min(count) {
             pool.prefetch(packets, position);
+            pool.prefetch_meta(packets, position);
         }
-        if !N::LOOKS_AHEAD {
-            for (position, next) in nexts[..count].iter_mut().enumerate() {
-                pool.prefetch(packets, position + AHEAD);
-                *next = self.0.packet(world, pool.nth(packets, position)).index();
+        if N::LOOKS_AHEAD {
+            for position in 0..AHEAD.min(count) {
+                pool.prefetch_meta(packets, position + NEAR);
+                self.0.prepare(world, pool.nth(packets, position));
             }
-            return;
-        }
-        for position in 0..first {
-            pool.prefetch(packets, position + AHEAD);
-            self.0.prepare(world, pool.nth(packets, position));
+            for position in 0..(AHEAD / 2).min(count) {
+                self.0.approach(world, pool.nth(packets, position));
+            }
         }
         for (position, next) in nexts[..count].iter_mut().enumerate() {
-            if position + AHEAD < count {
-                pool.prefetch(packets, position + 2 * AHEAD);
+            pool.prefetch(packets, position + NEAR);
+            if !N::LOOKS_AHEAD {
+                pool.prefetch_meta(packets, position + NEAR);
+            } else if position + AHEAD < count {
+                pool.prefetch_meta(packets, position + AHEAD + NEAR);
                 self.0.prepare(world, pool.nth(packets, position + AHEAD));
+                self.0.approach(world, pool.nth(packets, position + AHEAD / 2));
+            } else if position + AHEAD / 2 < count {
+                self.0.approach(world, pool.nth(packets, position + AHEAD / 2));
             }
             *next = self.0.packet(world, pool.nth(packets, position)).index();
         }

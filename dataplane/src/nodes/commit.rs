@@ -53,7 +53,7 @@ impl Node<World> for Commit {
             state,
             judged: packet.meta.judged,
             way: packet.meta.adjacency,
-            bound: world.snapshot.generation,
+            bound: world.snapshot.ways,
         };
         match world.flows.insert(session, world.now) {
             Ok(_) => CommitNext::Rewrite,
@@ -74,9 +74,8 @@ impl Node<World> for Commit {
 /// generation as it is: that is still whose verdict it lives by.
 #[inline]
 fn bind(world: &mut World, flow: FlowRef, packet: &Meta) {
-    let current = world.snapshot.generation;
-    world.flows.bind(flow, current, packet.adjacency);
-    if packet.judged == current {
-        world.flows.set_judged(flow, current);
+    world.flows.bind(flow, world.snapshot.ways, packet.adjacency);
+    if packet.judged == world.snapshot.generation {
+        world.flows.set_judged(flow, packet.judged);
     }
 }

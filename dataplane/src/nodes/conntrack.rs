@@ -12,7 +12,7 @@ use crate::wire::{icmp, ip4, ip6, l4};
 arcs! {
     /// The ways out of [`Conntrack`].
     pub enum ConntrackNext {
-        /// A live flow, judged under this snapshot: straight on.
+        /// A live flow whose way holds: straight on.
         Rewrite = "hit",
         /// A new flow, or one to be judged again.
         Route = "miss",
@@ -33,10 +33,17 @@ impl Node<World> for Conntrack {
 
     #[inline(always)]
     fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
-        if packet.meta.hash == 0 {
-            packet.meta.hash = world.flows.hash(&flow_key(&packet));
+        match packet.meta.hash {
+            0 => hash(world, packet),
+            hash => packet.meta.flow = world.flows.guess(hash).map_or(UNKNOWN, |flow| flow.0),
         }
-        packet.meta.flow = world.flows.guess(packet.meta.hash).map_or(UNKNOWN, |flow| flow.0);
+    }
+
+    #[inline(always)]
+    fn approach(&mut self, world: &mut World, packet: Packet<'_>) {
+        if packet.meta.flow == UNKNOWN {
+            packet.meta.flow = world.flows.guess_again(packet.meta.hash).map_or(UNKNOWN, |flow| flow.0);
+        }
     }
 
     #[inline(always)]
@@ -58,6 +65,14 @@ impl Node<World> for Conntrack {
 
 /// `Meta::flow` when there is not even a guess.
 const UNKNOWN: u32 = u32::MAX;
+
+/// `parse` has not done it: a fragment, or one that was held under another key.
+#[cold]
+fn hash(world: &mut World, packet: Packet<'_>) {
+    packet.meta.hash = world.flows.hash(&flow_key(&packet));
+    packet.meta.flow = UNKNOWN;
+    world.flows.prefetch(packet.meta.hash);
+}
 
 /// A packet that is not plain, or came from another worker.
 #[inline(never)]
@@ -101,7 +116,7 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -
     }
     packet.meta.flow = flow.0;
     packet.meta.flags.set(PacketFlags::HIT);
-    let Some(adjacency) = world.flows.way(flow, world.snapshot.generation) else {
+    let Some(adjacency) = world.flows.way(flow, world.snapshot.ways) else {
         return ConntrackNext::Route;
     };
     packet.meta.adjacency = adjacency;

@@ -89,8 +89,8 @@ pub(super) fn key(packet: &Packet<'_>) -> Option<Key4> {
     if !flags.has(PacketFlags::PLAIN) || flags.any(TOUCHED) {
         return None;
     }
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = *packet.window(l3 + 12)?;
-    Some(Key4::new([a, b, c, d, e, f, g, h], [i, j, k, l], proto))
+    let both: &[u8; 12] = packet.window(l3 + 12)?;
+    Some(Key4::new(*both.first_chunk()?, *both.last_chunk()?, proto))
 }
 
 /// The header's checksum is right (RFC 1071).
@@ -105,10 +105,10 @@ fn sums_up(head: &[u8; HEAD]) -> bool {
     (sum & 0xffff) + (sum >> 16) == 0xffff
 }
 
-/// An address that is forwarded without a second thought: not 0.0.0.0, 127/8, 224/4 or 240/4.
+/// An address that is forwarded without a second thought: not of 0/8, 127/8, 224/4 or 240/4.
 #[inline(always)]
 const fn is_ordinary(addr: u32) -> bool {
-    addr != 0 && addr >> 24 != 127 && addr >> 29 != 7
+    (addr >> 24).wrapping_sub(1) < 223 && addr >> 24 != 127
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::world::carrier;
 use super::{World, handoff};
 use crate::graph::Sink;
-use crate::packet::{DropReason, PacketFlags, Pool, Vector};
+use crate::net::IfId;
+use crate::packet::{DropReason, PacketFlags, PktIdx, Pool, Vector};
 
 /// The sink.
 pub struct Tx;
@@ -12,26 +13,37 @@ impl Sink<World> for Tx {
     const NAME: &'static str = "tx";
 
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
+        // Neighbours in a vector mostly leave by the same interface.
+        let (mut last, mut out) = (IfId::NONE, None);
         for mut idx in packets.drain() {
-            let out = carrier(&world.snapshot, pool.get(&mut idx).meta.tx_if);
-            let outbox = out.and_then(|id| world.outboxes.get_mut(usize::from(id.0)));
-            match (outbox, out.and_then(|id| world.snapshot.interfaces.get(id))) {
+            let tx_if = pool.get(&mut idx).meta.tx_if;
+            if tx_if != last {
+                (last, out) = (tx_if, carrier(&world.snapshot, tx_if));
+            }
+            match out.and_then(|id| world.outboxes.get_mut(usize::from(id.0))) {
                 // At most a vector is in the graph, and outboxes are emptied after every run.
-                (Some(Some(outbox)), _) => outbox.push(idx),
-                (_, Some(interface)) if !interface.queues.is_empty() => {
-                    let meta = pool.get(&mut idx).meta;
-                    // It was sent on once: the queue has moved meanwhile. Not for ever round.
-                    if meta.flags.has(PacketFlags::READY) {
-                        world.drop(pool, idx, DropReason::DeviceGone);
-                        continue;
-                    }
-                    meta.flags.set(PacketFlags::READY);
-                    // One flow, one queue: packets of a flow stay in order.
-                    let to = interface.queues[meta.hash as usize % interface.queues.len()];
-                    handoff::send(world, pool, idx, to);
-                }
-                _ => world.drop(pool, idx, DropReason::DeviceGone),
+                Some(Some(outbox)) => outbox.push(idx),
+                _ => elsewhere(world, pool, idx, out),
             }
         }
+    }
+}
+
+/// This worker has no queue of the interface: another may.
+#[cold]
+fn elsewhere(world: &mut World, pool: &mut Pool, mut idx: PktIdx, out: Option<IfId>) {
+    let meta = pool.get(&mut idx).meta;
+    // It was sent on once: the queue has moved meanwhile. Not for ever round.
+    let again = meta.flags.has(PacketFlags::READY);
+    meta.flags.set(PacketFlags::READY);
+    // One flow, one queue: packets of a flow stay in order.
+    let hash = meta.hash as usize;
+    let queues = out.and_then(|id| world.snapshot.interfaces.get(id)).map(|interface| &*interface.queues);
+    match queues {
+        Some(queues @ [_, ..]) if !again => {
+            let to = queues[hash % queues.len()];
+            handoff::send(world, pool, idx, to);
+        }
+        _ => world.drop(pool, idx, DropReason::DeviceGone),
     }
 }

@@ -11,6 +11,7 @@
 
 #![allow(unsafe_code)]
 
+use super::mapping::Mapping;
 use super::{Meta, PacketFlags};
 use crate::net::FlowKey;
 use crossbeam::queue::ArrayQueue;
@@ -73,11 +74,9 @@ pub enum FramesError {
 /// The frames of the process, their metadata, and the depot through which pools exchange
 /// free ones.
 pub struct Frames {
-    base: NonNull<u8>,
-    bytes: usize,
+    mapping: Mapping,
     frame_size: u32,
     count: u32,
-    hugepages: bool,
     meta: Box<[UnsafeCell<Meta>]>,
     /// Meaningful with [`PacketFlags::KEYED`]. Apart from `meta`, which stays one cache line.
     keys: Box<[UnsafeCell<FlowKey>]>,
@@ -99,22 +98,9 @@ impl Frames {
         if !(64..=1 << 24).contains(&count) {
             return Err(FramesError::Count(count));
         }
-        const HUGE: usize = 2 << 20;
-        let bytes =
-            (count as usize * frame_size as usize).next_multiple_of(if hugepages { HUGE } else { 4096 });
-        let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
-        if hugepages {
-            flags |= libc::MAP_HUGETLB | (21 << libc::MAP_HUGE_SHIFT);
-        }
-        // SAFETY: a fresh anonymous mapping, no address asked for.
-        let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-        };
-        let failed = |source| FramesError::Map { bytes, hugepages, source };
-        if base == libc::MAP_FAILED {
-            return Err(failed(std::io::Error::last_os_error()));
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+        let bytes = count as usize * frame_size as usize;
+        let mapping =
+            Mapping::new(bytes, hugepages).map_err(|source| FramesError::Map { bytes, hugepages, source })?;
         let depot = ArrayQueue::new(count as usize);
         for index in 0..count {
             // The queue has room for all.
@@ -122,12 +108,12 @@ impl Frames {
         }
         let meta = (0..count).map(|_| UnsafeCell::new(Meta::default())).collect();
         let keys = (0..count).map(|_| UnsafeCell::new(FlowKey::default())).collect();
-        Ok(Arc::new(Self { base, bytes, frame_size, count, hugepages, meta, keys, depot }))
+        Ok(Arc::new(Self { mapping, frame_size, count, meta, keys, depot }))
     }
 
     /// First byte of the region and its length, to register with the kernel.
     pub fn region(&self) -> (NonNull<u8>, usize) {
-        (self.base, self.count as usize * self.frame_size as usize)
+        (self.mapping.base(), self.count as usize * self.frame_size as usize)
     }
 
     /// Bytes a frame.
@@ -142,7 +128,7 @@ impl Frames {
 
     /// On hugepages.
     pub fn hugepages(&self) -> bool {
-        self.hugepages
+        self.mapping.hugepages()
     }
 
     /// Free frames that no pool has claimed.
@@ -163,14 +149,6 @@ impl Frames {
     pub unsafe fn give_back(&self, offset: u64) {
         // The depot has room for every frame there is.
         let _ = self.depot.push((offset / u64::from(self.frame_size)) as u32);
-    }
-}
-
-impl Drop for Frames {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new` with this length, and no owner of a frame outlives the region:
-        // pools hold an `Arc` of it, and bytes are reached only through a pool.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }
 
@@ -202,7 +180,7 @@ impl Pool {
     pub fn new(frames: Arc<Frames>, keep: usize) -> Self {
         let keep = keep.max(2 * VECTOR);
         let at = Places {
-            base: frames.base,
+            base: frames.mapping.base(),
             frame_shift: frames.frame_size.trailing_zeros(),
             meta: NonNull::from(&*frames.meta).cast(),
             keys: NonNull::from(&*frames.keys).cast(),
@@ -299,21 +277,30 @@ impl Pool {
         }
     }
 
-    /// Pulls metadata and first bytes of the packet at `position` towards the cache, if there is
-    /// one. A hint.
+    /// Pulls the first bytes of the packet at `position` towards the cache, if there is one. A hint.
     #[inline(always)]
     pub fn prefetch(&self, vector: &Vector, position: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // What stands behind the vector's end is some frame, too.
+            let frame = ((vector.indexes[position % VECTOR] as usize) << self.at.frame_shift) + HEADROOM;
+            // SAFETY: a prefetch cannot fault; the address is computed without wrapping.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.base.as_ptr().wrapping_add(frame).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (vector, position);
+    }
+
+    /// The same for its metadata.
+    #[inline(always)]
+    pub fn prefetch_meta(&self, vector: &Vector, position: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let index = vector.indexes[position % VECTOR] as usize;
-            let frame = (index << self.at.frame_shift) + HEADROOM;
-            // SAFETY: a prefetch cannot fault; the addresses are computed without wrapping.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(self.at.meta.as_ptr().wrapping_add(index).cast());
-                _mm_prefetch::<_MM_HINT_T0>(self.at.base.as_ptr().wrapping_add(frame).cast());
-            }
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.meta.as_ptr().wrapping_add(index).cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (vector, position);
@@ -459,10 +446,17 @@ impl Packet<'_> {
         let l3 = usize::from(self.meta.l3);
         let Some(start) = l3.checked_sub(header.len()) else { return false };
         let Some(room) = self.frame.get_mut(start..l3) else { return false };
-        match (room.first_chunk_mut::<14>(), header.first_chunk::<14>()) {
-            // Nearly always, and then a few moves, not a call.
-            (Some(room), Some(untagged)) if header.len() == 14 => *room = *untagged,
-            _ => room.copy_from_slice(header),
+        match (room, header) {
+            (
+                [a, b, c, d, e, f, g, h, i, j, k, l, m, n],
+                &[o, p, q, r, s, t, u, v, w, x, y, z, kind, code],
+            ) => {
+                // Nearly always, and then a few moves, not a call.
+                [*a, *b, *c, *d, *e, *f, *g, *h] = [o, p, q, r, s, t, u, v];
+                [*i, *j, *k, *l] = [w, x, y, z];
+                [*m, *n] = [kind, code];
+            }
+            (room, header) => room.copy_from_slice(header),
         }
         self.meta.len = (usize::from(self.meta.data) + self.meta.len as usize - start) as u32;
         self.meta.data = start as u16;

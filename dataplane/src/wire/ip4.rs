@@ -94,10 +94,9 @@ fn has_source_route(mut options: &[u8]) -> bool {
 #[inline]
 pub fn decrement_ttl(header: &mut [u8]) {
     let Some(head) = header.first_chunk_mut::<HEADER_LEN>() else { return };
-    let old = u16::from_be_bytes([head[8], head[9]]);
     head[8] = head[8].wrapping_sub(1);
-    let new = u16::from_be_bytes([head[8], head[9]]);
-    let sum = checksum::update(u16::from_be_bytes([head[10], head[11]]), old, new);
+    // The word of the time to live is 0x100 less, whatever it was.
+    let sum = checksum::update(u16::from_be_bytes([head[10], head[11]]), 0x100, 0);
     head[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 

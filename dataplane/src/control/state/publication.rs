@@ -35,6 +35,7 @@ impl State {
         }
         self.publisher.publish(Snapshot {
             generation: Generation::default(),
+            ways: Generation::default(),
             committed: self.committed,
             fib,
             interfaces,
