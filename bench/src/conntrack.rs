@@ -2,13 +2,14 @@
 
 use crate::measure::{Work, alternate, report, short};
 use crate::random::Random;
-use crate::{Common, traffic};
+use crate::{Common, hashes, traffic};
 use anyhow::{Result, ensure};
 use clap::Args;
 use margay_dataplane::conntrack::{Admit, FlowHasher, NewSession, Segment, Settings, Table};
 use margay_dataplane::net::{FlowKey, Generation, Nanos};
 use std::cell::RefCell;
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// Keys hashed before the first of them is looked up, in the batched cases.
@@ -21,25 +22,30 @@ const NOW: Nanos = Nanos::from_secs(1);
 #[derive(Args, Debug)]
 pub struct Options {
     /// Flows in the table
-    #[arg(long, value_delimiter = ',', value_name = "N", default_value = "1000,1000000", value_parser = clap::value_parser!(u32).range(16..=8_000_000))]
+    #[arg(long, value_delimiter = ',', value_name = "N", default_value = "1000,1000000", value_parser = clap::value_parser!(u32).range(512..=16_000_000))]
     flows: Vec<u32>,
+    /// Only look up, in turns with this program over DPDK's rte_hash (see bench/peers/rte_hash)
+    #[arg(long, value_name = "PATH")]
+    peer: Option<PathBuf>,
+    /// Pad the peer's keys from 13 bytes to 16, which it compares faster
+    #[arg(long, requires = "peer")]
+    pad: bool,
     #[command(flatten)]
     common: Common,
 }
 
 /// Measures, prints, records.
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(program) = &options.peer {
+        return hashes::run(program, options.pad, &options.flows, &options.common, filled);
+    }
     let mut cases: Vec<(String, Work<'_>)> = vec![];
     for &flows in &options.flows {
         let count = flows as usize;
         // As many again that are not in the table.
         let mut keys = traffic::any(2 * count, false);
         let absent = keys.split_off(count);
-        let settings = Settings { sessions: flows + flows / 8 + 1024, ..Settings::default() };
-        let mut table: Table = Table::new(settings, FlowHasher::new([1, 2, 3, 4]))?;
-        for key in &keys {
-            begin(&mut table, key)?;
-        }
+        let table = filled(&keys)?;
         let found = keys.iter().all(|key| table.lookup(key, table.hash(key), NOW).is_some());
         ensure!(found, "a flow is missing");
         let missed = absent.iter().all(|key| table.lookup(key, table.hash(key), NOW).is_none());
@@ -47,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!(
             "{} flows: {} bytes a session",
             short(flows.into()),
-            table.bytes() / settings.sessions as usize
+            table.bytes() / table.capacity() as usize
         );
         let mut order = keys;
         Random::new(1).shuffle(&mut order);
@@ -59,6 +65,17 @@ pub fn run(options: &Options) -> Result<()> {
         cases.push((name("begin and end"), turnover(&table, absent)));
     }
     report(&options.common, &alternate(&options.common, cases)?)
+}
+
+/// A table in which each key began a session.
+fn filled(keys: &[FlowKey]) -> Result<Table> {
+    let sessions = (keys.len() + keys.len() / 64 + 512) as u32;
+    let settings = Settings { sessions, hugepages: true, ..Settings::default() };
+    let mut table = Table::new(settings, FlowHasher::new([1, 2, 3, 4]))?;
+    for key in keys {
+        begin(&mut table, key)?;
+    }
+    Ok(table)
 }
 
 fn begin(table: &mut Table, key: &FlowKey) -> Result<()> {

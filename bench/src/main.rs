@@ -6,6 +6,7 @@
 
 mod classbench;
 mod conntrack;
+mod hashes;
 mod lpm;
 mod measure;
 mod pipeline;
