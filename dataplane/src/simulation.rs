@@ -311,7 +311,7 @@ impl Simulation {
                 if let Some(action) = self.state.event(&event, self.now) {
                     self.act(action);
                 }
-                if matches!(event, Event::Dropped { .. }) {
+                if matches!(event, Event::Dropped { .. } | Event::TableFull { .. }) {
                     self.drops.push(event);
                 }
             }

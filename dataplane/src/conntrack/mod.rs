@@ -455,6 +455,12 @@ impl Table {
         self.live == 0
     }
 
+    /// Every place is taken: a new session needs another to be given up.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.wheel.spare().is_none()
+    }
+
     /// The most sessions there can be.
     pub fn capacity(&self) -> u32 {
         self.sessions.len()

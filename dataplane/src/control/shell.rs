@@ -505,6 +505,12 @@ impl Shell {
         let now = self.now();
         for at in 0..self.ports.workers().len() {
             while let Some(event) = self.ports.workers()[at].events.pop() {
+                if let crate::nodes::Event::TableFull { worker } = event {
+                    tracing::warn!(
+                        worker = worker.0,
+                        "W011 a worker's flow table is full of established flows and new ones are refused; raise --flows, or find who opens so many with margayctl dp drops"
+                    );
+                }
                 self.denials.note(&event, &self.state);
                 self.differences.note(&event, &self.state);
                 if let Some(action) = self.state.event(&event, now) {

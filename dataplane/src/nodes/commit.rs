@@ -1,10 +1,11 @@
 //! Remembers what was decided: a new flow's entry, or an old one's new way.
 
-use super::World;
 use super::world::{flow_key, segment};
+use super::{Event, World};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, InsertError, NewSession};
 use crate::graph::Node;
+use crate::net::Nanos;
 use crate::packet::{DropReason, Meta, Packet, PacketFlags};
 
 arcs! {
@@ -63,10 +64,21 @@ impl Node<World> for Commit {
                 CommitNext::Rewrite
             }
             Err(InsertError::Full) => {
+                tell_full(world);
                 packet.meta.drop = DropReason::FlowTableFull;
                 CommitNext::Drop
             }
         }
+    }
+}
+
+#[cold]
+fn tell_full(world: &mut World) {
+    /// Not with every packet of a flood.
+    const EVERY: Nanos = Nanos::from_secs(60);
+    if world.told_full.is_none_or(|told| world.now.since(told) >= EVERY) {
+        world.told_full = Some(world.now);
+        world.tell(Event::TableFull { worker: world.me });
     }
 }
 

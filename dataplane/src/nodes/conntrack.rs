@@ -1,12 +1,13 @@
 //! Which flow a packet belongs to: known, new, another worker's, or none that could be.
 
 use super::world::{flow_key, segment};
-use super::{World, plain};
+use super::{World, host, plain};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, Observed, Segment};
 use crate::graph::Node;
 use crate::net::{FlowKey, Proto};
 use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::policy::Query;
 use crate::wire::{icmp, ip4, ip6, l4};
 
 arcs! {
@@ -100,6 +101,14 @@ fn any(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
 }
 
 fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    // Whoever fills the table must not lock the administrator out.
+    if world.flows.is_full() && world.snapshot.protection.is_some() {
+        let query = Query { key: flow_key(&packet), icmp: packet.meta.icmp };
+        if host::is_failsafe(world, &packet, &query) {
+            packet.meta.flags.set(PacketFlags::UNTRACKED);
+            return ConntrackNext::Route;
+        }
+    }
     match world.flows.admit(packet.meta.proto, segment(packet.meta)) {
         Admit::New(_) => ConntrackNext::Route,
         Admit::Invalid => invalid(packet),

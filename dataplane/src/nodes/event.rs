@@ -1,6 +1,6 @@
 //! What a worker tells the control thread.
 
-use crate::net::{Addr, FlowKey, Generation, Icmp, IfId, Mac};
+use crate::net::{Addr, FlowKey, Generation, Icmp, IfId, Mac, WorkerId};
 use crate::packet::DropReason;
 use crate::policy::Query;
 
@@ -35,6 +35,11 @@ pub enum Event {
         icmp: Icmp,
         /// What decided, for what policy denied.
         deciding: Option<Deciding>,
+    },
+    /// A new flow was refused, all places being taken by established ones. Told once a minute.
+    TableFull {
+        /// Whose flow table it is.
+        worker: WorkerId,
     },
     /// One of the packets that staged policies would have had judged otherwise.
     WouldDiffer {

@@ -67,6 +67,24 @@ pub(super) fn denial(
         .or_else(|| judge.egress(from, to, untracked))
 }
 
+/// A failsafe port of this host's, or an answer from one: no policy and no lack of room keeps it.
+#[cold]
+pub(super) fn is_failsafe(world: &World, packet: &Packet<'_>, query: &Query) -> bool {
+    let snapshot = &*world.snapshot;
+    let (Some(protection), Some(rx)) = (&snapshot.protection, snapshot.interfaces.get(packet.meta.rx_if))
+    else {
+        return false;
+    };
+    let direction = match rx.role {
+        Role::Stack => Direction::Egress,
+        Role::Uplink if rx.host.is_some() && is_for_host(protection, packet) => Direction::Ingress,
+        _ => return false,
+    };
+    [protection.failsafe, protection.failsafe_replies]
+        .into_iter()
+        .any(|list| opinion(world, list, direction, query).is_some_and(|verdict| verdict.allow))
+}
+
 struct Judge<'a> {
     world: &'a World,
     protection: &'a Protection,

@@ -58,14 +58,12 @@ impl Node<World> for Untracked {
 /// The untracked policy that judges the packet, if any does.
 fn list_for(world: &World, packet: &Packet<'_>, query: &Query) -> Option<(EndpointIdx, Direction)> {
     let snapshot = &*world.snapshot;
-    let protection = snapshot.protection.as_ref()?;
+    snapshot.protection.as_ref()?;
     let rx = snapshot.interfaces.get(packet.meta.rx_if)?;
     let untracked = |interface: &Interface| interface.host.as_ref()?.untracked.map(EndpointIdx);
-    let (list, direction, local) = match rx.role {
-        Role::Stack => (untracked(snapshot.interfaces.get(rx.through?)?)?, Direction::Egress, true),
-        _ => (untracked(rx)?, Direction::Ingress, host::is_for_host(protection, packet)),
+    let (list, direction) = match rx.role {
+        Role::Stack => (untracked(snapshot.interfaces.get(rx.through?)?)?, Direction::Egress),
+        _ => (untracked(rx)?, Direction::Ingress),
     };
-    let spared = |of| host::opinion(world, of, direction, query).is_some_and(|verdict| verdict.allow);
-    let failsafe = local && (spared(protection.failsafe) || spared(protection.failsafe_replies));
-    (!failsafe).then_some((list, direction))
+    (!host::is_failsafe(world, packet, query)).then_some((list, direction))
 }

@@ -50,6 +50,8 @@ pub struct World {
     pub errors: Credit,
     /// When the next dropped packet is shown to the control thread.
     pub samples: Credit,
+    /// When it was told last that the flow table is full.
+    pub told_full: Option<Nanos>,
     /// When the next packet is shown that staged policies would have had judged otherwise.
     pub differences: Cell<Credit>,
 }
@@ -78,6 +80,7 @@ impl World {
             // RFC 4443 §2.4 (f) asks for a limit; a thousand a second and worker, a hundred at once.
             errors: Credit::new(Nanos::from_millis(1), 100),
             samples: Credit::new(Nanos::from_millis(10), 10),
+            told_full: None,
             differences: Cell::new(Credit::new(Nanos::from_millis(10), 10)),
         })
     }

@@ -161,7 +161,8 @@ impl Worker {
         let of = |addr| forgetting.prefixes.iter().any(|prefix| prefix.contains(addr));
         let (_, next) =
             self.world.flows.remove_where(forgetting.cursor, FORGET_BUDGET, self.world.now, |flow| {
-                of(flow.key.src) || of(flow.key.dst)
+                // Translated, it is the reply's key that has the workload's address.
+                [flow.key.src, flow.key.dst, flow.reply_key.src, flow.reply_key.dst].into_iter().any(of)
             });
         match next {
             Some(cursor) => forgetting.cursor = cursor,

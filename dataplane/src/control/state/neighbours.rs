@@ -24,7 +24,7 @@ impl State {
                 let probe = self.neighbours.wanted(interface, addr, now)?;
                 self.question(probe)
             }
-            Event::Dropped { .. } | Event::WouldDiffer { .. } => None,
+            Event::Dropped { .. } | Event::TableFull { .. } | Event::WouldDiffer { .. } => None,
         }
     }
 
