@@ -5,6 +5,7 @@
 //! everything. Retired snapshots wait in the [`Publisher`] until only it holds them: their
 //! destructors run on the control thread, never on a worker.
 
+use crate::conntrack::Quotas;
 use crate::fib::{Fib, Interfaces};
 use crate::net::{Addr, Generation};
 use crate::policy::{EndpointIdx, PolicyTable, Shadow};
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub policy: Arc<PolicyTable>,
     /// What staged policies would say; `None`: there are none.
     pub shadow: Option<Arc<Shadow>>,
+    /// How many flows each workload has: the same in every snapshot.
+    pub quotas: Arc<Quotas>,
     /// What a policy change means for live flows.
     pub established: Established,
     /// Workloads may speak to their own host, where their egress policy allows it.
@@ -89,6 +92,7 @@ impl Snapshot {
             interfaces: Arc::default(),
             policy: Arc::new(PolicyTable::empty(workers)),
             shadow: None,
+            quotas: Arc::default(),
             established: Established::default(),
             endpoint_to_host: false,
             protection: None,

@@ -4,6 +4,7 @@ mod flow;
 mod fragments;
 mod icmp;
 mod index;
+mod quota;
 mod session;
 mod state;
 mod tags;
@@ -21,13 +22,15 @@ mod tests;
 pub use flow::{Direction, FlowHasher, FlowRef};
 pub use fragments::{Datagram, Fate, First, Fragments, Part, Ticket};
 pub use icmp::IcmpState;
+pub use quota::{Over, Quotas, Side};
 pub use state::{Admit, Observed, Segment, State, Step, Timeouts};
 pub use tcp::{TcpFlags, TcpState};
 pub use udp::Exchange;
 
-use crate::net::{FlowKey, Generation, Key4, Nanos, Proto};
+use crate::net::{FlowKey, Generation, IfId, Key4, Nanos, Proto};
 use index::Index;
 use session::Sessions;
+use std::sync::Arc;
 use wheel::Wheel;
 
 /// What a table is made with. It does not change afterwards.
@@ -140,6 +143,8 @@ pub struct Table {
     index: Index,
     wheel: Wheel,
     hasher: FlowHasher,
+    /// Where sessions are counted that have owners.
+    quotas: Arc<Quotas>,
     timeouts: Timeouts,
     /// The shortest of them: who is idle for less is live, whatever its state.
     least: Nanos,
@@ -167,6 +172,7 @@ impl Table {
             index: Index::new(2 * sessions as usize, hugepages),
             wheel: Wheel::new(sessions, hugepages),
             hasher,
+            quotas: Arc::default(),
             timeouts,
             least: timeouts.named().map(|(_, span)| span).into_iter().min().unwrap_or_default(),
             tcp_midstream,
@@ -175,6 +181,17 @@ impl Table {
             probed: (Nanos(0), 0),
             counters: Counters::default(),
         })
+    }
+
+    /// From now on sessions with owners are counted there when they end.
+    pub fn count_in(&mut self, quotas: Arc<Quotas>) {
+        self.quotas = quotas;
+    }
+
+    /// Names the workloads, original direction's source and destination, that a session just made was
+    /// counted against: they are given it back when it is gone.
+    pub fn set_owners(&mut self, flow: FlowRef, owners: [Option<IfId>; 2]) {
+        self.sessions.set_owners(flow.session(), owners);
     }
 
     /// The hash the other methods expect.
@@ -351,6 +368,10 @@ impl Table {
         for direction in Direction::BOTH {
             let flow = FlowRef::new(flow.session(), direction);
             self.index.remove(self.hasher.hash(&self.key(flow)), flow);
+        }
+        if let Some([source, destination]) = self.sessions.owners(flow.session()) {
+            source.into_iter().for_each(|id| self.quotas.release(id, Side::Egress));
+            destination.into_iter().for_each(|id| self.quotas.release(id, Side::Ingress));
         }
         if let Some(second) = self.sessions.clear(flow.session()) {
             self.wheel.release(second);

@@ -8,7 +8,7 @@
 
 use super::flow::{Direction, FlowRef};
 use super::{NewSession, State};
-use crate::net::{Addr, FlowKey, Generation, Key4, Nanos, Proto};
+use crate::net::{Addr, FlowKey, Generation, IfId, Key4, Nanos, Proto};
 use crate::packet::{Slab, prefetch};
 
 /// The sessions of a table by number.
@@ -46,8 +46,8 @@ struct Rest {
     /// A translated IPv4 session: the reply's key in two words.
     addrs: [u64; 4],
     judged: Generation,
-    /// The reply's ports, in a second place.
-    ports: u32,
+    /// In a second place the reply's ports; else the session's owners, two numbers of 16 bits.
+    more: u32,
 }
 
 const _: () = assert!(size_of::<Rest>() == 40);
@@ -139,7 +139,7 @@ impl Sessions {
                 if let Some(second) = second {
                     line.addrs = second.into();
                     let addrs = words(reply.src, reply.dst);
-                    self.rests[second as usize] = Rest { addrs, ports: ports(reply), ..Rest::default() };
+                    self.rests[second as usize] = Rest { addrs, more: ports(reply), ..Rest::default() };
                 }
             }
         }
@@ -201,7 +201,7 @@ impl Sessions {
         let place = if second { line.addrs as u32 } else { flow.session() };
         let rest = &self.rests[place as usize];
         let [a, b, c, d] = rest.addrs;
-        let [[i, j], [k, l]] = halves(if second { rest.ports } else { line.ports });
+        let [[i, j], [k, l]] = halves(if second { rest.more } else { line.ports });
         let key = FlowKey {
             src: Addr::from_bits(u128::from(a) << 64 | u128::from(b)),
             dst: Addr::from_bits(u128::from(c) << 64 | u128::from(d)),
@@ -216,6 +216,20 @@ impl Sessions {
     #[inline]
     pub fn judged(&self, session: u32) -> Generation {
         self.rests[session as usize].judged
+    }
+
+    /// The workloads it counts against, source and destination; mostly `None`.
+    #[inline]
+    pub fn owners(&self, session: u32) -> Option<[Option<IfId>; 2]> {
+        let more = self.rests[session as usize].more;
+        let owner = |number: u32| (number as u16).checked_sub(1).map(IfId);
+        (more != 0).then(|| [owner(more >> 16), owner(more)])
+    }
+
+    pub fn set_owners(&mut self, session: u32, owners: [Option<IfId>; 2]) {
+        // One more than the number, so that zero is nobody.
+        let [source, destination] = owners.map(|owner| owner.map_or(0, |id| id.0.wrapping_add(1)));
+        self.rests[session as usize].more = u32::from(source) << 16 | u32::from(destination);
     }
 
     #[inline]

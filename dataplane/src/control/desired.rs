@@ -4,6 +4,7 @@ use super::convert::{self, FieldError};
 use super::host_endpoint::{Failsafe, HostEndpoint};
 use super::set_names::SetNames;
 use super::written::{Policy, Profile, Written};
+use crate::fib::Quota;
 use crate::net::{Addr, Mac, Prefix, SharedMap};
 use crate::policy::{Direction, IpSet, PolicyId, SetMembers, TierDefault};
 use crate::snapshot::Established;
@@ -71,6 +72,10 @@ pub struct Endpoint {
     pub staged_tiers: Vec<Tier>,
     /// Its profiles, in order.
     pub profiles: Vec<Arc<str>>,
+    /// What others may open to it.
+    pub ingress: Quota,
+    /// What it may open.
+    pub egress: Quota,
 }
 
 /// The policies of a tier that select an endpoint.
@@ -315,11 +320,10 @@ fn reuse<K: Ord + Clone, T: Eq>(map: &mut SharedMap<K, Arc<T>>, old: &SharedMap<
 fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {
     let id: EndpointId = message.id.ok_or_else(|| FieldError::new("id", "missing"))?.into();
     let interface = interface_name("interface_name", &message.interface_name)?;
-    for (field, used) in [("nat", !message.nat.is_empty()), ("qos", message.qos.is_some())] {
-        if used {
-            return Err(unsupported(field, field));
-        }
+    if !message.nat.is_empty() {
+        return Err(unsupported("nat", "nat"));
     }
+    let qos = message.qos.unwrap_or_default();
     let display = if message.display_name.is_empty() { &id.workload } else { &message.display_name };
     Ok(Endpoint {
         name: display.as_str().into(),
@@ -331,7 +335,36 @@ fn endpoint_of(message: pb::WorkloadEndpoint) -> Result<Endpoint, FieldError> {
         tiers: tiers("tiers", &message.tiers)?,
         staged_tiers: tiers("staged_tiers", &message.staged_tiers)?,
         profiles: message.profile_ids.iter().map(|name| name.as_str().into()).collect(),
+        ingress: quota("qos.ingress", qos.ingress.unwrap_or_default())?,
+        egress: quota("qos.egress", qos.egress.unwrap_or_default())?,
         id,
+    })
+}
+
+/// The limits of one direction. 0 is none, as in Calico.
+fn quota(field: &str, limit: pb::qos_controls::Limit) -> Result<Quota, FieldError> {
+    let pb::qos_controls::Limit { bandwidth, burst, peak_rate, min_burst, packet_rate, packet_burst, .. } =
+        limit;
+    for (name, value) in [
+        ("bandwidth", bandwidth),
+        ("burst", burst),
+        ("peak_rate", peak_rate),
+        ("min_burst", min_burst),
+        ("packet_rate", packet_rate),
+        ("packet_burst", packet_burst),
+    ] {
+        if value != 0 {
+            return Err(unsupported(&format!("{field}.{name}"), name));
+        }
+    }
+    let number = |name: &str, value: u64| {
+        let most = u64::from(u32::MAX);
+        let too_high = || FieldError::new(format!("{field}.{name}"), format!("{value} is above {most}"));
+        (value != 0).then(|| u32::try_from(value).map_err(|_| too_high())).transpose()
+    };
+    Ok(Quota {
+        flows: number("max_connections", limit.max_connections)?,
+        rate: number("new_connections_per_second", limit.new_connections_per_second)?,
     })
 }
 

@@ -3,9 +3,12 @@
 use super::denials::Denials;
 use super::ports::Ports;
 use super::state::{Purpose, State};
+use crate::conntrack::Side;
+use crate::fib::{Interface, Quota};
 use crate::net::IfId;
 use crate::nodes::WorkerCounters;
 use crate::packet::DropReason;
+use crate::snapshot::Snapshot;
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 
@@ -68,6 +71,21 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
     }
 }
 
+/// How much a workload has used of what it may, where it has a limit.
+fn quota(current: &Snapshot, interface: Option<&Interface>, side: Side) -> Option<pb::Quota> {
+    let interface = interface?;
+    let workload = interface.workload()?;
+    let limit = match side {
+        Side::Ingress => workload.ingress,
+        Side::Egress => workload.egress,
+    };
+    (limit != Quota::default()).then(|| pb::Quota {
+        flows: current.quotas.flows(interface.id, side).into(),
+        max_connections: limit.flows.unwrap_or(0).into(),
+        new_connections_per_second: limit.rate.unwrap_or(0).into(),
+    })
+}
+
 /// Every interface that is wanted, with the queues of those that are served.
 pub fn interfaces(state: &State, ports: &Ports, reasons: &BTreeMap<IfId, String>) -> Vec<pb::Interface> {
     let current = state.publisher().current();
@@ -99,6 +117,8 @@ pub fn interfaces(state: &State, ports: &Ports, reasons: &BTreeMap<IfId, String>
                     .unwrap_or_default(),
                 Purpose::Host | Purpose::Stack { .. } => String::new(),
             },
+            ingress_quota: quota(&current, known, Side::Ingress),
+            egress_quota: quota(&current, known, Side::Egress),
             mode: served.map(|served| served.mode.clone()).unwrap_or_default(),
             queues: queues
                 .iter()

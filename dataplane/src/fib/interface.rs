@@ -75,12 +75,30 @@ pub struct Workload {
     pub nets: Vec<Prefix>,
     /// Addresses it may send from besides its own.
     pub spoofable: Vec<Prefix>,
+    /// What others may open to it.
+    pub ingress: Quota,
+    /// What it may open.
+    pub egress: Quota,
+}
+
+/// How many flows a workload may have in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// At a time; `None`: any number.
+    pub flows: Option<u32>,
+    /// New ones a second, not 0; `None`: any number.
+    pub rate: Option<u32>,
 }
 
 impl Workload {
     /// Its own address of one family: the next hop of what is routed to it.
     pub fn address(&self, v4: bool) -> Option<Addr> {
         self.nets.iter().find(|net| net.is_v4() == v4).map(|net| net.addr())
+    }
+
+    /// Some of its flows are counted.
+    pub fn has_quota(&self) -> bool {
+        [self.ingress, self.egress] != [Quota::default(); 2]
     }
 
     /// It may send from `src`.

@@ -4,7 +4,7 @@ mod interface;
 pub mod lpm;
 mod neighbour;
 
-pub use interface::{HostEndpoint, Interface, Interfaces, Role, Workload};
+pub use interface::{HostEndpoint, Interface, Interfaces, Quota, Role, Workload};
 pub use neighbour::{Neighbours, Probe, Source};
 
 use crate::net::{Addr, IfId, Mac, Prefix};

@@ -30,6 +30,8 @@ fn workload(net: &str) -> Role {
         active: true,
         nets: vec![net.parse().unwrap()],
         spoofable: vec![],
+        ingress: Quota::default(),
+        egress: Quota::default(),
     })
 }
 

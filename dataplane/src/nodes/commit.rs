@@ -1,7 +1,7 @@
 //! Remembers what was decided: a new flow's entry, or an old one's new way.
 
 use super::world::{flow_key, segment};
-use super::{Event, World};
+use super::{Event, World, quota};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, InsertError, NewSession};
 use crate::graph::Node;
@@ -46,6 +46,18 @@ impl Node<World> for Commit {
         };
         let key = flow_key(&packet);
         let reply_key = key.reversed();
+        let owners = quota::owners(world, packet.meta);
+        if let Some(owners) = owners {
+            // An earlier packet of this vector may have begun the flow: it is not counted twice.
+            if let Some(flow) = world.flows.lookup(&key, packet.meta.hash, world.now) {
+                bind(world, flow, packet.meta);
+                return CommitNext::Rewrite;
+            }
+            if let Err(reason) = quota::charge(world, owners) {
+                packet.meta.drop = reason;
+                return CommitNext::Drop;
+            }
+        }
         let session = NewSession {
             key,
             hash: packet.meta.hash,
@@ -56,7 +68,13 @@ impl Node<World> for Commit {
             way: packet.meta.adjacency,
             bound: world.snapshot.ways,
         };
-        match world.flows.insert(session, world.now) {
+        let inserted = world.flows.insert(session, world.now);
+        match (owners, inserted) {
+            (None, _) => {}
+            (Some(owners), Ok(flow)) => world.flows.set_owners(flow, owners),
+            (Some(owners), Err(_)) => quota::give_back(world, owners),
+        }
+        match inserted {
             Ok(_) => CommitNext::Rewrite,
             // An earlier packet of this vector began the flow.
             Err(InsertError::Taken(flow)) => {

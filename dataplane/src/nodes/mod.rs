@@ -16,6 +16,7 @@ mod parse;
 mod plain;
 mod policy;
 mod punt;
+mod quota;
 mod rewrite;
 mod route;
 mod staged;

@@ -115,7 +115,7 @@ const fn is_ordinary(addr: u32) -> bool {
 mod tests {
     use super::*;
     use crate::conntrack::{FlowHasher, Settings};
-    use crate::fib::{Interface, Workload};
+    use crate::fib::{Interface, Quota, Workload};
     use crate::net::{IfId, Prefix, WorkerId};
     use crate::nodes::{Inbox, Limits, parse};
     use crate::packet::{Frames, Pool};
@@ -140,7 +140,15 @@ mod tests {
     fn world() -> World {
         let workload = |active| {
             let nets = vec![Prefix::host(Addr::v4(ADDRS[0]))];
-            Role::Workload(Workload { name: "w".into(), endpoint: 0, active, nets, spoofable: vec![] })
+            Role::Workload(Workload {
+                name: "w".into(),
+                endpoint: 0,
+                active,
+                nets,
+                spoofable: vec![],
+                ingress: Quota::default(),
+                egress: Quota::default(),
+            })
         };
         let roles = [Role::Uplink, workload(true), workload(false), Role::Host, Role::Stack];
         let interface = |(n, role): (usize, Role)| Interface {

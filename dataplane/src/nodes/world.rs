@@ -65,11 +65,13 @@ impl World {
         snapshot: Arc<Snapshot>,
         inboxes: Arc<[Inbox]>,
     ) -> Result<Self, conntrack::SettingsError> {
+        let mut flows = conntrack::Table::new(limits.flows, hasher)?;
+        flows.count_in(snapshot.quotas.clone());
         Ok(Self {
             now: Nanos(0),
             snapshot,
             me,
-            flows: conntrack::Table::new(limits.flows, hasher)?,
+            flows,
             counters: Arc::default(),
             held: Held::default(),
             fragments: conntrack::Fragments::new(FRAGMENTED),

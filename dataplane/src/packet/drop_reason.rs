@@ -80,6 +80,8 @@ reasons! {
     FragmentOverlap = "fragment-overlap": "Fragments of one packet overlap or contradict each other: from then on none passes (RFC 5722).",
     FragmentDuplicate = "fragment-duplicate": "The same fragment came before.",
     FragmentTimeout = "fragment-timeout": "The first fragment, which alone carries the ports, did not come in time.",
+    QuotaFlows = "quota-flows": "A workload at one of the ends has as many flows as its quota allows (maxConnections).",
+    QuotaRate = "quota-rate": "A workload at one of the ends opens flows, or is opened flows to, faster than its quota allows.",
     FragmentLimit = "fragment-limit": "The packet is in too many fragments, or fragments of too many packets wait for their first.",
 }
 

@@ -29,6 +29,8 @@ impl State {
         let (mut fib, mut interfaces) = (current.fib.clone(), current.interfaces.clone());
         if forwards_anew {
             interfaces = Arc::new(self.interfaces());
+            let counted = |of: &&Interface| of.workload().is_some_and(Workload::has_quota);
+            interfaces.iter().filter(counted).for_each(|of| current.quotas.open(of.id));
             let routes: Vec<RouteEntry> = self.routes().collect();
             // Values are indexes: too many routes for one would need more memory than there is.
             fib = Arc::new(Fib::build(&routes, &interfaces, &self.neighbours).unwrap_or_default());
@@ -41,6 +43,7 @@ impl State {
             interfaces,
             policy: self.policy.clone(),
             shadow: self.shadow.clone(),
+            quotas: current.quotas.clone(),
             established: self.desired.established,
             endpoint_to_host: self.desired.endpoint_to_host,
             protection: self.protection(),
@@ -68,6 +71,8 @@ impl State {
                         active: endpoint.active,
                         nets: endpoint.nets.clone(),
                         spoofable: endpoint.spoofable.clone(),
+                        ingress: endpoint.ingress,
+                        egress: endpoint.egress,
                     })
                 }
             };
