@@ -81,7 +81,8 @@ pub fn convert(object: &Object) -> Converted {
         }
     };
     match policy {
-        Ok(Policy { mut resource, closed }) => {
+        Ok(Policy { inert: true, .. }) => {}
+        Ok(Policy { mut resource, closed, .. }) => {
             resource.set_defaults();
             into.problems.extend(closed);
             into.resources.push(resource);
@@ -130,6 +131,8 @@ fn invalid(mut resource: Resource) -> Vec<FieldError> {
 struct Policy {
     resource: Resource,
     closed: Vec<String>,
+    /// It says nothing about either direction.
+    inert: bool,
 }
 
 fn account(pod: &Pod) -> &str {

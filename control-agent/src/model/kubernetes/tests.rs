@@ -42,6 +42,26 @@ const CLUSTER: &str = "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: Clu
                        spec: {tier: Admin, priority: 7, subject: {namespaces: {}}, egress: [RULE]}}";
 
 #[test]
+fn policies_of_administrators_without_rules_are_accepted_and_say_nothing() {
+    for (version, kind, spec) in [
+        ("v1alpha2", "ClusterNetworkPolicy", "tier: Admin, priority: 7, subject: {namespaces: {}}"),
+        (
+            "v1alpha2",
+            "ClusterNetworkPolicy",
+            "tier: Baseline, priority: 7, ingress: [], subject: {namespaces: {}}",
+        ),
+        ("v1alpha1", "AdminNetworkPolicy", "priority: 7, subject: {namespaces: {}}"),
+    ] {
+        let text = format!(
+            "{{apiVersion: policy.networking.k8s.io/{version}, kind: {kind}, metadata: {{name: p}}, spec: {{{spec}}}}}"
+        );
+        assert_eq!(faults(&text), [""; 0], "{text}");
+        let converted = convert(&read(&text)[0]);
+        assert_eq!((converted.resources, converted.problems), (vec![], vec![]), "{text}");
+    }
+}
+
+#[test]
 fn a_network_policy_becomes_calicos() {
     let (spec, problems) = converted(
         r#"

@@ -141,9 +141,6 @@ fn global(
     let mut types = Vec::new();
     types.extend((!ingress.is_empty()).then_some(PolicyType::Ingress));
     types.extend((!egress.is_empty()).then_some(PolicyType::Egress));
-    if types.is_empty() {
-        return Err(FieldError::new("spec", "has neither ingress nor egress rules; add one"));
-    }
     let mut side = |parts: &[Part<'_>], ingress: bool| {
         let rules = parts.iter().map(|part| part.rules(ingress, &mut closed));
         rules.collect::<Result<Vec<_>, _>>().map(|rules| rules.concat())
@@ -159,7 +156,9 @@ fn global(
         types,
         ..GlobalNetworkPolicySpec::default()
     };
-    Ok(Policy { resource: GlobalNetworkPolicy { metadata: named(name), spec }.into(), closed })
+    // Without rules it affects neither direction.
+    let inert = spec.types.is_empty();
+    Ok(Policy { resource: GlobalNetworkPolicy { metadata: named(name), spec }.into(), closed, inert })
 }
 
 impl Part<'_> {

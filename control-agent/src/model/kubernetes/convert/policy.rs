@@ -18,7 +18,7 @@ const ORDER: f64 = 1_000.0;
 pub(super) fn network_policy(policy: &NetworkPolicy) -> Result<Policy, FieldError> {
     let metadata = metadata(&policy.metadata);
     let spec = spec(&policy.spec)?;
-    Ok(Policy { resource: model::NetworkPolicy { metadata, spec }.into(), closed: Vec::new() })
+    Ok(Policy { resource: model::NetworkPolicy { metadata, spec }.into(), closed: Vec::new(), inert: false })
 }
 
 /// # Errors
@@ -38,7 +38,11 @@ pub(super) fn staged(staged: &StagedNetworkPolicy) -> Result<Policy, FieldError>
         spec(&staged.spec.policy)?
     };
     let spec = Staged { action: Some(action), policy };
-    Ok(Policy { resource: model::StagedNetworkPolicy { metadata, spec }.into(), closed: Vec::new() })
+    Ok(Policy {
+        resource: model::StagedNetworkPolicy { metadata, spec }.into(),
+        closed: Vec::new(),
+        inert: false,
+    })
 }
 
 fn metadata(of: &Metadata) -> Metadata {
