@@ -29,7 +29,7 @@ impl<E: std::error::Error> From<E> for Unanswered {
     }
 }
 
-/// Answers each line of a file, or of standard input where it is `-`. A line longer than `limit`
+/// Answers each line of a file, or of standard input where it is `-`; blank lines ask nothing. A line longer than `limit`
 /// bytes, or one that is no question, is answered by `{"error": ...}`, and the command then ends
 /// with [`Code::Usage`].
 pub fn answer_each<A: Serialize>(
@@ -49,6 +49,9 @@ pub fn answer_each<A: Serialize>(
         let read = reader.by_ref().take(limit + 1).read_until(b'\n', &mut line);
         if read.map_err(|error| unreadable(file, &error))? == 0 {
             return Ok(code);
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
         }
         let whole = line.last() == Some(&b'\n') || line.len() as u64 <= limit;
         let answered = if whole {

@@ -57,6 +57,16 @@ impl Manifest {
         Ok(Self { objects })
     }
 
+    /// Reads the files of a cluster: of a directory also those in the directories inside, since a policy that
+    /// is passed over may be the one that matters.
+    ///
+    /// # Errors
+    /// As those of [`Self::read`].
+    pub fn read_cluster(path: &Path) -> Outcome<Self> {
+        let files = if path.is_dir() { with_subdirectories(path)? } else { vec![path.to_owned()] };
+        Self::read(&Source { files, namespace: None })
+    }
+
     /// Checks each object as the agent would, without knowing what the agent has stored.
     ///
     /// # Errors
@@ -165,15 +175,43 @@ fn expand(paths: &[PathBuf]) -> Outcome<Vec<PathBuf>> {
 }
 
 fn directory(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let wanted = |path: &PathBuf| {
+    let mut files = Vec::new();
+    for path in entries(path)? {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("yaml" | "yml" | "json")) && !path.is_dir()
-    };
-    let mut files =
-        fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
-    files.retain(wanted);
-    files.sort();
+        if matches!(extension, Some("yaml" | "yml" | "json")) && !path.is_dir() {
+            files.push(path);
+        }
+    }
     Ok(files)
+}
+
+/// In the order of their names.
+fn entries(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries =
+        fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+    entries.sort();
+    Ok(entries)
+}
+
+/// A directory and those in it, at any depth. What is hidden and what is linked to is left alone.
+fn with_subdirectories(path: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut found = vec![path.to_owned()];
+    let mut at = 0;
+    while let Some(directory) = found.get(at).cloned() {
+        at += 1;
+        let inner = |path: &PathBuf| {
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            !hidden && !path.is_symlink() && path.is_dir()
+        };
+        let entries =
+            entries(&directory).map_err(|error| unreadable(&directory.display().to_string(), &error))?;
+        found.extend(entries.into_iter().filter(inner));
+    }
+    // One without files of objects is no fault where another has some.
+    let has_files = |path: &PathBuf| directory(path).is_ok_and(|files| !files.is_empty());
+    let first = found[0].clone();
+    found.retain(has_files);
+    Ok(if found.is_empty() { vec![first] } else { found })
 }
 
 fn contents(path: &Path, file: &str) -> Outcome<String> {
@@ -239,6 +277,29 @@ mod tests {
         assert_eq!(names(&manifest), ["a", "b"]);
         assert!(manifest.check().is_ok());
         assert_eq!(read(&[("notes.txt", "")], None).err().map(|failure| failure.code), Some(Code::Usage));
+    }
+
+    #[test]
+    fn a_cluster_is_read_with_the_directories_inside() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("policies/shop/1.yaml", &TIER.replace("NAME", "c"));
+        write("policies/0.yaml", &TIER.replace("NAME", "b"));
+        write(
+            "tiers.json",
+            r#"[{"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "a"}}]"#,
+        );
+        write("empty/notes.txt", "");
+        write(".git/1.yaml", "no: [object");
+        let manifest = Manifest::read_cluster(directory.path()).unwrap();
+        assert_eq!(names(&manifest), ["a", "b", "c"]);
+        assert_eq!(names(&Manifest::read_cluster(&directory.path().join("tiers.json")).unwrap()), ["a"]);
+        let failure = Manifest::read_cluster(&directory.path().join("empty")).err().unwrap();
+        assert_eq!(failure.code, Code::Usage);
     }
 
     #[test]

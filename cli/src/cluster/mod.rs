@@ -40,7 +40,6 @@ pub use self::{
     packet::{End, NumberOrName, Packet, Written},
 };
 use crate::{
-    args::Source,
     exit::{Code, Failure, Outcome},
     lines::Unanswered,
     manifest::Manifest,
@@ -93,8 +92,7 @@ impl Cluster {
     /// # Errors
     /// The files cannot be read, or hold what is no object, or a dataplane would refuse them.
     pub fn read(path: &Path) -> Outcome<Self> {
-        let source = Source { files: vec![path.to_owned()], namespace: None };
-        let manifest = Manifest::read(&source)?;
+        let manifest = Manifest::read_cluster(path)?;
         manifest.check()?;
         Self::told(manifest.resources().cloned().collect())
     }

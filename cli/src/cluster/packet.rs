@@ -199,6 +199,7 @@ fn common_version(from: &End<'_>, to: &End<'_>) -> Result<(IpAddr, IpAddr), Wron
 fn destination_port(written: &Written, proto: Proto, to: &End<'_>) -> Result<u16, Wrong> {
     let protocol = written.proto;
     match &written.dport {
+        Some(NumberOrName::Number(0)) if !proto.has_ports() => Ok(0),
         Some(_) if !proto.has_ports() => {
             Err(Wrong::new(format!("dport: {protocol} has no ports; remove it")))
         }
@@ -208,6 +209,10 @@ fn destination_port(written: &Written, proto: Proto, to: &End<'_>) -> Result<u16
         None => Ok(0),
         Some(NumberOrName::Number(number)) => Ok(*number),
         Some(NumberOrName::Name(name)) => {
+            // No port's name is digits alone.
+            if let NumberOrName::Number(number) = NumberOrName::parse(name) {
+                return Ok(number);
+            }
             let ports = to.endpoint.map(|endpoint| endpoint.spec.ports.as_slice()).unwrap_or_default();
             let named = ports.iter().find(|port| port.name == *name && port.protocol == protocol);
             named.map(|port| port.port).ok_or_else(|| {

@@ -7,7 +7,7 @@ mod show;
 use margay_agent::model::Resource;
 
 use crate::{
-    args::{Global, PolicyDiff, PolicyMatrix, Source},
+    args::{Global, PolicyDiff, PolicyMatrix},
     client,
     cluster::{
         Cluster,
@@ -42,8 +42,7 @@ pub async fn diff(global: &Global, args: &PolicyDiff, out: &mut Output) -> Outco
 async fn objects(global: &Global, path: Option<&std::path::PathBuf>) -> Outcome<Vec<Resource>> {
     match path {
         Some(path) => {
-            let source = Source { files: vec![path.clone()], namespace: None };
-            let manifest = Manifest::read(&source)?;
+            let manifest = Manifest::read_cluster(path)?;
             manifest.check()?;
             Ok(manifest.resources().cloned().collect())
         }

@@ -1,6 +1,6 @@
 //! Manifests into objects: strictly, and with every error at once.
 //!
-//! Text is YAML or JSON, of one or more documents, each an object or a `List`. Nothing is
+//! Text is YAML or JSON, of one or more documents, each an object, a `List` or a list of objects. Nothing is
 //! guessed and nothing dropped but what only a server writes (`status`, `managedFields`,
 //! `selfLink`): a field that does not exist is an error that names the nearest one.
 
@@ -99,8 +99,16 @@ impl Loader {
     }
 
     fn document(&mut self, value: Value) {
-        let Value::Object(mut list) = value else {
-            return self.object(value, "", None);
+        let mut list = match value {
+            Value::Object(list) => list,
+            // Objects side by side, as programs write them.
+            Value::Array(items) => {
+                return items
+                    .into_iter()
+                    .enumerate()
+                    .for_each(|(i, item)| self.object(item, &format!("[{i}]"), None));
+            }
+            other => return self.object(other, "", None),
         };
         let kind = list.get("kind").and_then(Value::as_str).unwrap_or_default();
         // A list of one kind gives its items theirs; a plain List does not.
