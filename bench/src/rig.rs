@@ -79,7 +79,7 @@ impl Rig {
         state.attached(uplink, facts(UPLINK_MAC, &addresses), now);
         let commit = pb::Commit { generation: 1, in_sync: true };
         let refused = |errors: Vec<_>| anyhow::anyhow!("the policy was refused: {errors:?}");
-        state.commit(changes(rules), &commit, now).map_err(refused)?;
+        state.commit(&changes(rules), &commit, now).map_err(refused)?;
         let workload = state.id(WORKLOAD).context("the workload's interface is wanted")?;
         state.attached(workload, facts(Mac([2, 0, 0xca, 0x11, 0, 1]), &[]), now);
         state.publish();
@@ -88,7 +88,7 @@ impl Rig {
     }
 
     /// Commits changes as an agent would, and has the worker adopt them.
-    pub fn change(&mut self, changes: Vec<pb::Change>) -> Result<()> {
+    pub fn change(&mut self, changes: &[pb::Change]) -> Result<()> {
         let generation = self.state.committed() + 1;
         let refused = |errors: Vec<_>| anyhow::anyhow!("the changes were refused: {errors:?}");
         self.state.commit(changes, &pb::Commit { generation, in_sync: true }, self.now).map_err(refused)?;

@@ -169,7 +169,7 @@ impl Agent {
         self.generation += 1;
         let commit = pb::Commit { generation: self.generation, in_sync: true };
         let start = Instant::now();
-        let outcome = state.commit(vec![pb::Change { change: Some(change) }], &commit, NOW);
+        let outcome = state.commit(&[pb::Change { change: Some(change) }], &commit, NOW);
         let took = start.elapsed();
         outcome.map_err(|errors| anyhow::anyhow!("the change was refused: {errors:?}"))?;
         self.times.push(took);

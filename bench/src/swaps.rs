@@ -189,7 +189,7 @@ fn swap(state: &mut State, shared: &Shared, options: &Options, over: &dyn Fn() -
         let commit = pb::Commit { generation: swap + 2, in_sync: true };
         let refused = |errors: Vec<_>| anyhow::anyhow!("the rule set was refused: {errors:?}");
         let changes = sets[(swap % 2) as usize].clone();
-        state.commit(changes, &commit, NOW).map_err(refused)?;
+        state.commit(&changes, &commit, NOW).map_err(refused)?;
         let generation = state.publisher().current().generation;
         ensure!(u64::from(generation.0 - shared.first.0) == swap + 1, "a swap is one generation");
         shared.swaps.store(swap + 1, Relaxed);

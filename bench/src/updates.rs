@@ -112,7 +112,7 @@ fn measure(case: String, count: u32, single: bool, changes: u32) -> Result<Figur
         let message = vec![pb::Change { change: Some(Change::Policy(policy.clone())) }];
         let mut outcome = Ok(());
         adoptions.push(Sample::of(|| {
-            outcome = rig.change(message);
+            outcome = rig.change(&message);
             1
         }));
         outcome?;

@@ -142,7 +142,7 @@ impl Simulation {
     pub fn commit(&mut self, changes: Vec<pb::Change>) -> Result<(), Vec<ObjectError>> {
         self.generation += 1;
         let commit = pb::Commit { generation: self.generation, in_sync: true };
-        self.state.commit(changes, &commit, self.now)?;
+        self.state.commit(&changes, &commit, self.now)?;
         self.reconcile();
         Ok(())
     }

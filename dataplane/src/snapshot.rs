@@ -24,6 +24,19 @@ pub enum Established {
     Recheck,
 }
 
+/// What becomes of packets from a workload to its own host, after the workload's egress policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointToHost {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// They go to the host.
+    Accept,
+    /// The normal policy of the host endpoint on the workload's interface decides, which is one for all
+    /// interfaces; where there is none, they go to the host.
+    Return,
+}
+
 /// All that workers judge packets by.
 pub struct Snapshot {
     /// Grows by one with each publication.
@@ -45,8 +58,8 @@ pub struct Snapshot {
     pub quotas: Arc<Quotas>,
     /// What a policy change means for live flows.
     pub established: Established,
-    /// Workloads may speak to their own host, where their egress policy allows it.
-    pub endpoint_to_host: bool,
+    /// What becomes of packets from a workload to its own host that its egress policy allows.
+    pub endpoint_to_host: EndpointToHost,
     /// There while a host endpoint protects an interface.
     pub protection: Option<Protection>,
 }
@@ -94,7 +107,7 @@ impl Snapshot {
             shadow: None,
             quotas: Arc::default(),
             established: Established::default(),
-            endpoint_to_host: false,
+            endpoint_to_host: EndpointToHost::default(),
             protection: None,
         }
     }
@@ -226,7 +239,7 @@ mod tests {
         assert!(!publish(&|s| s.policy = Arc::new(PolicyTable::empty(1))), "live flows are kept");
         assert!(publish(&|s| s.fib = Arc::default()));
         assert!(publish(&|s| s.interfaces = Arc::default()));
-        assert!(publish(&|s| s.endpoint_to_host = true));
+        assert!(publish(&|s| s.endpoint_to_host = EndpointToHost::Accept));
         assert!(publish(&|s| s.protection = Some(protection())));
         assert!(!publish(&|s| s.protection = Some(protection())), "the same again");
         assert!(publish(&|s| s.established = Established::Recheck));

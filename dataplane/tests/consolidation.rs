@@ -25,7 +25,7 @@ fn ports(changed: u32) -> pb::Change {
 
 fn commit(state: &mut State, changes: Vec<pb::Change>, now: Nanos) {
     let commit = pb::Commit { generation: state.committed() + 1, in_sync: true };
-    state.commit(changes, &commit, now).unwrap();
+    state.commit(&changes, &commit, now).unwrap();
 }
 
 /// One endpoint with the 700 rules.

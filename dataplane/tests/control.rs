@@ -131,7 +131,7 @@ fn nothing_stale_goes_before_the_stream_is_in_sync() {
     let mut node = standard(Setup::default());
     node.state.begin();
     let part = pb::Commit { generation: 10, in_sync: false };
-    node.state.commit(vec![change(Change::Profile(open_profile()))], &part, NOW).unwrap();
+    node.state.commit(&[change(Change::Profile(open_profile()))], &part, NOW).unwrap();
     node.step(NOW);
     assert!(passes(&mut node, 1, 80), "what the last agent left is in force");
     assert!(!node.state.in_sync());
@@ -139,7 +139,7 @@ fn nothing_stale_goes_before_the_stream_is_in_sync() {
     let mut rest = standard_changes();
     rest.retain(|c| !matches!(&c.change, Some(Change::Policy(_))));
     let whole = pb::Commit { generation: 11, in_sync: true };
-    node.state.commit(rest, &whole, NOW).unwrap();
+    node.state.commit(&rest, &whole, NOW).unwrap();
     node.step(NOW);
     assert!(node.state.in_sync() && node.state.desired().policies.is_empty());
     assert!(!passes(&mut node, 2, 80), "its policy is gone, and a missing one denies");

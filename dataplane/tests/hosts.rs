@@ -349,6 +349,46 @@ fn policy_14_from_a_workload_to_its_host_only_its_egress_and_the_configured_acti
 }
 
 #[test]
+fn from_a_workload_to_its_host_normal_policy_decides_where_it_is_handed_on() {
+    let returns = pb::NodeConfig {
+        endpoint_to_host_action: pb::Action::Pass.into(),
+        failsafe_inbound: vec![pb::FailsafePort { protocol: 6, port: 22, net: None }],
+        ..Default::default()
+    };
+    let mut node = standard(Setup::default());
+    node.host("tap0", Mac([2, 0, 0, 0, 0, 0x77]));
+    node.commit(vec![change(Change::Config(returns.clone()))]).unwrap();
+    let to = |port| tcp_from(1, HOST, 4000 + port, port, "S");
+    assert!(passes(&mut node, "cali1", &to(79), "tap0"), "without a host endpoint the host's stack decides");
+
+    let all = pb::HostEndpoint {
+        interface_name: "*".into(),
+        tiers: tier(DENY, &["in"], &[]),
+        pre_dnat_tiers: tier(pb::Action::Pass, &["early"], &[]),
+        ..eth0()
+    };
+    let policies = vec![
+        change(Change::Config(returns)),
+        rules("in", vec![to_port(ALLOW, 80)], vec![]),
+        rules("early", vec![to_port(ALLOW, 81)], vec![]),
+        rules("own", vec![], vec![to_port(DENY, 83), any(ALLOW)]),
+    ];
+    commit(&mut node, all.clone(), policies.clone());
+    assert!(passes(&mut node, "cali1", &to(80), "tap0"));
+    assert!(passes(&mut node, "cali1", &to(81), "tap0"), "preDNAT policy has let it in");
+    assert!(!passes(&mut node, "cali1", &to(82), "tap0"));
+    assert!(!passes(&mut node, "cali1", &to(22), "tap0"), "failsafe ports are for the host's own traffic");
+    assert_eq!(dropped(&node, DropReason::HostDenied), 2);
+
+    let mut workload = endpoint(1, &[]);
+    workload.tiers = tier(DENY, &[], &["own"]);
+    let own = change(Change::WorkloadEndpoint(workload));
+    commit(&mut node, all, [policies, vec![own]].concat());
+    assert!(!passes(&mut node, "cali1", &to(83), "tap0"), "its own egress policy is asked first");
+    assert_eq!(dropped(&node, DropReason::PolicyDenied), 1);
+}
+
+#[test]
 fn a_host_endpoint_for_all_interfaces_forwards_between_workloads_by_its_forward_policy() {
     let host = pb::HostEndpoint {
         interface_name: "*".into(),

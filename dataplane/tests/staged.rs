@@ -240,3 +240,77 @@ fn explain_shows_both() {
     let staged = answer.ingress.unwrap().staged.unwrap();
     assert_eq!((&*answer.verdict, &*staged.verdict, &*staged.policy), ("deny", "allow", "default/web"));
 }
+
+/// Of the host behind `eth0`: what comes in meets `web`, and would meet `closed`.
+fn protected() -> Simulation {
+    let tier = |ids: Vec<pb::PolicyId>| pb::TierBinding {
+        name: "default".into(),
+        ingress_policies: ids,
+        default_action: pb::Action::Deny.into(),
+        ..Default::default()
+    };
+    let host = pb::HostEndpoint {
+        id: "uplink".into(),
+        interface_name: "eth0".into(),
+        tiers: vec![tier(vec![policy_id("web")])],
+        staged_tiers: vec![tier(vec![staged_id("closed"), policy_id("web")])],
+        ..Default::default()
+    };
+    node(vec![staged("closed", pb::Action::Deny, 80), change(Change::HostEndpoint(host))])
+}
+
+#[test]
+fn staged_policies_are_judged_for_a_hosts_own_traffic_too() {
+    let mut node = protected();
+    let inward = |sport| tcp(PEER_MAC, UPLINK_MAC, "192.168.0.2", "192.168.0.1", sport, 80, "S");
+    for sport in [1, 2] {
+        node.push("eth0", &inward(sport));
+        node.step(NOW);
+        node.check();
+        assert!(node.pop("margay-up0").is_some(), "what is staged is not enforced");
+    }
+    let report = report(&node);
+    let [row] = &report.endpoints[..] else { panic!("{:?}", report.endpoints) };
+    assert_eq!((&*row.endpoint, &*row.direction), ("host endpoint uplink", "ingress"));
+    assert_eq!((row.judged, row.would_allow, row.would_deny), (2, 0, 2));
+    assert_eq!(report.policies[0].ingress_endpoints, ["host endpoint uplink"]);
+    assert_eq!(report.rules[0].last_endpoint, "host endpoint uplink");
+
+    let request = pb::ExplainRequest {
+        source: vec![192, 168, 0, 2],
+        destination: vec![192, 168, 0, 1],
+        protocol: 6,
+        source_port: 3,
+        destination_port: 80,
+        ..Default::default()
+    };
+    let explained = explain(&node.state, &request).unwrap();
+    let decision = explained.host[0].decision.clone().unwrap();
+    assert_eq!((decision.verdict.as_str(), decision.policy.as_str()), ("allow", "default/web"));
+    let staged = decision.staged.unwrap();
+    assert_eq!((staged.verdict.as_str(), staged.policy.as_str()), ("deny", "default/closed"));
+}
+
+#[test]
+fn a_host_endpoint_that_would_enforce_what_is_staged_is_refused() {
+    let mut node = node(vec![staged("closed", pb::Action::Deny, 80)]);
+    let tier = pb::TierBinding {
+        name: "default".into(),
+        ingress_policies: vec![staged_id("closed")],
+        default_action: pb::Action::Pass.into(),
+        ..Default::default()
+    };
+    let host = |staged: bool| pb::HostEndpoint {
+        id: "uplink".into(),
+        interface_name: "eth0".into(),
+        untracked_tiers: if staged { vec![] } else { vec![tier.clone()] },
+        staged_tiers: if staged { vec![tier.clone()] } else { vec![] },
+        ..Default::default()
+    };
+    let error = node.commit(vec![change(Change::HostEndpoint(host(false)))]).unwrap_err().remove(0);
+    assert_eq!(error.object, "host endpoint uplink");
+    assert_eq!(error.error.field, "untracked_tiers[0].ingress_policies[0]");
+    node.commit(vec![change(Change::HostEndpoint(host(true)))]).unwrap();
+    let gone = node.commit(vec![change(Change::PolicyRemove(staged_id("closed")))]).unwrap_err().remove(0);
+    assert_eq!(gone.error.field, "staged_tiers[0].ingress_policies[0]");
+}

@@ -60,7 +60,7 @@ impl Node {
             .map(|change| api::Change { change: Some(change) });
         let mut state = State::new(Publisher::new(Snapshot::empty(1)), u16::MAX);
         let commit = api::Commit { generation: 1, in_sync: true };
-        state.commit(changes.collect(), &commit, Nanos::default()).map_err(|errors| {
+        state.commit(&changes.collect::<Vec<_>>(), &commit, Nanos::default()).map_err(|errors| {
             let each = errors.iter().map(|error| format!("{}: {}", error.object, error.error));
             Failure::new(
                 Code::Failed,

@@ -17,7 +17,6 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
         endpoint_to_host_action: match to_host {
             None | Some(EndpointToHostAction::Drop) => Action::Deny,
             Some(EndpointToHostAction::Accept) => Action::Allow,
-            // Refused when it is applied, and by a dataplane that cannot do it.
             Some(EndpointToHostAction::Return) => Action::Pass,
         }
         .into(),

@@ -4,8 +4,8 @@
 //! loses its line here and changes nothing there.
 
 use super::kinds::{
-    AllowedUse, EncapMode, EndpointToHostAction, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec,
-    NodeSpec, WorkloadEndpointSpec,
+    AllowedUse, EncapMode, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, NodeSpec,
+    WorkloadEndpointSpec,
 };
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
@@ -106,9 +106,6 @@ impl Refused {
         if !read {
             self.0.push(FieldError::new("metadata.name", message));
         }
-        let returns = felix.spec.default_endpoint_to_host_action == Some(EndpointToHostAction::Return);
-        let remedy = "what a workload sends to its host meets no host endpoint; write Drop or Accept";
-        self.if_used(returns, "spec.defaultEndpointToHostAction", remedy);
         let spec =
             serde_json::to_value(&felix.spec).expect("settings have string keys and finite numbers only");
         for field in spec.as_object().into_iter().flat_map(serde_json::Map::keys) {

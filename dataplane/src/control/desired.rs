@@ -7,9 +7,11 @@ use super::written::{Policy, Profile, Written};
 use crate::fib::Quota;
 use crate::net::{Addr, Mac, Prefix, SharedMap};
 use crate::policy::{Direction, IpSet, PolicyId, SetMembers, TierDefault};
-use crate::snapshot::Established;
+use crate::snapshot::{EndpointToHost, Established};
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use std::sync::Arc;
+
+const NO_MEMBERS: pb::Members = pb::Members { ipv4: vec![], ipv6: vec![] };
 
 /// An object that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,8 +140,8 @@ pub struct Desired {
     pub routes: SharedMap<Prefix, Target>,
     /// What a policy change means for live flows.
     pub established: Established,
-    /// Workloads may speak to their own host.
-    pub endpoint_to_host: bool,
+    /// What becomes of packets from workloads to their own host.
+    pub endpoint_to_host: EndpointToHost,
     /// By name.
     pub host_endpoints: SharedMap<Arc<str>, Arc<HostEndpoint>>,
     /// Ports that host endpoints leave open.
@@ -148,27 +150,27 @@ pub struct Desired {
 
 impl Desired {
     /// Applies one change. Nothing is changed when it is refused.
-    pub fn apply(&mut self, change: Change, sets: &mut SetNames) -> Result<(), ObjectError> {
-        let object = describe(&change);
-        self.apply_parsed(change, sets).map_err(|error| ObjectError { object, error })
+    pub fn apply(&mut self, change: &Change, sets: &mut SetNames) -> Result<(), ObjectError> {
+        let refused = |error| ObjectError { object: describe(change), error };
+        self.apply_parsed(change, sets).map_err(refused)
     }
 
-    fn apply_parsed(&mut self, change: Change, sets: &mut SetNames) -> Result<(), FieldError> {
+    fn apply_parsed(&mut self, change: &Change, sets: &mut SetNames) -> Result<(), FieldError> {
         match change {
             Change::IpSet(set) => {
                 let kind = set.r#type();
                 if set.id.is_empty() {
                     return Err(FieldError::new("id", "missing"));
                 }
-                let members = convert::members(kind, &set.members.unwrap_or_default())?;
-                let name: Arc<str> = set.id.into();
+                let members = convert::members(kind, set.members.as_ref().unwrap_or(&NO_MEMBERS))?;
+                let name: Arc<str> = set.id.as_str().into();
                 self.ip_sets.insert(name.clone(), Arc::new(IpSet { name, members }));
             }
             Change::IpSetDelta(delta) => self.apply_delta(delta)?,
             Change::IpSetRemove(id) => drop(self.ip_sets.remove(id.as_str())),
             Change::Policy(policy) => self.apply_policy(policy, sets)?,
             Change::PolicyRemove(id) => {
-                let id = convert::policy_id(Some(&id))?;
+                let id = convert::policy_id(Some(id))?;
                 self.policies.remove(&id);
                 self.staged.remove(&id);
             }
@@ -177,7 +179,7 @@ impl Desired {
                     return Err(FieldError::new("name", "missing"));
                 }
                 let mut id = |name: &str| sets.id(name);
-                let name: Arc<str> = profile.name.into();
+                let name: Arc<str> = profile.name.as_str().into();
                 let before = self.profiles.get(&name);
                 let [to, from] = [before.map(|p| &p.inbound), before.map(|p| &p.outbound)];
                 let inbound = Written::parse("inbound_rules", &profile.inbound_rules, to, &mut id)?;
@@ -187,25 +189,26 @@ impl Desired {
             }
             Change::ProfileRemove(name) => drop(self.profiles.remove(name.as_str())),
             Change::WorkloadEndpoint(endpoint) => {
-                let endpoint = endpoint_of(endpoint)?;
+                let endpoint = endpoint_of(endpoint.clone())?;
                 keep_equal(&mut self.endpoints, endpoint.id.clone(), endpoint);
             }
-            Change::WorkloadEndpointRemove(id) => drop(self.endpoints.remove(&id.into())),
+            Change::WorkloadEndpointRemove(id) => drop(self.endpoints.remove(&id.clone().into())),
             Change::Route(route) => {
-                let (destination, target) = route_of(route)?;
+                let (destination, target) = route_of(route.clone())?;
                 self.routes.insert(destination, target);
             }
             Change::RouteRemove(destination) => {
-                let destination = convert::prefix(&destination).map_err(|e| e.within("destination"))?;
+                let destination = convert::prefix(destination).map_err(|e| e.within("destination"))?;
                 self.routes.remove(&destination);
             }
             Change::Config(config) => {
-                let failsafe = Failsafe::parse(&config)?;
+                let failsafe = Failsafe::parse(config)?;
                 self.endpoint_to_host = match config.endpoint_to_host_action() {
-                    pb::Action::Allow => true,
-                    pb::Action::Deny | pb::Action::Unspecified => false,
-                    other => {
-                        let message = format!("{} is neither ALLOW nor DENY", other.as_str_name());
+                    pb::Action::Allow => EndpointToHost::Accept,
+                    pb::Action::Pass => EndpointToHost::Return,
+                    pb::Action::Deny | pb::Action::Unspecified => EndpointToHost::Drop,
+                    other @ pb::Action::Log => {
+                        let message = format!("{} is none of ALLOW, DENY and PASS", other.as_str_name());
                         return Err(FieldError::new("endpoint_to_host_action", message));
                     }
                 };
@@ -223,7 +226,7 @@ impl Desired {
             // Known to the agent for its own sake; nothing here depends on them.
             Change::IpPoolRemove(_) | Change::Host(_) | Change::HostRemove(_) => {}
             Change::HostEndpoint(endpoint) => {
-                let endpoint = HostEndpoint::parse(endpoint)?;
+                let endpoint = HostEndpoint::parse(endpoint.clone())?;
                 keep_equal(&mut self.host_endpoints, endpoint.id.clone(), endpoint);
             }
             Change::HostEndpointRemove(id) => drop(self.host_endpoints.remove(id.as_str())),
@@ -238,7 +241,7 @@ impl Desired {
         Ok(())
     }
 
-    fn apply_policy(&mut self, policy: pb::Policy, sets: &mut SetNames) -> Result<(), FieldError> {
+    fn apply_policy(&mut self, policy: &pb::Policy, sets: &mut SetNames) -> Result<(), FieldError> {
         let id = convert::policy_id(policy.id.as_ref())?;
         let mut set = |name: &str| sets.id(name);
         let before = self.policies.get(&id).or_else(|| self.staged.get(&id));
@@ -250,12 +253,12 @@ impl Desired {
             true => (&mut self.staged, &mut self.policies),
         };
         other.remove(&id);
-        let policy = Policy { id: id.clone(), tier: policy.tier.into(), inbound, outbound };
+        let policy = Policy { id: id.clone(), tier: policy.tier.as_str().into(), inbound, outbound };
         keep_equal(of, id, policy);
         Ok(())
     }
 
-    fn apply_delta(&mut self, delta: pb::IpSetDelta) -> Result<(), FieldError> {
+    fn apply_delta(&mut self, delta: &pb::IpSetDelta) -> Result<(), FieldError> {
         let set = self.ip_sets.get(delta.id.as_str());
         let set =
             set.ok_or_else(|| FieldError::new("id", "no such set; send it whole before its changes"))?;
@@ -264,10 +267,10 @@ impl Desired {
             SetMembers::Net(_) => pb::ip_set::Type::Net,
             SetMembers::IpPort(_) => pb::ip_set::Type::IpAndPort,
         };
-        let added =
-            convert::members(kind, &delta.added.unwrap_or_default()).map_err(|e| e.within("added"))?;
-        let removed =
-            convert::members(kind, &delta.removed.unwrap_or_default()).map_err(|e| e.within("removed"))?;
+        let added = convert::members(kind, delta.added.as_ref().unwrap_or(&NO_MEMBERS))
+            .map_err(|e| e.within("added"))?;
+        let removed = convert::members(kind, delta.removed.as_ref().unwrap_or(&NO_MEMBERS))
+            .map_err(|e| e.within("removed"))?;
         let members = match (&set.members, &removed, &added) {
             (SetMembers::Ip(old), SetMembers::Ip(gone), SetMembers::Ip(new)) => {
                 SetMembers::Ip(old.updated(gone, new))

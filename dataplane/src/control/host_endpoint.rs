@@ -22,6 +22,8 @@ pub struct HostEndpoint {
     pub pre_dnat: Vec<Tier>,
     /// Judge what is forwarded.
     pub forward: Vec<Tier>,
+    /// What `normal` would be with every staged policy in force; empty: what it is.
+    pub staged: Vec<Tier>,
     /// Judge traffic of the host that no tier decided.
     pub profiles: Vec<Arc<str>>,
 }
@@ -85,6 +87,7 @@ impl HostEndpoint {
             untracked: tiers("untracked_tiers", &message.untracked_tiers)?,
             pre_dnat: tiers("pre_dnat_tiers", &message.pre_dnat_tiers)?,
             forward: tiers("forward_tiers", &message.forward_tiers)?,
+            staged: tiers("staged_tiers", &message.staged_tiers)?,
             profiles: message.profile_ids.iter().map(|name| name.as_str().into()).collect(),
         };
         for (field, tiers) in

@@ -7,6 +7,7 @@ use super::state::{HostList, Stage, State};
 use crate::fib::{Hop, Role};
 use crate::net::Addr;
 use crate::policy::{Direction, Query};
+use crate::snapshot::EndpointToHost;
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
@@ -91,6 +92,9 @@ impl Asked<'_> {
         match (local, network) {
             _ if decided => {}
             (true, true) => drop(self.ask("normal", host, Stage::Normal, at)),
+            (true, false) if self.state.desired().endpoint_to_host == EndpointToHost::Return => {
+                self.ask("normal", host, Stage::Normal, at);
+            }
             // DefaultEndpointToHostAction decides.
             (true, false) => {}
             (false, _) => self.forward(host, at),
@@ -128,14 +132,17 @@ impl Asked<'_> {
     }
 
     fn ask(&mut self, stage: &str, host: &HostEndpoint, list: Stage, at: Direction) -> bool {
+        let normal = list == Stage::Normal;
         let list = HostList::Of(host.id.clone(), list);
         let said = self.state.host_list_index(&list).and_then(|index| {
             let explained = self.state.policy().explain(index, at, self.query)?;
             let decided = self.state.policy().opinion(index, at, self.query).is_some();
-            Some((explained, decided))
+            let staged = self.state.shadow().filter(|_| normal);
+            Some((explained, decided, staged.and_then(|shadow| shadow.explain(index, at, self.query))))
         });
-        let Some((explained, decided)) = said else { return false };
+        let Some((explained, decided, staged)) = said else { return false };
         let mut decision = direction(list.to_string(), explained);
+        decision.staged = staged.map(|staged| Box::new(direction(list.to_string(), staged)));
         if !decided {
             decision.verdict = "pass".into();
         }

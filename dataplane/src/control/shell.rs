@@ -244,7 +244,7 @@ impl Shell {
             }
             Request::Commit { session, changes, commit, done } => {
                 let outcome = if session == self.session {
-                    self.commit(changes, &commit)
+                    self.commit(&changes, &commit)
                 } else {
                     Err(CommitError::Superseded)
                 };
@@ -257,7 +257,7 @@ impl Shell {
         }
     }
 
-    fn commit(&mut self, changes: Vec<pb::Change>, commit: &pb::Commit) -> Result<(), CommitError> {
+    fn commit(&mut self, changes: &[pb::Change], commit: &pb::Commit) -> Result<(), CommitError> {
         let now = self.now();
         match self.state.commit(changes, commit, now) {
             Ok(()) => {

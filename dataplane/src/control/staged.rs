@@ -1,7 +1,7 @@
 //! What staged policies would have changed, as counters and samples tell.
 
 use super::denials::describe;
-use super::state::State;
+use super::state::{HostList, Stage, State};
 use crate::net::Nanos;
 use crate::nodes::Event;
 use crate::policy::{Decider, Direction, EndpointIdx, Place, PolicyId};
@@ -42,13 +42,15 @@ impl Differences {
         let index = EndpointIdx(deciding.endpoint);
         let tree = state.shadow().and_then(|shadow| shadow.tree(index, direction));
         let decider = tree.and_then(|tree| tree.compiled().decider(deciding.slot));
-        let (Some(decider), Some(endpoint)) = (decider, state.endpoint_of(index)) else { return };
+        let host = || state.host_list(index).map(ToString::to_string);
+        let endpoint = state.endpoint_of(index).map(|endpoint| endpoint.name.to_string()).or_else(host);
+        let (Some(decider), Some(endpoint)) = (decider, endpoint) else { return };
         let key = (decider, direction);
         if self.last.len() >= MAX_REMEMBERED && !self.last.contains_key(&key) {
             return;
         }
         let packet = describe(&query.key, query.icmp);
-        self.last.insert(key, Sample { endpoint: endpoint.name.to_string(), packet });
+        self.last.insert(key, Sample { endpoint, packet });
     }
 
     /// Every staged policy, the endpoints it selects, and what would have been decided otherwise.
@@ -71,8 +73,7 @@ impl Differences {
         };
         let mut rules: BTreeMap<(u8, String), (Decider, Direction, Counts)> = BTreeMap::new();
         let mut seen = HashSet::new();
-        for endpoint in state.desired().endpoints.values() {
-            let Some(index) = state.endpoint_index(&endpoint.id) else { continue };
+        for (index, _) in judged(state) {
             for direction in [Direction::Ingress, Direction::Egress] {
                 let (Some(watch), Some(tree)) =
                     (shadow.watch(index, direction), shadow.tree(index, direction))
@@ -134,7 +135,12 @@ fn policies(state: &State) -> Vec<pb::StagedPolicy> {
             .endpoints
             .values()
             .filter(|endpoint| endpoint.staged_tiers.iter().any(|tier| tier.of(direction).contains(id)));
-        selected.map(|endpoint| endpoint.name.to_string()).collect()
+        let hosts = desired
+            .host_endpoints
+            .values()
+            .filter(|endpoint| endpoint.staged.iter().any(|tier| tier.of(direction).contains(id)));
+        let hosts = hosts.map(|endpoint| HostList::Of(endpoint.id.clone(), Stage::Normal).to_string());
+        selected.map(|endpoint| endpoint.name.to_string()).chain(hosts).collect()
     };
     let row =
         |(id, policy): (&PolicyId, &std::sync::Arc<crate::control::written::Policy>)| pb::StagedPolicy {
@@ -150,16 +156,26 @@ fn policies(state: &State) -> Vec<pb::StagedPolicy> {
     desired.staged.iter().map(row).collect()
 }
 
+/// Whatever staged policies may be judged for, with its name.
+fn judged(state: &State) -> impl Iterator<Item = (EndpointIdx, String)> {
+    let workloads = state.desired().endpoints.values();
+    let workloads = workloads.filter_map(|of| Some((state.endpoint_index(&of.id)?, of.name.to_string())));
+    let hosts = state.desired().host_endpoints.keys().filter_map(|id| {
+        let list = HostList::Of(id.clone(), Stage::Normal);
+        Some((state.host_list_index(&list)?, list.to_string()))
+    });
+    workloads.chain(hosts)
+}
+
 fn endpoints(state: &State, now: Nanos) -> Vec<pb::StagedEndpoint> {
     let Some(shadow) = state.shadow() else { return vec![] };
     let mut rows = vec![];
-    for endpoint in state.desired().endpoints.values() {
-        let Some(index) = state.endpoint_index(&endpoint.id) else { continue };
+    for (index, name) in judged(state) {
         for direction in [Direction::Ingress, Direction::Egress] {
             let Some(watch) = shadow.watch(index, direction) else { continue };
             let totals = watch.totals();
             rows.push(pb::StagedEndpoint {
-                endpoint: endpoint.name.to_string(),
+                endpoint: name.clone(),
                 direction: direction.to_string(),
                 judged: totals.judged,
                 would_allow: totals.would_allow,

@@ -14,16 +14,18 @@
 //!
 //! A host endpoint for all interfaces (`*`) stands on workloads' interfaces too, the other way
 //! round: what a workload sends comes *in* to the node. There it has preDNAT and forward policy
-//! only. Traffic from a workload to its own host is for DefaultEndpointToHostAction to decide, and
-//! traffic from the host to its own workloads is not policed at all.
+//! only. Traffic from a workload to its own host is for DefaultEndpointToHostAction to decide, which
+//! may hand it on to normal policy, after the workload's own and without failsafe ports; and traffic
+//! from the host to its own workloads is not policed at all.
 
 use super::World;
 use super::policy::{from_host, workloads};
+use super::staged;
 use crate::fib::{HostEndpoint, Interface, Role};
 use crate::net::IfId;
 use crate::packet::{DropReason, Packet};
 use crate::policy::{Direction, EndpointIdx, Query, Verdict};
-use crate::snapshot::{Protection, Snapshot};
+use crate::snapshot::{EndpointToHost, Protection, Snapshot};
 
 /// A denial: the list that gave it, and why it was asked.
 #[derive(Clone, Copy)]
@@ -64,6 +66,7 @@ pub(super) fn denial(
     judge
         .ingress(from, to, untracked)
         .or_else(|| workloads(world, from, to, query))
+        .or_else(|| judge.to_own_host(from, to))
         .or_else(|| judge.egress(from, to, untracked))
 }
 
@@ -106,10 +109,20 @@ impl Judge<'_> {
             return self.denies(DropReason::PreDnatDenied, list, Direction::Ingress, verdict);
         }
         match (to.is_host(), workload) {
+            // See below.
             (true, true) => None,
             (true, false) => self.normal(host, Direction::Ingress),
             (false, _) => self.forward(host, Direction::Ingress),
         }
+    }
+
+    /// The host endpoint on the interface of a workload that speaks to its own host.
+    fn to_own_host(&self, from: &Interface, to: &Interface) -> Option<Denial> {
+        let returns = self.world.snapshot.endpoint_to_host == EndpointToHost::Return;
+        let host = from.host.as_ref().filter(|_| returns && to.is_host() && from.workload().is_some())?;
+        let policy = &self.world.snapshot.policy;
+        let let_in = |list| policy.opinion(EndpointIdx(list), Direction::Ingress, self.query).is_some();
+        if host.pre_dnat.is_some_and(let_in) { None } else { self.normal(host, Direction::Ingress) }
     }
 
     /// The host endpoint of the interface it leaves by.
@@ -126,6 +139,7 @@ impl Judge<'_> {
 
     fn normal(&self, host: &HostEndpoint, direction: Direction) -> Option<Denial> {
         let verdict = self.opinion(host.normal, direction)?;
+        staged::compare(self.world, EndpointIdx(host.normal), direction, self.query, verdict);
         self.denies(DropReason::HostDenied, host.normal, direction, verdict)
     }
 

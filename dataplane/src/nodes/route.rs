@@ -6,7 +6,7 @@ use crate::fib::{Hop, Interface, Role};
 use crate::graph::Node;
 use crate::net::{Addr, IfId};
 use crate::packet::{DropReason, Packet, PacketFlags};
-use crate::snapshot::{Established, Snapshot};
+use crate::snapshot::{EndpointToHost, Established, Snapshot};
 use crate::wire::read;
 
 arcs! {
@@ -45,7 +45,9 @@ impl Node<World> for Route {
             }
             Hop::Unresolved { tx_if, .. } => (UNRESOLVED, tx_if),
             Hop::Local => {
-                meta.drop = if from_workload(snapshot, meta.rx_if) && !snapshot.endpoint_to_host {
+                meta.drop = if from_workload(snapshot, meta.rx_if)
+                    && snapshot.endpoint_to_host == EndpointToHost::Drop
+                {
                     DropReason::EndpointToHost
                 } else {
                     DropReason::NoHostPort
@@ -101,7 +103,9 @@ fn closed(snapshot: &Snapshot, rx_if: IfId, out: Option<&Interface>, live: bool)
             Some(DropReason::EndpointInactive)
         }
         Some(Interface { role: Role::Host, .. })
-            if !live && !snapshot.endpoint_to_host && from_workload(snapshot, rx_if) =>
+            if !live
+                && snapshot.endpoint_to_host == EndpointToHost::Drop
+                && from_workload(snapshot, rx_if) =>
         {
             Some(DropReason::EndpointToHost)
         }

@@ -19,16 +19,16 @@ impl State {
     /// Applies a transaction whole, or refuses it whole and leaves everything as it was.
     pub fn commit(
         &mut self,
-        changes: Vec<pb::Change>,
+        changes: &[pb::Change],
         commit: &pb::Commit,
         now: Nanos,
     ) -> Result<(), Vec<ObjectError>> {
         let (mut next, mut fresh, mut sets) = (self.desired.clone(), self.fresh.clone(), self.sets.clone());
         let mut errors = vec![];
         for change in changes {
-            let Some(change) = change.change else { continue };
+            let Some(change) = &change.change else { continue };
             if let Some(fresh) = &mut fresh
-                && let Err(error) = fresh.apply(change.clone(), &mut sets)
+                && let Err(error) = fresh.apply(change, &mut sets)
             {
                 errors.push(error);
                 continue;
@@ -60,7 +60,8 @@ impl State {
         let (policy, retired) =
             self.policy_table(&difference, stands_for, &numbered, &hosts).map_err(|error| vec![error])?;
         let policy = Arc::new(policy);
-        let shadow = self.shadow_of(&difference, &policy, &numbered, now).map_err(|error| vec![error])?;
+        let shadow =
+            self.shadow_of(&difference, &policy, (&numbered, &hosts), now).map_err(|error| vec![error])?;
         // From here on nothing is refused.
         let forwards_anew = !difference.leaves_forwarding();
         self.retired_trees.extend(retired);

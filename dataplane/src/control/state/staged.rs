@@ -1,11 +1,12 @@
 //! Staged policies: who names them, and the lists that would be if they were in force.
 
-use super::State;
+use super::{HostList, Stage, State};
 use crate::control::convert::FieldError;
-use crate::control::desired::{Desired, Endpoint, EndpointId, ObjectError, Tier};
+use crate::control::desired::{Desired, EndpointId, ObjectError, Tier};
 use crate::control::difference::Difference;
 use crate::net::{Nanos, SharedMap};
 use crate::policy::{Direction, EndpointIdx, PolicyTable, Shadow, StagedLists};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl State {
@@ -20,7 +21,21 @@ impl State {
             return vec![];
         }
         let next = difference.next;
-        next.endpoints.values().flat_map(|endpoint| misnamed(next, endpoint)).collect()
+        let workloads = next.endpoints.values().flat_map(|endpoint| {
+            let object = || format!("workload endpoint {}", endpoint.name);
+            let enforced = [("tiers", &endpoint.tiers[..])];
+            misnamed(next, object, &enforced, &endpoint.staged_tiers)
+        });
+        let hosts = next.host_endpoints.values().flat_map(|endpoint| {
+            let enforced = [
+                ("tiers", &endpoint.normal[..]),
+                ("untracked_tiers", &endpoint.untracked),
+                ("pre_dnat_tiers", &endpoint.pre_dnat),
+                ("forward_tiers", &endpoint.forward),
+            ];
+            misnamed(next, || format!("host endpoint {}", endpoint.id), &enforced, &endpoint.staged)
+        });
+        workloads.chain(hosts).collect()
     }
 
     /// What staged policies would decide after `difference`, beside `policy`.
@@ -28,7 +43,7 @@ impl State {
         &self,
         difference: &Difference<'_>,
         policy: &Arc<PolicyTable>,
-        numbered: &SharedMap<EndpointId, EndpointIdx>,
+        (numbered, hosts): (&SharedMap<EndpointId, EndpointIdx>, &BTreeMap<HostList, EndpointIdx>),
         now: Nanos,
     ) -> Result<Option<Arc<Shadow>>, ObjectError> {
         let previous = self.shadow.as_deref();
@@ -43,12 +58,21 @@ impl State {
         let mut in_force = next.clone();
         let staged = next.staged.iter().map(|(id, policy)| (id.clone(), Some(policy.clone())));
         in_force.policies.apply(&staged.collect::<Vec<_>>());
+        let workloads = next.endpoints.values().map(|endpoint| {
+            let tiers = [&endpoint.tiers, &endpoint.staged_tiers];
+            (numbered.get(&endpoint.id), tiers, &endpoint.profiles)
+        });
+        let host_endpoints = next.host_endpoints.values().map(|endpoint| {
+            let index = hosts.get(&HostList::Of(endpoint.id.clone(), Stage::Normal));
+            (index, [&endpoint.normal, &endpoint.staged], &endpoint.profiles)
+        });
+        let judged = workloads.chain(host_endpoints);
         let mut lists = vec![];
-        for endpoint in next.endpoints.values().filter(|endpoint| !endpoint.staged_tiers.is_empty()) {
-            let Some(index) = numbered.get(&endpoint.id) else { continue };
+        for (index, tiers, profiles) in judged.filter(|(_, [_, staged], _)| !staged.is_empty()) {
+            let Some(index) = index else { continue };
             let list = |direction| {
-                let [present, would_be] = [&endpoint.tiers, &endpoint.staged_tiers].map(|tiers| {
-                    let by = (&tiers[..], &endpoint.profiles[..]);
+                let [present, would_be] = tiers.map(|tiers| {
+                    let by = (&tiers[..], &profiles[..]);
                     self.rule_list(&in_force, policy.sets(), by, direction)
                 });
                 (present != would_be).then_some(would_be)
@@ -59,18 +83,27 @@ impl State {
             }
         }
         let shadow = Shadow::new(policy.clone(), previous, lists, now).map_err(|(index, error)| {
-            let of = next.endpoints.values().find(|endpoint| numbered.get(&endpoint.id) == Some(&index));
-            let name = of.map(|endpoint| endpoint.name.to_string()).unwrap_or_default();
-            ObjectError {
-                object: format!("workload endpoint {name}"),
-                error: FieldError::new("staged_tiers", error),
-            }
+            let workload =
+                next.endpoints.values().find(|endpoint| numbered.get(&endpoint.id) == Some(&index));
+            let host = hosts.iter().find(|(_, of)| **of == index);
+            let object = match (workload, host) {
+                (Some(endpoint), _) => format!("workload endpoint {}", endpoint.name),
+                (None, Some((list, _))) => list.to_string(),
+                (None, None) => String::new(),
+            };
+            ObjectError { object, error: FieldError::new("staged_tiers", error) }
         })?;
         Ok(shadow.map(Arc::new))
     }
 }
 
-fn misnamed(next: &Desired, endpoint: &Endpoint) -> Vec<ObjectError> {
+/// Of one object: its tiers in force, by field, and those that are only reported on.
+fn misnamed(
+    next: &Desired,
+    object: impl Fn() -> String,
+    enforced: &[(&str, &[Tier])],
+    staged: &[Tier],
+) -> Vec<ObjectError> {
     let mut errors = vec![];
     let mut look = |field: &str, tiers: &[Tier], staged: bool| {
         for (at, tier) in tiers.iter().enumerate() {
@@ -82,7 +115,7 @@ fn misnamed(next: &Desired, endpoint: &Endpoint) -> Vec<ObjectError> {
                         _ => continue,
                     };
                     errors.push(ObjectError {
-                        object: format!("workload endpoint {}", endpoint.name),
+                        object: object(),
                         error: FieldError::new(
                             format!("{field}[{at}].{list}[{k}]"),
                             format!("{} {id} {why}", id.kind),
@@ -93,8 +126,8 @@ fn misnamed(next: &Desired, endpoint: &Endpoint) -> Vec<ObjectError> {
         }
     };
     if !next.staged.is_empty() {
-        look("tiers", &endpoint.tiers, false);
+        enforced.iter().for_each(|(field, tiers)| look(field, tiers, false));
     }
-    look("staged_tiers", &endpoint.staged_tiers, true);
+    look("staged_tiers", staged, true);
     errors
 }
