@@ -13,12 +13,12 @@ pub fn equal(tags: &[u16; COUNT], tag: u16) -> u32 {
         _mm_cmpeq_epi16, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16,
         _mm_set1_epi16,
     };
-    let [.., i, j] = tags.map(u32::from);
+    let [.., i, j] = *tags;
     // SAFETY: every processor of this kind has SSE2, and the first sixteen bytes are those of the
     // first eight tags.
     unsafe {
         let eight = _mm_loadu_si128(tags.as_ptr().cast());
-        let two = _mm_cvtsi32_si128((i | j << 16) as i32);
+        let two = _mm_cvtsi32_si128((u32::from(i) | u32::from(j) << 16) as i32);
         let tag = _mm_set1_epi16(tag as i16);
         // Behind the last tag stand zeros, which equal none that is looked for.
         _mm_movemask_epi8(_mm_packs_epi16(_mm_cmpeq_epi16(eight, tag), _mm_cmpeq_epi16(two, tag))) as u32
