@@ -8,20 +8,21 @@
 //! are visited does not matter to the result, only to how much can be skipped. Where the room for steps
 //! is used up a packet walks alone.
 
-use super::compiled::{CompiledPolicy, Outcome};
-use super::leaf::{Block, LANES};
+use super::compiled::{CompiledPolicy, Outcome, Stage};
+use super::leaf::Block;
 use super::lower::Space;
-use super::point::{Layout, Point, class, prefetch_class};
-use super::prefetch::{prefetch, prefetch_either};
+use super::point::{Layout, Point, Words, at, class, prefetch_class};
+use super::prefetch::prefetch;
 use super::simd::{Job, Kernel};
 use super::tree::{Branch, NONE_FOUND, Node, Ref, Tree, group_of, spelled};
 use super::{Class, IpVersion, Query, SetId, SetTable, Verdict};
 use arrayvec::ArrayVec;
+use std::hint::select_unpredictable;
 
 /// Packets whose walks take turns.
 const BATCH: usize = 64;
 /// Steps that wait, a power of two.
-const STEPS: usize = 4 * BATCH;
+const STEPS: usize = 2 * BATCH;
 
 /// Judges `queries` in the order given; `verdicts` is as long.
 pub(super) fn judge(policy: &CompiledPolicy, sets: &SetTable, queries: &[Query], verdicts: &mut [Verdict]) {
@@ -37,6 +38,8 @@ struct Judge<'a> {
 }
 
 impl Job for Judge<'_> {
+    type Out = ();
+
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) {
         let Self { policy, sets, queries, verdicts } = self;
@@ -56,54 +59,109 @@ fn chunk<K: Kernel>(
     verdicts: &mut [Verdict],
     room: &mut Room,
 ) {
-    let mut points: ArrayVec<Point<'_>, BATCH> = ArrayVec::new();
-    match policy.used.contains(&true) {
-        true => members(queries, sets, policy.used, |q, members| points.push(Point::with(q, members))),
-        false => queries.iter().for_each(|q| points.push(Point::with(q, [&[]; 4]))),
+    let Room { words, lists: room } = room;
+    let mut known = ArrayVec::new();
+    if policy.used.contains(&true) {
+        members(queries, sets, policy.used, |members| known.push(members));
     }
     // Those no stage has decided yet, by IP version; and those that are of two.
-    let mut open = [Packets::default(), Packets::default()];
-    let mut mixed = Packets::default();
-    for (at, q) in (0u8..).zip(queries) {
-        let (src, dst) = (q.key.src.is_v4(), q.key.dst.is_v4());
-        open[0].push(at, src & dst);
-        open[1].push(at, !(src | dst));
-        mixed.push(at, src != dst);
+    let mut open = [Packets::first(queries.len()), Packets::first(0)];
+    let mut mixed = Packets::first(0);
+    let mut v4 = true;
+    for (q, words) in queries.iter().zip(&mut *words) {
+        v4 &= q.key.src.is_v4() & q.key.dst.is_v4();
+        words.set(q);
     }
-    let mut best = [NONE_FOUND; BATCH];
+    let points = Points { queries, words, members: known };
+    if !v4 {
+        open[0] = Packets::first(0);
+        for (at, q) in (0u8..).zip(queries) {
+            let (src, dst) = (q.key.src.is_v4(), q.key.dst.is_v4());
+            open[0].push(at, src & dst);
+            open[1].push(at, !(src | dst));
+            mixed.push(at, src != dst);
+        }
+    }
     for stage in &policy.stages {
-        let mut decide = |at: u8, slot: u32| {
-            let outcome = policy.outcomes[slot as usize];
-            verdicts[usize::from(at)] = Verdict { allow: outcome == Outcome::Allow, slot };
-            outcome == Outcome::Next
-        };
         let mut left = 0;
         let versions = [IpVersion::V4, IpVersion::V6];
         for ((tree, version), open) in stage.trees.iter().zip(versions).zip(&mut open) {
-            open.get().iter().for_each(|at| best[usize::from(*at) % BATCH] = NONE_FOUND);
-            let walks = Walks { kernel, tree, points: &points, best: &mut best, room };
+            if open.len == 0 {
+                continue;
+            }
+            let mut best = [NONE_FOUND; BATCH];
             match tree.layout {
-                Layout::V4 => walks.all::<1>(open.get()),
-                Layout::V6 => walks.all::<4>(open.get()),
+                Layout::V4 => Turns::<K, 4>::new(kernel, tree, &points, &mut best, room).all(open),
+                Layout::V6 => Turns::<K, 6>::new(kernel, tree, &points, &mut best, room).all(open),
+            }
+            if stage.patch.is_some() {
+                settle(policy, stage, version, &points, open.get(), &mut best);
+            } else {
+                for at in open.get() {
+                    let rank = &mut best[usize::from(*at) % BATCH];
+                    *rank = stage.slot(*rank);
+                }
             }
             open.retain(|at| {
-                // As in `block`: no branch on whether something was found.
-                let piece = best[usize::from(at) % BATCH];
-                let none = u32::from(piece == NONE_FOUND).wrapping_neg();
-                let rank = tree.about.get((piece & !none) as usize).map_or(0, |about| about.rank) | none;
-                let slot = match &stage.patch {
-                    None => stage.default & none | stage.base.wrapping_add(rank) & !none,
-                    Some(patch) => patch.settle(stage, rank, version, policy.cpu, &points[usize::from(at)]),
-                };
-                decide(at, slot)
+                let slot = best[usize::from(at) % BATCH];
+                let outcome = policy.outcomes[slot as usize];
+                verdicts[usize::from(at)] = Verdict { allow: outcome == Outcome::Allow, slot };
+                outcome == Outcome::Next
             });
             left += open.len;
         }
         // No rule exists for a packet of two versions.
-        mixed.retain(|at| decide(at, stage.default));
+        mixed.retain(|at| {
+            let outcome = policy.outcomes[stage.default as usize];
+            verdicts[usize::from(at)] = Verdict { allow: outcome == Outcome::Allow, slot: stage.default };
+            outcome == Outcome::Next
+        });
         if left + mixed.len == 0 {
             break;
         }
+    }
+}
+
+/// Makes slots of ranks, where the stage has a patch.
+#[inline(never)]
+fn settle(
+    policy: &CompiledPolicy,
+    stage: &Stage,
+    version: IpVersion,
+    points: &Points<'_>,
+    packets: &[u8],
+    best: &mut [u32; BATCH],
+) {
+    let Some(patch) = &stage.patch else { return };
+    for packet in packets {
+        let rank = &mut best[usize::from(*packet) % BATCH];
+        *rank = patch.settle(stage, *rank, version, policy.cpu, &points.get((*packet).into()));
+    }
+}
+
+/// The packets of a chunk as trees see them.
+struct Points<'a> {
+    queries: &'a [Query],
+    words: &'a [Words; BATCH],
+    /// Empty where no tree asks.
+    members: ArrayVec<[&'a [SetId]; 4], BATCH>,
+}
+
+impl<'a> Points<'a> {
+    #[inline(always)]
+    fn words(&self, packet: u32) -> &Words {
+        &self.words[packet as usize % BATCH]
+    }
+
+    #[inline(always)]
+    fn members(&self, packet: u32, space: Space) -> &'a [SetId] {
+        self.members.get(packet as usize).map_or(&[], |members| members[space as usize])
+    }
+
+    #[inline]
+    fn get(&self, packet: u32) -> Point<'a> {
+        let members = self.members.get(packet as usize).copied().unwrap_or_default();
+        Point::of(*self.words(packet), &self.queries[packet as usize].key, members)
     }
 }
 
@@ -114,7 +172,7 @@ fn members<'a>(
     queries: &'a [Query],
     sets: &'a SetTable,
     used: [bool; 4],
-    mut each: impl FnMut(&'a Query, [&'a [SetId]; 4]),
+    mut each: impl FnMut([&'a [SetId]; 4]),
 ) {
     let mut classes: ArrayVec<[Class; 4], BATCH> = ArrayVec::new();
     for q in queries {
@@ -129,24 +187,25 @@ fn members<'a>(
             class
         }));
     }
-    for (q, classes) in queries.iter().zip(&classes) {
-        each(q, Space::ALL.map(|s| if used[s as usize] { sets.ids(classes[s as usize]) } else { &[] }));
+    for classes in &classes {
+        each(Space::ALL.map(|s| if used[s as usize] { sets.ids(classes[s as usize]) } else { &[] }));
     }
 }
 
 /// Some of a batch's packets.
+#[derive(Clone)]
 struct Packets {
     list: [u8; BATCH],
     len: usize,
 }
 
-impl Default for Packets {
-    fn default() -> Self {
-        Self { list: [0; BATCH], len: 0 }
-    }
-}
-
 impl Packets {
+    /// The first of all, so many.
+    #[inline(always)]
+    fn first(len: usize) -> Self {
+        Self { list: std::array::from_fn(|at| at as u8), len }
+    }
+
     #[inline(always)]
     fn get(&self) -> &[u8] {
         &self.list[..self.len]
@@ -168,25 +227,28 @@ impl Packets {
     }
 }
 
-/// Where steps that wait are written.
+/// Steps that wait: the packet above, where to below.
 type List = [u64; STEPS];
 
+/// Where packets' words and steps that wait are written.
 struct Room {
-    nodes: List,
-    branches: List,
-    groups: List,
-    leaves: List,
+    words: [Words; BATCH],
+    lists: [List; 5],
 }
 
 impl Default for Room {
     fn default() -> Self {
-        Self { nodes: [0; STEPS], branches: [0; STEPS], groups: [0; STEPS], leaves: [0; STEPS] }
+        Self { words: [Words::ZERO; BATCH], lists: [[0; STEPS]; 5] }
     }
+}
+
+#[inline(always)]
+const fn step(packet: u32, to: u32) -> u64 {
+    (packet as u64) << 32 | to as u64
 }
 
 /// Steps that wait: packets, and where each goes next.
 struct Steps<'a> {
-    /// The packet above, where to below.
     list: &'a mut List,
     len: usize,
 }
@@ -200,7 +262,12 @@ impl<'a> Steps<'a> {
     /// Adds a step if it is `wanted`. There is room: [`Turns`] says why.
     #[inline(always)]
     fn push(&mut self, packet: u32, to: u32, wanted: bool) {
-        self.list[self.len % STEPS] = u64::from(packet) << 32 | u64::from(to);
+        self.add(step(packet, to), wanted);
+    }
+
+    #[inline(always)]
+    fn add(&mut self, step: u64, wanted: bool) {
+        self.list[self.len % STEPS] = step;
         self.len += usize::from(wanted);
     }
 
@@ -217,60 +284,16 @@ impl<'a> Steps<'a> {
     }
 }
 
-struct Walks<'a, K> {
-    kernel: K,
-    tree: &'a Tree,
-    points: &'a [Point<'a>],
-    /// The lowest piece found, by packet.
-    best: &'a mut [u32; BATCH],
-    room: &'a mut Room,
-}
-
-impl<K: Kernel> Walks<'_, K> {
-    /// To the end of all walks. `N` is the layout's number of address words.
-    #[inline(always)]
-    fn all<const N: usize>(self, packets: &[u8]) {
-        let Self { kernel, tree, points, best, room } = self;
-        if packets.is_empty() || tree.root.lowest == NONE_FOUND {
-            return;
-        }
-        let mut turns = Turns {
-            kernel,
-            tree,
-            points,
-            best,
-            nodes: Steps::none(&mut room.nodes),
-            branches: Steps::none(&mut room.branches),
-            groups: Steps::none(&mut room.groups),
-            leaves: Steps::none(&mut room.leaves),
-        };
-        // The parts of a tree one after the other: what one finds lets the next be skipped.
-        let root = tree.root.to.get().ok().map(|node| &tree.nodes[node]);
-        let (parts, by_set) = match root {
-            Some(Node::Each { first, end }) => (&tree.branches[*first as usize..*end as usize], false),
-            Some(Node::BySet { rest, .. }) => (std::slice::from_ref(&tree.branches[*rest as usize]), true),
-            _ => (std::slice::from_ref(&tree.root), false),
-        };
-        for part in parts {
-            turns.begin::<N>(packets, *part);
-            turns.run::<N>();
-        }
-        if let (true, Some(by_set)) = (by_set, root) {
-            for (at, packet) in packets.iter().enumerate() {
-                turns.by_set(u32::from(*packet), by_set, packets.len() - at);
-            }
-            turns.run::<N>();
-        }
-    }
-}
-
-/// Walks below one branch. There are fewer than [`STEPS`] steps in all lists together: one is replaced
+/// Walks of one tree. There are fewer than [`STEPS`] steps in all lists together: one is replaced
 /// by one at most, and who adds more asks first. No list is read while it is added to, but for
 /// leaves, which grow by one at most for each that was read.
-struct Turns<'a, K> {
+///
+/// `V` is 4 for a tree with the layout of IPv4, else 6.
+struct Turns<'a, K, const V: u8> {
     kernel: K,
     tree: &'a Tree,
-    points: &'a [Point<'a>],
+    points: &'a Points<'a>,
+    /// The lowest rank found, by packet.
     best: &'a mut [u32; BATCH],
     nodes: Steps<'a>,
     /// At branches that were fetched.
@@ -278,73 +301,161 @@ struct Turns<'a, K> {
     /// At groups that were fetched.
     groups: Steps<'a>,
     leaves: Steps<'a>,
+    /// At nodes or leaves that take more than a few steps: seldom.
+    others: Steps<'a>,
 }
 
-impl<K: Kernel> Turns<'_, K> {
-    /// All `packets` at `branch`.
+impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
+    const LAYOUT: Layout = if V == 4 { Layout::V4 } else { Layout::V6 };
+
     #[inline(always)]
-    fn begin<const N: usize>(&mut self, packets: &[u8], branch: Branch) {
-        let node = branch.to.get().ok().map(|node| &self.tree.nodes[node]);
-        for packet in packets {
-            let packet = u32::from(*packet);
-            if let Some(Node::Bits { words, shift, masks, first }) = node {
-                // As `step`, with one and the same node.
-                let wanted = branch.lowest < self.best[packet as usize % BATCH];
-                let point = &self.points[packet as usize % BATCH];
-                let next = *first as usize + spelled(self.kernel, &point.words, *words, *shift, *masks);
-                prefetch(&self.tree.branches, next);
-                self.branches.push(packet, next as u32, wanted);
-            } else {
-                self.go::<N>(packet, branch);
+    fn new(
+        kernel: K,
+        tree: &'a Tree,
+        points: &'a Points<'a>,
+        best: &'a mut [u32; BATCH],
+        room: &'a mut [List; 5],
+    ) -> Self {
+        let [nodes, branches, groups, leaves, others] = room.each_mut().map(Steps::none);
+        Self { kernel, tree, points, best, nodes, branches, groups, leaves, others }
+    }
+
+    /// To the end of all walks.
+    #[inline(always)]
+    fn all(mut self, packets: &Packets) {
+        let tree = self.tree;
+        if tree.root.lowest == NONE_FOUND {
+            return;
+        }
+        let mut packets = packets.clone();
+        match tree.root.to.get().map(|node| &tree.nodes[node]) {
+            // The parts of a tree one after the other: what one finds lets the next, and all behind it, be
+            // skipped.
+            Ok(Node::Each { first, end }) => {
+                for (number, part) in tree.branches[*first as usize..*end as usize].iter().enumerate() {
+                    if number > 0 {
+                        packets.retain(|packet| part.lowest < self.best[usize::from(packet) % BATCH]);
+                    }
+                    self.begin(packets.get(), *part);
+                    self.run();
+                }
+            }
+            Ok(by_set @ Node::BySet { rest, .. }) => {
+                self.begin(packets.get(), tree.branches[*rest as usize]);
+                self.run();
+                for (at, packet) in packets.get().iter().enumerate() {
+                    self.by_set(u32::from(*packet), by_set, packets.len - at);
+                }
+                self.run();
+            }
+            _ => {
+                self.begin(packets.get(), tree.root);
+                self.run();
+            }
+        }
+    }
+
+    /// All `packets` at `branch`, below which anything can matter.
+    #[inline(always)]
+    fn begin(&mut self, packets: &[u8], branch: Branch) {
+        let tree = self.tree;
+        match branch.to.get().map(|node| tree.nodes[node]) {
+            // As in `step`, with one and the same node.
+            Ok(Node::Bits { words, shift, masks, first }) => {
+                let (kernel, points, branches) = (self.kernel, self.points, &tree.branches[..]);
+                for packet in packets.iter().map(|packet| u32::from(*packet)) {
+                    let next = first as usize + spelled(kernel, points.words(packet), words, shift, masks);
+                    prefetch(branches, next);
+                    self.branches.push(packet, next as u32, true);
+                }
+            }
+            _ => {
+                for packet in packets {
+                    let wanted = branch.lowest < self.best[usize::from(*packet) % BATCH];
+                    let (is_node, at) = branch.to.parts();
+                    self.nodes.push(u32::from(*packet), at, wanted & is_node);
+                    self.leaves.push(u32::from(*packet), at, wanted & !is_node);
+                }
             }
         }
     }
 
     /// All steps that wait, and those that follow from them.
     #[inline(always)]
-    fn run<const N: usize>(&mut self) {
+    fn run(&mut self) {
         let tree = self.tree;
         loop {
-            for at in 0..self.branches.take() {
-                let (packet, branch) = self.branches.get(at);
-                self.go::<N>(packet, tree.branches[branch as usize]);
+            self.go(false, |branch| tree.branches[branch as usize]);
+            if self.groups.len > 0 {
+                self.go(true, |group| tree.groups[group as usize].branch);
             }
-            for at in 0..self.groups.take() {
-                let (packet, group) = self.groups.get(at);
-                self.go::<N>(packet, tree.groups[group as usize].branch);
-            }
-            let waiting = self.nodes.take();
-            if waiting == 0 {
+            if self.nodes.len == 0 {
                 break;
             }
-            for at in 0..waiting {
-                let (packet, node) = self.nodes.get(at);
-                self.step(packet, node, waiting - at);
+            self.step();
+        }
+        // Leaves are seldom longer.
+        self.block();
+        self.block();
+        self.rest();
+    }
+
+    /// From branches, or else from groups, on to what is below them, if anything there can matter.
+    #[inline(always)]
+    fn go(&mut self, groups: bool, branch: impl Fn(u32) -> Branch) {
+        let Self { tree, best, nodes, leaves, .. } = self;
+        let from = if groups { &mut self.groups } else { &mut self.branches };
+        let (mut node, mut leaf) = (nodes.len, leaves.len);
+        for at in 0..from.take() {
+            let (packet, branch) = (from.list[at % STEPS] >> 32, branch(from.list[at % STEPS] as u32));
+            let wanted = branch.lowest < best[packet as usize % BATCH];
+            let (is_node, at) = branch.to.parts();
+            // Nodes are few: they are at hand.
+            prefetch(&tree.lines, at as usize);
+            let next = packet << 32 | u64::from(at);
+            nodes.list[node % STEPS] = next;
+            node += usize::from(wanted & is_node);
+            leaves.list[leaf % STEPS] = next;
+            leaf += usize::from(wanted & !is_node);
+        }
+        (nodes.len, leaves.len) = (node, leaf);
+    }
+
+    /// From nodes on.
+    #[inline(always)]
+    fn step(&mut self) {
+        let Self { kernel, tree, points, nodes, branches, others, .. } = self;
+        let mut branch = branches.len;
+        for at in 0..nodes.take() {
+            let (packet, node) = nodes.get(at);
+            if let Node::Bits { words, shift, masks, first } = &tree.nodes[node as usize] {
+                let own = points.words(packet);
+                let next = *first as usize + spelled(*kernel, own, *words, *shift, *masks);
+                prefetch(&tree.branches, next);
+                branches.list[branch % STEPS] = step(packet, next as u32);
+                branch += 1;
+            } else {
+                others.push(packet, node, true);
             }
         }
-        while self.leaves.len > 0 {
-            for at in 0..self.leaves.take() {
-                let (packet, block) = self.leaves.get(at);
-                self.block::<N>(packet, block);
-            }
+        branches.len = branch;
+        let waiting = self.others.take();
+        for at in 0..waiting {
+            let (packet, node) = self.others.get(at);
+            self.other(packet, node, waiting - at);
         }
     }
 
-    /// From a node on; `left` steps are yet to be read from `nodes`, this one included.
-    #[inline(always)]
-    fn step(&mut self, packet: u32, node: u32, left: usize) {
+    /// From a node that picks no bits; `left` steps are yet to be read, this one included.
+    #[inline(never)]
+    fn other(&mut self, packet: u32, node: u32, left: usize) {
         let tree = self.tree;
-        let point = &self.points[packet as usize % BATCH];
         let waiting = left + self.branches.len + self.groups.len + self.leaves.len;
         match &tree.nodes[node as usize] {
-            Node::Bits { words, shift, masks, first } => {
-                let branch = *first as usize + spelled(self.kernel, &point.words, *words, *shift, *masks);
-                prefetch(&tree.branches, branch);
-                self.branches.push(packet, branch as u32, true);
-            }
             Node::Cut { dim, bound, first } => {
-                let branch = first + u32::from(point.at(*dim) >= bound.get());
-                self.branches.push(packet, branch, true);
+                let key = &self.points.queries[packet as usize].key;
+                let rest = at(self.points.words(packet), key, *dim) >= bound.get();
+                self.branches.push(packet, first + u32::from(rest), true);
             }
             Node::Each { first, end } if waiting + ((end - first) as usize) < STEPS => {
                 for branch in *first..*end {
@@ -355,10 +466,7 @@ impl<K: Kernel> Turns<'_, K> {
                 self.branches.push(packet, *rest, true);
                 self.by_set(packet, by_set, left);
             }
-            _ => {
-                let best = &mut self.best[packet as usize % BATCH];
-                *best = alone(self.kernel, tree, point, Ref::node(node), *best);
-            }
+            _ => self.alone(packet, Ref::node(node)),
         }
     }
 
@@ -367,62 +475,87 @@ impl<K: Kernel> Turns<'_, K> {
     fn by_set(&mut self, packet: u32, node: &Node, left: usize) {
         let (tree, at) = (self.tree, packet as usize % BATCH);
         let Node::BySet { space, first, end, low, slots, .. } = node else { return };
-        let point = &self.points[at];
         let groups = &tree.groups[*first as usize..*end as usize];
         let slots = &tree.slots[slots.0 as usize..slots.1 as usize];
         let waiting = left + self.branches.len + self.groups.len + self.leaves.len;
-        let room = waiting + point.members(*space).len() < STEPS;
-        for set in point.members(*space) {
+        let members = self.points.members(packet, *space);
+        let room = waiting + members.len() < STEPS;
+        for set in members {
             match group_of(groups, slots, *low, *set) {
                 Some(group) if room => {
                     prefetch(groups, group);
                     self.groups.push(packet, first + group as u32, true);
                 }
                 Some(group) if groups[group].branch.lowest < self.best[at] => {
-                    self.best[at] = alone(self.kernel, tree, point, groups[group].branch.to, self.best[at]);
+                    self.alone(packet, groups[group].branch.to);
                 }
                 _ => {}
             }
         }
     }
 
-    /// On to `branch`, in turn, if anything below it can matter.
+    /// Tries blocks of leaves.
     #[inline(always)]
-    fn go<const N: usize>(&mut self, packet: u32, branch: Branch) {
-        let wanted = branch.lowest < self.best[packet as usize % BATCH];
-        let (is_node, at) = branch.to.parts();
-        let line = at as usize * (N + 1);
-        prefetch_either(!is_node, &self.tree.lines, &self.tree.nodes, (line, N, at as usize));
-        self.nodes.push(packet, at, wanted & is_node);
-        self.leaves.push(packet, at, wanted & !is_node);
-    }
-
-    /// Tries a block of a leaf.
-    #[inline(always)]
-    fn block<const N: usize>(&mut self, packet: u32, block: u32) {
-        let tree = self.tree;
-        let point = &self.points[packet as usize % BATCH];
-        let best = &mut self.best[packet as usize % BATCH];
-        let four = Block::<N>::at(&tree.lines, block as usize);
-        let hits = self.kernel.hits(four, &point.words);
-        let lane = hits.trailing_zeros() % LANES as u32;
-        let piece = four.piece(lane);
-        // All ones where nothing was hit: `NONE_FOUND`, whatever the lane holds.
-        let none = u32::from(hits == 0).wrapping_neg();
-        let found = piece | none;
-        if (found < *best) & !four.is_exact(lane) {
-            *best = alone(self.kernel, tree, point, Ref::leaf(block), *best);
-            return;
+    fn block(&mut self) {
+        let Self { kernel, tree, points, best, leaves, others, .. } = self;
+        let mut next = 0;
+        for at in 0..leaves.take() {
+            let waiting = leaves.list[at % STEPS];
+            let (packet, block) = ((waiting >> 32) as u32, waiting as u32);
+            let lanes = Block::at(&tree.lines, Self::LAYOUT, block as usize);
+            let hits = kernel.hits(Self::LAYOUT, lanes.line, points.words(packet));
+            let best = &mut best[packet as usize % BATCH];
+            let (found, asks) = lanes.first(hits);
+            if asks {
+                others.add(waiting, true);
+                continue;
+            }
+            *best = select_unpredictable(found < *best, found, *best);
+            prefetch(&tree.lines, block as usize + 1);
+            leaves.list[next % STEPS] = waiting + 1;
+            next += usize::from(lanes.goes_on(*best));
         }
-        let more = (hits == 0) & four.more() & (four.piece(LANES as u32 - 1) < *best);
-        *best = found.min(*best);
-        prefetch(&tree.about, (piece & !none) as usize);
-        self.leaves.push(packet, block + 1, more);
+        leaves.len = next;
+        self.alone_all();
     }
-}
 
-/// The lowest piece from `at` on, below `best`, without turns.
-#[inline(never)]
-fn alone<K: Kernel>(kernel: K, tree: &Tree, point: &Point<'_>, at: Ref, best: u32) -> u32 {
-    tree.lower_than(at, best, kernel, point, &mut ())
+    /// Tries all blocks to the end of long leaves.
+    #[inline(always)]
+    fn rest(&mut self) {
+        let Self { kernel, tree, points, best, leaves, others, .. } = self;
+        for at in 0..leaves.take() {
+            let (packet, mut block) = leaves.get(at);
+            let (words, best) = (points.words(packet), &mut best[packet as usize % BATCH]);
+            loop {
+                let lanes = Block::at(&tree.lines, Self::LAYOUT, block as usize);
+                let (found, asks) = lanes.first(kernel.hits(Self::LAYOUT, lanes.line, words));
+                if asks {
+                    others.push(packet, block, true);
+                    break;
+                }
+                *best = found.min(*best);
+                if !lanes.goes_on(*best) {
+                    break;
+                }
+                block += 1;
+            }
+        }
+        self.alone_all();
+    }
+
+    /// Those whose rules' entries must be asked.
+    #[inline(always)]
+    fn alone_all(&mut self) {
+        for at in 0..self.others.take() {
+            let (packet, block) = self.others.get(at);
+            self.alone(packet, Ref::leaf(block));
+        }
+    }
+
+    /// The lowest rank from `at` on, without turns.
+    #[inline(never)]
+    fn alone(&mut self, packet: u32, at: Ref) {
+        let best = &mut self.best[packet as usize % BATCH];
+        *best = self.tree.lower_than(at, *best, self.kernel, &self.points.get(packet), &mut ());
+    }
 }

@@ -1,8 +1,8 @@
 //! Which bits to pick for a node, so that few pieces are left behind each combination.
 //!
 //! Greedy, on a sample: of all bits, the one that makes the sum of the squares of what is left
-//! smallest is picked, then the next, while that gains enough and the copies of pieces that do not
-//! say the bit can be paid.
+//! smallest is picked, then the next, while what a packet meets on average gets fewer by enough, and the copies of
+//! pieces that do not say the bit can be paid.
 
 use super::point::{Cube, Layout, WORDS};
 use super::simd::{Cpu, Kernel};
@@ -11,6 +11,8 @@ use super::simd::{Cpu, Kernel};
 const SAMPLE: usize = 4096;
 /// Bits of one node, at most.
 const MAX_BITS: u32 = 17;
+/// So small a part of the tree's pieces may be copied many times.
+const FEW: usize = 16;
 /// Pieces that need no further parting.
 const ENOUGH: usize = 4;
 
@@ -124,10 +126,11 @@ impl Greedy {
         let step = list.len().div_ceil(SAMPLE);
         let sample: Vec<Cube> = list.iter().step_by(step).map(|piece| cubes[*piece as usize]).collect();
         let n = list.len();
-        // A small node may copy more: what it copies is little.
-        let limit = (if n < 64 { n * 26 / 10 } else { n * 16 / 10 } + 8).min(n + budget);
+        // What few pieces are copied to is little beside the whole tree.
+        let few = n * FEW < cubes.len();
+        let limit = (if few { 16 * n } else { n * 5 / 2 } + 8).min(n + budget);
         let mut candidates = Vec::new();
-        for word in 0..=layout.address_words() {
+        for word in layout.words().iter().copied() {
             let (mut zeros, mut ones) = (0, 0);
             for cube in &sample {
                 zeros |= cube.mask[word] & !cube.value[word];
@@ -176,12 +179,12 @@ impl Greedy {
             return false;
         }
         let now: usize = self.large.iter().map(|(first, end)| ((end - first) as usize).pow(2)).sum();
-        let total: usize =
-            self.settled + self.large.iter().map(|(first, end)| (end - first) as usize).sum::<usize>();
+        let open: usize = self.large.iter().map(|(first, end)| (end - first) as usize).sum();
+        let total = self.settled + open;
         let mut words: Vec<usize> = self.chosen.iter().map(|bit| bit.word).collect();
         words.sort_unstable();
         words.dedup();
-        let mut best: Option<(usize, usize)> = None;
+        let mut best: Option<(usize, usize, usize)> = None;
         for (index, bit) in self.candidates.iter().enumerate() {
             if words.len() == 2 && !words.contains(&bit.word) {
                 continue;
@@ -198,12 +201,13 @@ impl Greedy {
                 cost += (zeros + free).pow(2) + (ones + free).pow(2);
                 copied += free;
             }
-            if total + copied <= self.sample_limit && best.is_none_or(|(least, _)| cost < least) {
-                best = Some((cost, index));
+            if total + copied <= self.sample_limit && best.is_none_or(|(least, ..)| cost < least) {
+                best = Some((cost, copied, index));
             }
         }
         match best {
-            Some((cost, index)) if cost * 100 < now * 93 => self.take(index),
+            // The squares' sum by the pieces' is how many a packet meets that some piece was made for.
+            Some((cost, copied, index)) if cost * 100 * open < now * 93 * (open + copied) => self.take(index),
             _ => return false,
         }
         true

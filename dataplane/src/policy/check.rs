@@ -163,7 +163,7 @@ pub(super) fn tree(
     if let Some(entry) = left.first() {
         return Err(CheckError::Entry { rank: entries.rank(*entry), field: "its rank" });
     }
-    proof::check(tree, proof)
+    proof::check(tree, proof, version)
 }
 
 /// The walk's assumptions about an entry's arrays hold.

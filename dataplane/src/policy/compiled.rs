@@ -6,7 +6,7 @@ use super::list::Part;
 use super::lower::{Entries, Literal};
 use super::patch::{self, Patch};
 use super::point::Point;
-use super::simd::Cpu;
+use super::simd::{Cpu, Job, Kernel};
 use super::slice::{Size, Slice};
 use super::tree::{NONE_FOUND, Tree, Watch};
 use super::{
@@ -223,7 +223,7 @@ impl CompiledPolicy {
     /// [`PolicyTable`](super::PolicyTable) sees to that.
     #[inline]
     pub fn judge(&self, sets: &SetTable, q: &Query) -> Verdict {
-        self.decide(sets, q, &mut (), |_| {})
+        self.cpu.tuned(One { policy: self, sets, q })
     }
 
     /// Judges many packets, as [`judge`](Self::judge) does each; their walks take turns.
@@ -322,9 +322,10 @@ impl CompiledPolicy {
     }
 
     /// `visited` is told the slot at which each stage ended.
-    #[inline]
-    pub(super) fn decide<W: Watch>(
+    #[inline(always)]
+    pub(super) fn decide<K: Kernel, W: Watch>(
         &self,
+        kernel: K,
         sets: &SetTable,
         q: &Query,
         watch: &mut W,
@@ -337,8 +338,8 @@ impl CompiledPolicy {
         let mut slot = Verdict::NO_ENDPOINT;
         for stage in &self.stages {
             slot = match &stage.patch {
-                None => stage.slot(stage.trees[version as usize].find(self.cpu, &point, watch)),
-                Some(patch) => patch.find(stage, version, self.cpu, &point, watch),
+                None => stage.slot(stage.trees[version as usize].find(kernel, &point, watch)),
+                Some(patch) => patch.find(stage, version, kernel, &point, watch),
             };
             if mixed {
                 slot = stage.default;
@@ -388,6 +389,22 @@ impl CompiledPolicy {
     fn end(&self, stage: usize) -> Decider {
         let place = self.list.place(stage, usize::MAX);
         Decider { place, rule: -1, action: self.list.end_action(stage) }
+    }
+}
+
+/// A packet by itself.
+struct One<'a> {
+    policy: &'a CompiledPolicy,
+    sets: &'a SetTable,
+    q: &'a Query,
+}
+
+impl Job for One<'_> {
+    type Out = Verdict;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> Verdict {
+        self.policy.decide(kernel, self.sets, self.q, &mut (), |_| {})
     }
 }
 

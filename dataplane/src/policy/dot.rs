@@ -98,7 +98,12 @@ impl Drawing<'_> {
                             None => drop(arrows.insert(order, (branch.to, vec![self.arrow(node, at)]))),
                         }
                     }
-                    for (to, labels) in arrows.into_values() {
+                    if let Some(more) = arrows.len().checked_sub(DRAWN).filter(|more| *more > 0) {
+                        let note = quoted(&format!("{more} more subtrees are not drawn"));
+                        let _ = writeln!(text, "    {id}_more [shape=plaintext label={note}];");
+                        let _ = writeln!(text, "    {id} -> {id}_more;");
+                    }
+                    for (to, labels) in arrows.into_values().take(DRAWN) {
                         let label = quoted(&some(labels, ", "));
                         let _ = writeln!(text, "    {id} -> {} [label={label}];", self.id(to));
                         if !known.contains(&to) {
@@ -144,8 +149,7 @@ impl Drawing<'_> {
     }
 
     fn leaf(&self, leaf: usize) -> String {
-        let pieces = self.tree.leaf(leaf);
-        let mut ranks: Vec<u32> = pieces.iter().map(|piece| self.tree.rank(*piece)).collect();
+        let mut ranks = self.tree.leaf(leaf);
         ranks.dedup();
         let stage = &self.policy.stages[self.stage];
         let rule = |rank: u32| match (self.patch, &stage.patch) {

@@ -28,7 +28,7 @@ pub(super) fn explain(policy: &CompiledPolicy, sets: &SetTable, q: &Query) -> Ex
 pub(super) fn look(policy: &CompiledPolicy, sets: &SetTable, q: &Query) -> (Verdict, Vec<u32>, Seen) {
     let mut slots = Vec::new();
     let mut seen = Seen::default();
-    let verdict = policy.decide(sets, q, &mut seen, |slot| slots.push(slot));
+    let verdict = policy.decide(policy.cpu, sets, q, &mut seen, |slot| slots.push(slot));
     let visited = policy.stages.iter().take(slots.len());
     seen.by_version = visited.into_iter().any(Stage::by_version);
     (verdict, slots, seen)

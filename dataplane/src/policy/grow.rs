@@ -10,18 +10,20 @@ use super::leaf::{self, Lane};
 use super::lower::{Dim, Entries, Interval, Space};
 use super::pieces::{MAX_PIECES, Piece, pieces};
 use super::point::{Cube, Layout};
-use super::tree::{About, Bound, Branch, Group, NONE_FOUND, Node, Ref, Tree};
+use super::tree::{Bound, Branch, Group, NONE_FOUND, Node, Ref, Tree};
 use super::{IpVersion, SetId, part};
 use std::collections::{BTreeMap, HashMap};
 
-/// Pieces a leaf holds without need for a node above it: one block.
-const LEAF: usize = leaf::LANES;
-/// Lists that are tried as they are, a few blocks.
+/// Pieces a leaf holds without need for a node above it: two blocks, for IPv4.
+const LEAF: usize = 2 * leaf::LANES;
+/// Lists that are tried as they are.
 const SHORT: usize = 3 * LEAF;
 /// Nodes on the way from the root to a leaf, at most.
 pub(super) const MAX_DEPTH: u32 = 40;
-/// Copies of pieces that may be made, for each piece, over the whole tree.
-const COPIES: usize = 5;
+/// Copies of pieces that may be made, for each piece, over the whole tree: lanes for IPv6 take twice the room.
+const COPIES: [usize; 2] = [5, 3];
+/// The same, of each piece of a small part, if that makes no more than one for each piece of all parts.
+const COPIES_OF_FEW: usize = 32;
 /// Pieces that a cut looks at to find its bound.
 const SAMPLE: usize = 2048;
 
@@ -44,6 +46,8 @@ pub(super) struct Proof {
     pub(super) cubes: Vec<Cube>,
     /// Which branch of a [`Node::Each`] a piece was meant for, by piece.
     pub(super) parts: Vec<u8>,
+    /// Which piece a lane of a leaf is, by lane.
+    pub(super) lanes: Vec<u32>,
 }
 
 /// A tree in which every point finds the first of `entries` that matches it.
@@ -55,8 +59,6 @@ pub(super) fn grow(entries: Entries, version: IpVersion, form: Form) -> (Tree, P
     };
     let pieces = pieces(&entries, if form == Form::Linear { 1 } else { MAX_PIECES });
     let cubes = pieces.iter().map(|piece| piece.cube(&entries, layout)).collect();
-    let about =
-        pieces.iter().map(|piece| About { rank: entries.rank(piece.entry), hard: NONE_FOUND }).collect();
     let tree = Tree {
         layout,
         root: Branch::EMPTY,
@@ -65,16 +67,17 @@ pub(super) fn grow(entries: Entries, version: IpVersion, form: Form) -> (Tree, P
         groups: vec![],
         slots: vec![],
         lines: vec![],
-        about,
+        pieces: pieces.len() as u32,
+        asked: vec![],
         hard: Entries::default(),
     };
     let parts = vec![0; pieces.len()];
-    let proof = Proof { entries, pieces, cubes, parts };
+    let proof = Proof { entries, pieces, cubes, parts, lanes: vec![] };
     // Fixed seeds: a tree must not depend on chance.
     let leaves = HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
     let mut grower = Grower { tree, proof, lanes: vec![], leaves };
     let all: Vec<u32> = (0..grower.proof.pieces.len() as u32).collect();
-    let budget = if form == Form::Full { COPIES * all.len() } else { 0 };
+    let budget = if form == Form::Full { COPIES[layout as usize] * all.len() } else { 0 };
     grower.tree.root = match form {
         Form::Linear => grower.leaf(&all, &Vec::new()),
         Form::Full | Form::Compact => grower.top(&all, &mut Vec::new(), budget, 0),
@@ -85,6 +88,7 @@ pub(super) fn grow(entries: Entries, version: IpVersion, form: Form) -> (Tree, P
     tree.groups.shrink_to_fit();
     tree.slots.shrink_to_fit();
     tree.lines.shrink_to_fit();
+    tree.asked.shrink_to_fit();
     tree.hard.shrink_to_fit();
     (grower.tree, grower.proof)
 }
@@ -118,13 +122,14 @@ impl Grower {
         let mut branches = Vec::new();
         for (number, part) in (0u8..).zip(&parts) {
             part.iter().for_each(|piece| self.proof.parts[*piece as usize] = number);
-            let share = budget * part.len() / list.len();
+            let extra = if budget > 0 { (COPIES_OF_FEW * part.len()).min(list.len()) } else { 0 };
+            let share = (budget * part.len() / list.len()).max(extra);
             branches.push(self.node(part, known, share, depth + 1));
         }
         let tree = &mut self.tree;
         let (first, end) = extend(&mut tree.branches, &branches);
         tree.nodes[node as usize] = Node::Each { first, end };
-        Branch { lowest: list[0], to: Ref::node(node) }
+        Branch { lowest: self.rank(list[0]), to: Ref::node(node) }
     }
 
     fn by_set(&mut self, list: &[u32], space: Space, known: &mut Known, budget: usize, depth: u32) -> Branch {
@@ -162,7 +167,7 @@ impl Grower {
         let (first, end) = extend(&mut tree.groups, &groups);
         let (rest, _) = extend(&mut tree.branches, &[rest]);
         tree.nodes[node as usize] = Node::BySet { space, first, end, rest, low, slots };
-        Branch { lowest: list[0], to: Ref::node(node) }
+        Branch { lowest: self.rank(list[0]), to: Ref::node(node) }
     }
 
     /// Grows the subtree for `list`.
@@ -200,7 +205,7 @@ impl Grower {
         let Picked { words, masks } = *picked;
         let shift = masks[0].count_ones() as u8;
         self.tree.nodes[node as usize] = Node::Bits { words, shift, masks, first: first as u32 };
-        Branch { lowest: list[0], to: Ref::node(node) }
+        Branch { lowest: self.rank(list[0]), to: Ref::node(node) }
     }
 
     fn by_cut(
@@ -224,11 +229,11 @@ impl Grower {
         let tree = &mut self.tree;
         let (first, _) = extend(&mut tree.branches, &[below, rest]);
         tree.nodes[node as usize] = Node::Cut { dim, bound: Bound::new(bound), first };
-        Branch { lowest: list[0], to: Ref::node(node) }
+        Branch { lowest: self.rank(list[0]), to: Ref::node(node) }
     }
 
     fn leaf(&mut self, list: &[u32], known: &Known) -> Branch {
-        let Some(lowest) = list.first().copied() else { return Branch::EMPTY };
+        let Some(lowest) = list.first().map(|piece| self.rank(*piece)) else { return Branch::EMPTY };
         if let Some(block) = self.leaves.get(list) {
             return Branch { lowest, to: Ref::leaf(*block) };
         }
@@ -240,33 +245,40 @@ impl Grower {
                 self.harden(*piece);
             }
             let within = Dim::ALL.map(|dim| self.interval(*piece, dim));
-            lanes.push(Lane { within, piece: *piece, exact });
+            lanes.push(Lane { within, rank: self.rank(*piece), exact });
         }
         let tree = &mut self.tree;
         let block = leaf::append(&mut tree.lines, tree.layout, &lanes);
         self.lanes = lanes;
+        self.proof.lanes.extend(list);
+        self.proof.lanes.resize(tree.lines.len() * tree.layout.lanes(), NONE_FOUND);
         self.leaves.insert(list.into(), block);
         Branch { lowest, to: Ref::leaf(block) }
     }
 
-    /// Keeps the piece's entry for the walk.
+    /// Keeps the entries of the piece's rule for the walk.
     fn harden(&mut self, piece: u32) {
-        let (tree, Proof { entries, pieces, .. }) = (&mut self.tree, &self.proof);
-        if tree.about[piece as usize].hard != NONE_FOUND {
-            return;
+        let rank = self.rank(piece);
+        let (tree, Proof { entries, .. }) = (&mut self.tree, &self.proof);
+        if tree.asked.is_empty() {
+            let ranks = entries.rank(entries.len() as u32 - 1) + 1;
+            tree.asked = vec![NONE_FOUND; ranks as usize];
         }
-        let entry = pieces[piece as usize].entry;
-        let hard = tree.hard.copy(entries, entry);
-        // All pieces of an entry share its copy.
-        let first = pieces.partition_point(|p| p.entry < entry);
-        let end = first + pieces[first..].partition_point(|p| p.entry == entry);
-        tree.about[first..end].iter_mut().for_each(|about| about.hard = hard);
+        if tree.asked[rank as usize] == NONE_FOUND {
+            let mut copies = entries.of_rank(rank).map(|entry| tree.hard.copy(entries, entry));
+            tree.asked[rank as usize] = copies.next().unwrap_or(NONE_FOUND);
+            copies.for_each(drop);
+        }
     }
 
     /// A node whose content follows once its children are known.
     fn reserve(&mut self) -> u32 {
         self.tree.nodes.push(Node::Each { first: 0, end: 0 });
         self.tree.nodes.len() as u32 - 1
+    }
+
+    fn rank(&self, piece: u32) -> u32 {
+        self.proof.entries.rank(self.proof.pieces[piece as usize].entry)
     }
 
     fn interval(&self, piece: u32, dim: Dim) -> Interval {
@@ -285,10 +297,8 @@ impl Grower {
                 let host = first ^ last;
                 let says = match dim {
                     Dim::Src | Dim::Dst => {
-                        let v4 = first >> 32 == 0xffff && last >> 32 == 0xffff;
-                        first & host == 0
-                            && host & host.wrapping_add(1) == 0
-                            && (v4 || tree.layout == Layout::V6)
+                        let prefix = first & host == 0 && host & host.wrapping_add(1) == 0;
+                        prefix || tree.layout == Layout::V4
                     }
                     Dim::Proto => first == last,
                     Dim::Sport | Dim::Dport => last < super::lower::NONE,

@@ -137,6 +137,18 @@ impl Entries {
         self.list[entry as usize].rank
     }
 
+    /// All of one rule.
+    pub(super) fn of_rank(&self, rank: u32) -> std::ops::Range<u32> {
+        let first = self.list.partition_point(|entry| entry.rank < rank);
+        self.of_rank_from(first as u32, rank)
+    }
+
+    /// Those from `first` on that are of one rule.
+    pub(super) fn of_rank_from(&self, first: u32, rank: u32) -> std::ops::Range<u32> {
+        let own = self.list.iter().skip(first as usize).take_while(|entry| entry.rank == rank);
+        first..first + own.count() as u32
+    }
+
     /// The constrained numbers, each with its sorted, disjoint intervals.
     #[inline]
     pub(super) fn fields(&self, entry: u32) -> impl Iterator<Item = (Dim, &[Interval])> {
@@ -292,7 +304,21 @@ fn addresses(nets: &[Prefix], not_nets: &[Prefix], version: IpVersion) -> Option
     let wanted = union(of_version(nets)?.iter().map(interval).collect());
     let excluded: Vec<Interval> = of_version(not_nets)?.iter().map(interval).collect();
     let wanted = if nets.is_empty() { vec![Dim::Src.whole()] } else { wanted };
-    Some(wanted.into_iter().flat_map(|from| difference(from, excluded.clone())).collect())
+    let left = wanted.into_iter().flat_map(|from| difference(from, excluded.clone()));
+    Some(match version {
+        IpVersion::V4 => left.filter_map(of_v4).collect(),
+        IpVersion::V6 => left.collect(),
+    })
+}
+
+/// What of `interval` is IPv4: if that is all of IPv4, every address.
+fn of_v4(interval: Interval) -> Option<Interval> {
+    let [lowest, highest] = [[0; 4], [255; 4]].map(|octets| Addr::v4(octets).bits());
+    let own = Interval { first: interval.first.max(lowest), last: interval.last.min(highest) };
+    match own {
+        Interval { first, last } if (first, last) == (lowest, highest) => Some(Dim::Src.whole()),
+        Interval { first, last } => (first <= last).then_some(own),
+    }
 }
 
 fn port_parts(ports: &[PortRange], not: &[PortRange], space: Space, named: &[SetId]) -> Vec<PortPart> {

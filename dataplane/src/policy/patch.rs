@@ -18,7 +18,7 @@ use super::list::Part;
 use super::lower::{Dim, Interval, Literal};
 use super::merge;
 use super::point::Point;
-use super::simd::Cpu;
+use super::simd::Kernel;
 use super::slice::{Size, Slice};
 use super::tree::{NONE_FOUND, Tree, Watch};
 use super::{IpVersion, Rule, RuleList};
@@ -119,46 +119,46 @@ impl<W: Watch> Watch for Alive<'_, W> {
 
 impl Patch {
     /// The slot of the first rule of the patched `stage` that matches.
-    pub(super) fn find<W: Watch>(
+    pub(super) fn find<K: Kernel, W: Watch>(
         &self,
         stage: &Stage,
         version: IpVersion,
-        cpu: Cpu,
+        kernel: K,
         point: &Point<'_>,
         watch: &mut W,
     ) -> u32 {
         let tree = &stage.trees[version as usize];
-        let rank = tree.find(cpu, point, &mut Alive { dead: &self.dead, watch });
-        self.undercut(stage, rank, version, cpu, point, watch)
+        let rank = tree.find(kernel, point, &mut Alive { dead: &self.dead, watch });
+        self.undercut(stage, rank, version, kernel, point, watch)
     }
 
     /// The same, for a walk that took no notice of what is dead, and found `rank`.
-    pub(super) fn settle(
+    pub(super) fn settle<K: Kernel>(
         &self,
         stage: &Stage,
         rank: u32,
         version: IpVersion,
-        cpu: Cpu,
+        kernel: K,
         point: &Point<'_>,
     ) -> u32 {
         match rank != NONE_FOUND && self.dead.holds(rank) {
-            true => self.find(stage, version, cpu, point, &mut ()),
-            false => self.undercut(stage, rank, version, cpu, point, &mut ()),
+            true => self.find(stage, version, kernel, point, &mut ()),
+            false => self.undercut(stage, rank, version, kernel, point, &mut ()),
         }
     }
 
     /// The slot of `rank`, or of a new rule that matches and comes before it.
-    fn undercut<W: Watch>(
+    fn undercut<K: Kernel, W: Watch>(
         &self,
         stage: &Stage,
         rank: u32,
         version: IpVersion,
-        cpu: Cpu,
+        kernel: K,
         point: &Point<'_>,
         watch: &mut W,
     ) -> u32 {
         if self.before.first().is_some_and(|first| *first <= rank) {
-            let new = self.trees[version as usize].find(cpu, point, watch);
+            let new = self.trees[version as usize].find(kernel, point, watch);
             if new != NONE_FOUND && self.before[new as usize] <= rank {
                 return self.slots[new as usize];
             }

@@ -1,17 +1,16 @@
 //! A packet in the terms of entries, and as words whose bits trees pick.
 
-use super::lower::{Dim, Interval, NONE, Space};
+use super::lower::{Dim, Interval, Space};
 use super::{Class, IpVersion, Query, SetId, SetTable};
-use crate::net::{FlowKey, Proto};
+use crate::net::{Addr, FlowKey, Proto};
 
 /// Words of a point.
 pub(super) const WORDS: usize = 5;
 
 /// Where the numbers of a point stand in its words.
 ///
-/// The first word holds ICMP type, protocol, source port and destination port, 17, 8, 17 and 17
-/// bits: the value for "none" has a bit of its own. IPv4 addresses share the second word; IPv6
-/// addresses take two words each.
+/// The first word holds the ports, the protocol and the ICMP type, and for ports and type a bit each that
+/// stands for "none". IPv4 addresses share one word; IPv6 addresses take two words each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// Of trees for IPv4, and of those that ask for no address.
@@ -31,28 +30,36 @@ pub(super) struct Place {
 }
 
 impl Layout {
-    /// Words that hold addresses.
-    pub(super) const fn address_words(self) -> usize {
+    /// The words that numbers stand in.
+    pub(super) const fn words(self) -> &'static [usize] {
         match self {
-            Self::V4 => 1,
-            Self::V6 => 4,
+            Self::V4 => &[0, V4_ADDRESSES],
+            Self::V6 => &[0, 1, 2, 3, 4],
         }
     }
 
     /// Where `dim` stands.
     pub(super) const fn places(self, dim: Dim) -> &'static [Place] {
         match (self, dim) {
-            (_, Dim::Dport) => const { &[place(0, 0, 17, 0)] },
-            (_, Dim::Sport) => const { &[place(0, 17, 17, 0)] },
-            (_, Dim::Proto) => const { &[place(0, 34, 8, 0)] },
-            (_, Dim::Icmp) => const { &[place(0, ICMP_SHIFT, 17, 0)] },
-            (Self::V4, Dim::Src) => const { &[place(1, 32, 32, 0)] },
-            (Self::V4, Dim::Dst) => const { &[place(1, 0, 32, 0)] },
+            (_, Dim::Sport) => const { &[place(0, 0, 16, 0), place(0, NO_PORTS, 1, 16)] },
+            (_, Dim::Dport) => const { &[place(0, 16, 16, 0), place(0, NO_PORTS + 1, 1, 16)] },
+            (_, Dim::Proto) => const { &[place(0, PROTO, 8, 0)] },
+            (_, Dim::Icmp) => const { &[place(0, ICMP, 16, 0), place(0, NO_ICMP, 1, 16)] },
+            (Self::V4, Dim::Src) => const { &[place(V4_ADDRESSES, 32, 32, 0)] },
+            (Self::V4, Dim::Dst) => const { &[place(V4_ADDRESSES, 0, 32, 0)] },
             (Self::V6, Dim::Src) => const { &[place(1, 0, 64, 64), place(2, 0, 64, 0)] },
             (Self::V6, Dim::Dst) => const { &[place(3, 0, 64, 64), place(4, 0, 64, 0)] },
         }
     }
 }
+
+// Shifts in the first word.
+const PROTO: u32 = 32;
+const ICMP: u32 = 40;
+const NO_PORTS: u32 = 56;
+const NO_ICMP: u32 = 58;
+/// Before what leaves compare.
+const V4_ADDRESSES: usize = 3;
 
 const fn place(word: usize, shift: u32, width: u32, low: u32) -> Place {
     Place { word, shift, width, low }
@@ -83,45 +90,80 @@ impl Cube {
 }
 
 /// The words of a point, and behind them what leaves compare with bounds: a cache line.
+///
+/// Words 3 and 4 of IPv4 are both addresses and the inverse of that. Of both versions, word 5 is both ports and
+/// the inverse of that; word 6 the [`code`] of the protocol and its inverse, 16 bits each, and ones: so that "at
+/// least the first" and "at most the last" are one comparison. What is not named is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(align(64))]
 pub(super) struct Words(pub(super) [u64; 8]);
 
-/// Where [`Words::key`] stands.
-const KEY: usize = WORDS;
-
 impl Words {
-    /// Source port, destination port, and [`code`] of the protocol, 16 bits each.
+    /// None of a packet.
+    pub(super) const ZERO: Self = Self([0; 8]);
+
     #[inline(always)]
-    pub(super) const fn key(&self) -> u64 {
-        self.0[KEY]
+    pub(super) fn of(q: &Query) -> Self {
+        let mut words = Self::ZERO;
+        words.set(q);
+        words
     }
 
-    /// Each of these, and its inverse: so that "at least the first" and "at most the last" are one
-    /// comparison, at most.
+    /// Makes them those of `q`.
     #[inline(always)]
-    pub(super) fn keys(&self) -> [u16; 6] {
-        let [sport, dport, code] = [0, 16, 32].map(|shift| (self.key() >> shift) as u16);
-        [sport, !sport, dport, !dport, code, !code]
+    pub(super) fn set(&mut self, q: &Query) {
+        let key = &q.key;
+        let [mut first, code] = PROTOCOLS[key.proto.0 as usize];
+        let ports = u64::from(key.sport) | u64::from(key.dport) << 16;
+        // The highest bit marks protocols with ports, the next one ICMP: no tree picks these.
+        let mask = ((first as i64) >> 63) as u64;
+        if first & IS_ICMP != 0 {
+            first |= (u64::from(q.icmp.kind) << 8 | u64::from(q.icmp.code)) << ICMP;
+        }
+        self.0[0] = first | ports & mask;
+        match IpVersion::of(key.src) {
+            IpVersion::V4 => {
+                let both = u64::from(key.src.v4_bits()) << 32 | u64::from(key.dst.v4_bits());
+                (self.0[V4_ADDRESSES], self.0[V4_ADDRESSES + 1]) = (both, !both);
+            }
+            IpVersion::V6 => {
+                let [src, dst] = [key.src, key.dst].map(Addr::bits);
+                self.0[1..WORDS].copy_from_slice(&[
+                    (src >> 64) as u64,
+                    src as u64,
+                    (dst >> 64) as u64,
+                    dst as u64,
+                ]);
+            }
+        }
+        (self.0[5], self.0[6]) = (ports | !ports << 32, code);
     }
 }
+
+const HAS_PORTS: u64 = 1 << 63;
+const IS_ICMP: u64 = 1 << 62;
+
+/// By protocol: the first word of a packet that has nothing but it, with marks; and its [`code`] as leaves
+/// compare it. Comparing protocols would be guesswork for the processor.
+static PROTOCOLS: [[u64; 2]; 256] = {
+    let mut known = [[0; 2]; 256];
+    let mut number = 0;
+    while number < 256 {
+        let proto = Proto(number as u8);
+        let ports = if proto.has_ports() { HAS_PORTS } else { 0b11 << NO_PORTS };
+        let icmp = if proto.is_icmp() { IS_ICMP } else { 1 << NO_ICMP };
+        let code = code(proto);
+        let compared = code as u64 | (!code as u64) << 16 | (u32::MAX as u64) << 32;
+        known[number] = [(number as u64) << PROTO | ports | icmp, compared];
+        number += 1;
+    }
+    known
+};
 
 /// The protocol's number, with a ninth bit for those without ports.
-#[inline(always)]
-pub(super) fn code(proto: Proto) -> u16 {
-    CODES[proto.0 as usize]
+pub(super) const fn code(proto: Proto) -> u16 {
+    proto.0 as u16 | (!proto.has_ports() as u16) << 8
 }
-
-/// By protocol: comparing with one after the other would be guesswork for the processor.
-static CODES: [u16; 256] = {
-    let mut codes = [0; 256];
-    let mut proto = 0;
-    while proto < 256 {
-        codes[proto] = proto as u16 | (!Proto(proto as u8).has_ports() as u16) << 8;
-        proto += 1;
-    }
-    codes
-};
 
 /// The highest [`code`] of a protocol with ports, and of any.
 pub(super) const LAST_CODES: [u16; 2] = [0xff, 0x1ff];
@@ -134,8 +176,6 @@ pub(super) struct Point<'a> {
     members: [&'a [SetId]; 4],
 }
 
-const ICMP_SHIFT: u32 = 42;
-
 impl<'a> Point<'a> {
     /// `used` says for which spaces memberships are looked up; the others stay empty.
     #[inline(always)]
@@ -147,45 +187,18 @@ impl<'a> Point<'a> {
     /// With what is known of its memberships.
     #[inline(always)]
     pub(super) fn with(q: &'a Query, members: [&'a [SetId]; 4]) -> Self {
-        let key = &q.key;
-        let none = NONE as u64;
-        let code = code(key.proto);
-        // All ones for those without ports.
-        let portless = u64::from(code > LAST_CODES[0]).wrapping_neg();
-        let ports = u64::from(key.sport) << 17 | u64::from(key.dport);
-        let ports = ports & !portless | (none << 17 | none) & portless;
-        let icmp = match key.proto.is_icmp() {
-            true => u64::from(q.icmp.kind) << 8 | u64::from(q.icmp.code),
-            false => none,
-        };
-        let mut words = [icmp << ICMP_SHIFT | u64::from(key.proto.0) << 34 | ports, 0, 0, 0, 0, 0, 0, 0];
-        words[KEY] = u64::from(key.sport) | u64::from(key.dport) << 16 | u64::from(code) << 32;
-        match IpVersion::of(key.src) {
-            IpVersion::V4 => words[1] = u64::from(key.src.v4_bits()) << 32 | u64::from(key.dst.v4_bits()),
-            IpVersion::V6 => {
-                let (src, dst) = (key.src.bits(), key.dst.bits());
-                words[1..WORDS].copy_from_slice(&[
-                    (src >> 64) as u64,
-                    src as u64,
-                    (dst >> 64) as u64,
-                    dst as u64,
-                ]);
-            }
-        }
-        Self { words: Words(words), key, members }
+        Self { words: Words::of(q), key: &q.key, members }
+    }
+
+    /// Of words that are `key`'s.
+    #[inline(always)]
+    pub(super) const fn of(words: Words, key: &'a FlowKey, members: [&'a [SetId]; 4]) -> Self {
+        Self { words, key, members }
     }
 
     #[inline]
     pub(super) fn at(&self, dim: Dim) -> u128 {
-        let number = |shift: u32, width: u32| u128::from(self.words.0[0] >> shift & ((1 << width) - 1));
-        match dim {
-            Dim::Src => self.key.src.bits(),
-            Dim::Dst => self.key.dst.bits(),
-            Dim::Proto => number(34, 8),
-            Dim::Sport => number(17, 17),
-            Dim::Dport => number(0, 17),
-            Dim::Icmp => number(ICMP_SHIFT, 17),
-        }
+        at(&self.words, self.key, dim)
     }
 
     /// The sets the packet is in, ascending.
@@ -197,6 +210,22 @@ impl<'a> Point<'a> {
     #[inline]
     pub(super) fn is_in(&self, space: Space, set: SetId) -> bool {
         self.members(space).binary_search(&set).is_ok()
+    }
+}
+
+/// The number that a packet with these words and this key has.
+#[inline]
+pub(super) fn at(words: &Words, key: &FlowKey, dim: Dim) -> u128 {
+    let number = |shift: u32, none: u32| {
+        u128::from(words.0[0] >> shift & 0xffff) | u128::from(words.0[0] >> none & 1) << 16
+    };
+    match dim {
+        Dim::Src => key.src.bits(),
+        Dim::Dst => key.dst.bits(),
+        Dim::Proto => u128::from(words.0[0] >> PROTO & 0xff),
+        Dim::Sport => number(0, NO_PORTS),
+        Dim::Dport => number(16, NO_PORTS + 1),
+        Dim::Icmp => number(ICMP, NO_ICMP),
     }
 }
 
@@ -250,7 +279,11 @@ mod tests {
                 let expected = if is_v4_address { point.at(dim) & 0xffff_ffff } else { point.at(dim) };
                 prop_assert_eq!(read, expected, "{:?}", dim);
             }
-            let [sport, _, dport, _, code, _] = point.words.keys();
+            let half = |at: usize| (point.words.0[5 + at / 4] >> (16 * (at % 4))) as u16;
+            let [sport, dport, code] = [(0, 2), (1, 3), (4, 5)].map(|(at, inverse)| {
+                assert_eq!(half(at), !half(inverse));
+                half(at)
+            });
             prop_assert_eq!((sport, dport, code as u8), (q.key.sport, q.key.dport, q.key.proto.0));
             prop_assert_eq!(code <= LAST_CODES[0], q.key.proto.has_ports());
             prop_assert!(code <= LAST_CODES[1]);

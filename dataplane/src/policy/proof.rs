@@ -2,41 +2,44 @@
 //!
 //! Bottom up in what is believed, each step by the one before: the *pieces* of an entry are all its boxes; a
 //! piece's *cube* holds its box; a *lane* is decoded from the bits that decide, and must be the piece's box
-//! exactly, or hold it and refer to a true copy of the entry. Then the tree is gone down once with the
+//! exactly, or hold it and refer to true copies of its rule's entries. Then the tree is gone down once with the
 //! pieces that must be found: a node hands each to every branch that a point of its cube can take.
 //! What reaches a leaf must stand in it, in order.
 
-use super::SetId;
 use super::check::CheckError;
 use super::grow::{MAX_DEPTH, Proof};
-use super::leaf::{Block, LANES, Lane, normal};
+use super::leaf::{Block, Lane, normal};
 use super::lower::{Dim, Entries, Interval, Space};
 use super::pieces::Piece;
 use super::point::{Cube, Layout, WORDS};
 use super::tree::{Branch, NONE_FOUND, Node, Tree};
+use super::{IpVersion, SetId};
 
 /// Bits a node may spell its branches with.
 const MAX_BITS: u32 = 20;
 /// Obligations of one node, for each piece of the tree: far above what the grower makes.
 const MAX_COPIES: usize = 64;
 
-/// Everything below `tree.root` is sound, and nothing of `proof.entries` is missing.
-pub(super) fn check(tree: &Tree, proof: &Proof) -> Result<(), CheckError> {
+/// Everything below `tree.root` is sound, and nothing of `proof.entries` is missing, for packets of `version`.
+pub(super) fn check(tree: &Tree, proof: &Proof, version: IpVersion) -> Result<(), CheckError> {
     let Proof { entries, pieces, cubes, .. } = proof;
     boxes(entries, pieces)?;
     let shape = |what| CheckError::Shape { node: 0, what };
-    if cubes.len() != pieces.len() || tree.about.len() != pieces.len() {
-        return Err(shape("not as many notes as pieces"));
+    if cubes.len() != pieces.len() {
+        return Err(shape("not as many cubes as pieces"));
     }
-    for ((piece, cube), about) in pieces.iter().zip(cubes).zip(&tree.about) {
+    let asks = |entry| entries.fields(entry).any(|(dim, _)| matches!(dim, Dim::Src | Dim::Dst));
+    if tree.layout == Layout::V4 && version == IpVersion::V6 && (0..entries.len() as u32).any(asks) {
+        return Err(shape("addresses that do not fit"));
+    }
+    for (rank, first) in (0u32..).zip(&tree.asked) {
+        if *first != NONE_FOUND && !copied(&tree.hard, *first, entries, rank) {
+            return Err(CheckError::Entry { rank, field: "its copy" });
+        }
+    }
+    for (piece, cube) in pieces.iter().zip(cubes) {
         let rank = entries.rank(piece.entry);
         let differs = |field| CheckError::Entry { rank, field };
-        if about.rank != rank {
-            return Err(differs("its rank"));
-        }
-        if about.hard != NONE_FOUND && !copied(&tree.hard, about.hard, entries, piece.entry) {
-            return Err(differs("its copy"));
-        }
         if !Dim::ALL.iter().all(|dim| cube_holds(cube, tree.layout, *dim, piece.interval(entries, *dim))) {
             return Err(differs("its cube"));
         }
@@ -76,11 +79,14 @@ fn boxes(entries: &Entries, pieces: &[Piece]) -> Result<(), CheckError> {
     if left.is_empty() { Ok(()) } else { Err(CheckError::Shape { node: 0, what: "pieces of no entry" }) }
 }
 
-/// The copy asks what the entry asks.
-fn copied(copies: &Entries, copy: u32, entries: &Entries, entry: u32) -> bool {
-    (copy as usize) < copies.len()
-        && copies.literals(copy) == entries.literals(entry)
-        && copies.fields(copy).eq(entries.fields(entry))
+/// The copies from `first` on that have the rank ask what the rule's entries ask.
+fn copied(copies: &Entries, first: u32, entries: &Entries, rank: u32) -> bool {
+    let own = entries.of_rank(rank);
+    let copies_of = copies.of_rank_from(first, rank);
+    copies_of.len() == own.len()
+        && copies_of.zip(own).all(|(copy, entry)| {
+            copies.literals(copy) == entries.literals(entry) && copies.fields(copy).eq(entries.fields(entry))
+        })
 }
 
 /// Every value of `interval` has the bits that `cube` demands of `dim`.
@@ -112,6 +118,10 @@ struct Descent<'a> {
 }
 
 impl Descent<'_> {
+    fn rank(&self, piece: u32) -> u32 {
+        self.proof.entries.rank(self.proof.pieces[piece as usize].entry)
+    }
+
     /// Every point that one of `owed` matches first is led to it below `branch` of node `from`.
     fn branch(
         &mut self,
@@ -121,7 +131,7 @@ impl Descent<'_> {
         depth: u32,
     ) -> Result<(), CheckError> {
         // A branch is not entered for what is not below its `lowest`.
-        if let Some(piece) = owed.first().filter(|piece| **piece < branch.lowest) {
+        if let Some(piece) = owed.first().filter(|piece| self.rank(**piece) < branch.lowest) {
             return Err(self.lost(*piece, from));
         }
         if branch.lowest == NONE_FOUND {
@@ -132,10 +142,7 @@ impl Descent<'_> {
             return Err(shape("too deep"));
         }
         match branch.to.get() {
-            Err(block) => match self.tree.layout {
-                Layout::V4 => self.leaf::<1>(block, owed, from),
-                Layout::V6 => self.leaf::<4>(block, owed, from),
-            },
+            Err(block) => self.leaf(block, owed, from),
             Ok(node) => {
                 // Children come after their parents and have one.
                 let again = self.seen.get_mut(node).map(|seen| std::mem::replace(seen, true));
@@ -188,6 +195,10 @@ impl Descent<'_> {
             Node::Each { first, end } => {
                 // Any branch would do: all are asked. The grower says which one was meant.
                 let branches = branches(first, (end as usize).saturating_sub(first as usize))?;
+                // A packet that is done with one is done with those behind it.
+                if !branches.windows(2).all(|two| two[0].lowest <= two[1].lowest) {
+                    return Err(shape("parts out of order"));
+                }
                 let mut inside: Vec<Vec<u32>> = vec![Vec::new(); branches.len()];
                 for piece in owed {
                     let part =
@@ -299,39 +310,38 @@ impl Descent<'_> {
     }
 
     /// The leaf's lanes are sound and in order, and all of `owed` are among them.
-    fn leaf<const N: usize>(
-        &self,
-        mut block: usize,
-        owed: &[u32],
-        from: Option<u32>,
-    ) -> Result<(), CheckError> {
+    fn leaf(&self, mut block: usize, owed: &[u32], from: Option<u32>) -> Result<(), CheckError> {
         let shape = |what| CheckError::Shape { node: from.unwrap_or(0), what };
+        let tree = self.tree;
+        let lanes = tree.layout.lanes() as u32;
         let mut left = owed.iter().peekable();
         let mut before: Option<u32> = None;
         loop {
-            let end = block.checked_add(1).and_then(|end| end.checked_mul(N + 1));
-            if end.is_none_or(|end| end > self.tree.lines.len()) {
+            if block >= tree.lines.len() {
                 return Err(shape("a leaf out of range"));
             }
-            let four = Block::<N>::at(&self.tree.lines, block);
-            let used = (0..LANES as u32).take_while(|lane| four.is_used(*lane)).count() as u32;
+            let own = Block::at(&tree.lines, tree.layout, block);
+            let used = (0..lanes).take_while(|lane| own.is_used(*lane)).count() as u32;
             for number in 0..used {
-                let lane = four.lane(self.tree.layout, number).ok_or(shape("a lane that is no box"))?;
-                if before.is_some_and(|before| before >= lane.piece) {
+                let lane = own.lane(number).ok_or(shape("a lane that is no box"))?;
+                // The grower says which piece it was meant to be.
+                let meant = self.proof.lanes.get(block * lanes as usize + number as usize);
+                let piece = *meant.ok_or(shape("a lane of no piece"))?;
+                if before.is_some_and(|before| before >= piece) {
                     return Err(shape("lanes out of order"));
                 }
-                before = Some(lane.piece);
-                if !self.lane_is_sound(&lane) {
+                before = Some(piece);
+                if !self.lane_is_sound(&lane, piece) {
                     return Err(shape("a lane that is not its rule"));
                 }
-                left.next_if(|piece| **piece == lane.piece);
+                left.next_if(|owed| **owed == piece);
             }
             // Lanes not in use hold nothing, here and in what follows.
-            let unused = (used..LANES as u32).all(|lane| !four.is_used(lane) && four.is_closed(lane));
-            if !unused || used < LANES as u32 && four.more() {
+            let unused = (used..lanes).all(|lane| !own.is_used(lane) && own.is_closed(lane));
+            if used == 0 || !unused || used < lanes && own.more() {
                 return Err(shape("a leaf with a gap"));
             }
-            if !four.more() {
+            if !own.more() {
                 break;
             }
             block += 1;
@@ -339,16 +349,19 @@ impl Descent<'_> {
         left.next().map_or(Ok(()), |piece| Err(self.lost(*piece, from)))
     }
 
-    /// Whatever the lane says yes to is matched by its rule, and it holds all its piece holds.
-    fn lane_is_sound(&self, lane: &Lane) -> bool {
+    /// Whatever the lane says yes to is matched by its rule, and it holds all the piece holds.
+    fn lane_is_sound(&self, lane: &Lane, piece: u32) -> bool {
         let Proof { entries, pieces, .. } = self.proof;
-        let Some(piece) = pieces.get(lane.piece as usize) else { return false };
+        let Some(piece) = pieces.get(piece as usize) else { return false };
+        if lane.rank != entries.rank(piece.entry) {
+            return false;
+        }
         let mut within = Dim::ALL.map(|dim| piece.interval(entries, dim));
-        normal(&mut within);
+        normal(&mut within, self.tree.layout);
         if !lane.exact {
             let holds =
                 |(lane, own): (&Interval, &Interval)| lane.first <= own.first && own.last <= lane.last;
-            let asked = self.tree.about[lane.piece as usize].hard != NONE_FOUND;
+            let asked = self.tree.asked.get(lane.rank as usize).is_some_and(|first| *first != NONE_FOUND);
             return asked && lane.within.iter().zip(&within).all(holds);
         }
         let whole = |dim: Dim| {
@@ -364,7 +377,6 @@ impl Descent<'_> {
     }
 
     fn lost(&self, piece: u32, from: Option<u32>) -> CheckError {
-        let rank = self.proof.entries.rank(self.proof.pieces[piece as usize].entry);
-        CheckError::Lost { rank, node: from.unwrap_or(0) }
+        CheckError::Lost { rank: self.rank(piece), node: from.unwrap_or(0) }
     }
 }

@@ -2,8 +2,7 @@
 
 use super::IpVersion;
 use super::compiled::CompiledPolicy;
-use super::leaf::{Block, LANES};
-use super::point::Layout;
+use super::leaf::Block;
 use super::tree::{Branch, NONE_FOUND, Node, Tree};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,23 +82,15 @@ impl Tree {
         all.into_iter().filter(|(_, branch)| branch.lowest != NONE_FOUND).collect()
     }
 
-    /// The pieces in a leaf, in order.
-    pub(super) fn leaf(&self, block: usize) -> Vec<u32> {
-        match self.layout {
-            Layout::V4 => self.leaf_words::<1>(block),
-            Layout::V6 => self.leaf_words::<4>(block),
-        }
-    }
-
-    /// `N` is the layout's number of address words.
-    fn leaf_words<const N: usize>(&self, mut block: usize) -> Vec<u32> {
-        let mut pieces = Vec::new();
+    /// The ranks in a leaf, in order: of a rule that was cut into pieces, of each piece.
+    pub(super) fn leaf(&self, mut block: usize) -> Vec<u32> {
+        let mut ranks = Vec::new();
         loop {
-            let four = Block::<N>::at(&self.lines, block);
-            let lanes = (0..LANES as u32).filter_map(|lane| four.lane(self.layout, lane));
-            pieces.extend(lanes.map(|lane| lane.piece));
-            if !four.more() {
-                return pieces;
+            let own = Block::at(&self.lines, self.layout, block);
+            let lanes = 0..self.layout.lanes() as u32;
+            ranks.extend(lanes.filter(|lane| own.is_used(*lane)).map(|lane| own.rank(lane)));
+            if !own.more() {
+                return ranks;
             }
             block += 1;
         }
@@ -110,7 +101,7 @@ impl Tree {
             tier,
             version,
             patch,
-            pieces: self.about.len(),
+            pieces: self.pieces as usize,
             bits: 0,
             cuts: 0,
             each: 0,

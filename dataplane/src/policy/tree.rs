@@ -1,13 +1,13 @@
 //! The flat tree and its walk: from a point to the lowest rank that matches it.
 
 use super::SetId;
-use super::leaf::{Block, LANES, Line};
+use super::leaf::{Block, Line};
 use super::lower::{Dim, Entries, Interval, Literal, Space};
 use super::point::{Layout, Point, Words};
-use super::simd::Kernel;
+use super::simd::{Job, Kernel};
 
-/// No piece, or no rank.
-pub(super) const NONE_FOUND: u32 = u32::MAX;
+/// No rank: above all there are.
+pub(super) const NONE_FOUND: u32 = 1 << 30;
 
 /// A node, or the first block of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) enum Node {
     /// On to `below` where the point's number is less than `bound`, else to `rest`.
     /// [`Tree::branches`] from `first` on.
     Cut { dim: Dim, bound: Bound, first: u32 },
-    /// The lowest of what several subtrees say. `first..end` in [`Tree::branches`], by lowest piece.
+    /// The lowest of what several subtrees say. `first..end` in [`Tree::branches`], by lowest rank.
     Each { first: u32, end: u32 },
     /// The lowest of what branch `rest` and the subtrees of the sets that hold the point say.
     /// `first..end` in [`Tree::groups`], by set; `slots` in [`Tree::slots`] from set `low` on.
@@ -68,7 +68,7 @@ impl Bound {
     }
 }
 
-/// A subtree, and a piece that nothing below it undercuts.
+/// A subtree, and a rank that nothing below it undercuts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Branch {
     pub(super) lowest: u32,
@@ -87,15 +87,6 @@ pub(super) struct Group {
     pub(super) branch: Branch,
 }
 
-/// What is known of a piece besides its box.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct About {
-    /// Of its rule.
-    pub(super) rank: u32,
-    /// Its entry in [`Tree::hard`]; [`NONE_FOUND`] where no leaf asks for it.
-    pub(super) hard: u32,
-}
-
 /// The rules of one stage for one IP version, and the way to the few that may match a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tree {
@@ -107,9 +98,12 @@ pub(super) struct Tree {
     /// Groups by set, for [`Node::BySet`]: index in its groups, or [`NONE_FOUND`].
     pub(super) slots: Vec<u32>,
     pub(super) lines: Vec<Line>,
-    /// By piece. Pieces are in the order of ranks.
-    pub(super) about: Vec<About>,
-    /// The entries whose boxes do not say all.
+    /// Boxes that rules were cut into.
+    pub(super) pieces: u32,
+    /// By rank, for rules that some leaf asks for: where their entries begin in `hard`, else [`NONE_FOUND`].
+    /// Empty where no leaf asks.
+    pub(super) asked: Vec<u32>,
+    /// All entries of the rules whose boxes do not say all.
     pub(super) hard: Entries,
 }
 
@@ -144,9 +138,20 @@ impl Watch for () {
 
 impl Tree {
     /// The lowest rank that matches, or [`NONE_FOUND`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn find<K: Kernel, W: Watch>(&self, kernel: K, point: &Point<'_>, watch: &mut W) -> u32 {
-        self.rank(self.branch(self.root, NONE_FOUND, kernel, point, watch))
+        if self.root.lowest == NONE_FOUND {
+            return NONE_FOUND;
+        }
+        match self.root.to.get().map(|node| self.nodes[node]) {
+            // As below, without a call for each part.
+            Ok(Node::Each { first, end }) => {
+                watch.at_node();
+                let parts = &self.branches[first as usize..end as usize];
+                parts.iter().fold(NONE_FOUND, |best, part| self.branch(*part, best, kernel, point, watch))
+            }
+            _ => self.descend(self.root.to, NONE_FOUND, kernel, point, watch),
+        }
     }
 
     /// Memory held.
@@ -157,18 +162,12 @@ impl Tree {
             + size_of_val(&self.groups[..])
             + size_of_val(&self.slots[..])
             + size_of_val(&self.lines[..])
-            + size_of_val(&self.about[..])
+            + size_of_val(&self.asked[..])
             + self.hard.bytes()
     }
 
-    /// Of a piece that was found.
-    #[inline]
-    pub(super) fn rank(&self, piece: u32) -> u32 {
-        if piece == NONE_FOUND { piece } else { self.about[piece as usize].rank }
-    }
-
-    #[inline]
-    pub(super) fn branch<K: Kernel, W: Watch>(
+    #[inline(always)]
+    fn branch<K: Kernel, W: Watch>(
         &self,
         branch: Branch,
         best: u32,
@@ -176,28 +175,36 @@ impl Tree {
         point: &Point<'_>,
         watch: &mut W,
     ) -> u32 {
-        if branch.lowest < best { self.lower_than(branch.to, best, kernel, point, watch) } else { best }
+        if branch.lowest < best { self.descend(branch.to, best, kernel, point, watch) } else { best }
     }
 
-    /// The lowest piece below `at` that matches and is lower than `best`, or else `best`.
+    /// The lowest rank below `at` that matches and is lower than `best`, or else `best`.
     ///
     /// Recursion and indices are bounded by what the check has proven of every tree.
     pub(super) fn lower_than<K: Kernel, W: Watch>(
         &self,
+        at: Ref,
+        best: u32,
+        kernel: K,
+        point: &Point<'_>,
+        watch: &mut W,
+    ) -> u32 {
+        kernel.tuned(Lower { tree: self, at, best, point, watch })
+    }
+
+    /// As [`Tree::lower_than`], where it is called.
+    #[inline(always)]
+    fn descend<K: Kernel, W: Watch>(
+        &self,
         mut at: Ref,
-        mut best: u32,
+        best: u32,
         kernel: K,
         point: &Point<'_>,
         watch: &mut W,
     ) -> u32 {
         loop {
             let node = match at.get() {
-                Err(block) if W::ACTIVE => {
-                    return match self.layout {
-                        Layout::V4 => self.scan_watched::<1, W>(block, best, point, watch),
-                        Layout::V6 => self.scan_watched::<4, W>(block, best, point, watch),
-                    };
-                }
+                Err(block) if W::ACTIVE => return self.scan_watched(block, best, point, watch),
                 Err(block) => return self.scan(block, best, kernel, point, watch),
                 Ok(node) => node,
             };
@@ -219,29 +226,8 @@ impl Tree {
                     watch.narrowed(*dim, to);
                     *first as usize + usize::from(rest)
                 }
-                Node::Each { first, end } => {
-                    for branch in &self.branches[*first as usize..*end as usize] {
-                        best = self.branch(*branch, best, kernel, point, watch);
-                    }
-                    return best;
-                }
-                Node::BySet { space, first, end, rest, low, slots } => {
-                    best = self.branch(self.branches[*rest as usize], best, kernel, point, watch);
-                    let groups = &self.groups[*first as usize..*end as usize];
-                    let slots = &self.slots[slots.0 as usize..slots.1 as usize];
-                    let bound = best;
-                    for set in point.members(*space) {
-                        if let Some(group) = group_of(groups, slots, *low, *set) {
-                            best = self.branch(groups[group].branch, best, kernel, point, watch);
-                        }
-                    }
-                    if W::ACTIVE {
-                        for group in groups.iter().filter(|group| group.branch.lowest < bound) {
-                            let wanted = point.is_in(*space, group.set);
-                            watch.asked(Literal { space: *space, set: group.set, wanted });
-                        }
-                    }
-                    return best;
+                Node::Each { .. } | Node::BySet { .. } => {
+                    return kernel.tuned(Several { tree: self, node, best, point, watch });
                 }
             };
             let branch = self.branches[next];
@@ -252,7 +238,45 @@ impl Tree {
         }
     }
 
-    /// The first piece of a leaf that matches and is lower than `best`, or else `best`.
+    /// The lowest rank below a node of which several subtrees are visited.
+    #[inline(always)]
+    fn several<K: Kernel, W: Watch>(
+        &self,
+        node: usize,
+        mut best: u32,
+        kernel: K,
+        point: &Point<'_>,
+        watch: &mut W,
+    ) -> u32 {
+        match &self.nodes[node] {
+            Node::Each { first, end } => {
+                for branch in &self.branches[*first as usize..*end as usize] {
+                    best = self.branch(*branch, best, kernel, point, watch);
+                }
+            }
+            Node::BySet { space, first, end, rest, low, slots } => {
+                best = self.branch(self.branches[*rest as usize], best, kernel, point, watch);
+                let groups = &self.groups[*first as usize..*end as usize];
+                let slots = &self.slots[slots.0 as usize..slots.1 as usize];
+                let bound = best;
+                for set in point.members(*space) {
+                    if let Some(group) = group_of(groups, slots, *low, *set) {
+                        best = self.branch(groups[group].branch, best, kernel, point, watch);
+                    }
+                }
+                if W::ACTIVE {
+                    for group in groups.iter().filter(|group| group.branch.lowest < bound) {
+                        let wanted = point.is_in(*space, group.set);
+                        watch.asked(Literal { space: *space, set: group.set, wanted });
+                    }
+                }
+            }
+            Node::Bits { .. } | Node::Cut { .. } => {}
+        }
+        best
+    }
+
+    /// The first rank of a leaf that matches and is lower than `best`, or else `best`.
     #[inline(always)]
     pub(super) fn scan<K: Kernel, W: Watch>(
         &self,
@@ -263,15 +287,15 @@ impl Tree {
         watch: &W,
     ) -> u32 {
         match self.layout {
-            Layout::V4 => self.scan_words::<1, K, W>(block, best, kernel, point, watch),
-            Layout::V6 => self.scan_words::<4, K, W>(block, best, kernel, point, watch),
+            Layout::V4 => self.scan_blocks(Layout::V4, block, best, kernel, point, watch),
+            Layout::V6 => self.scan_blocks(Layout::V6, block, best, kernel, point, watch),
         }
     }
 
-    /// `N` is the layout's number of address words.
     #[inline(always)]
-    pub(super) fn scan_words<const N: usize, K: Kernel, W: Watch>(
+    fn scan_blocks<K: Kernel, W: Watch>(
         &self,
+        layout: Layout,
         mut block: usize,
         best: u32,
         kernel: K,
@@ -279,21 +303,21 @@ impl Tree {
         watch: &W,
     ) -> u32 {
         loop {
-            let four = Block::<N>::at(&self.lines, block);
-            let mut hits = kernel.hits(four, &point.words);
+            let lanes = Block::at(&self.lines, layout, block);
+            let mut hits = kernel.hits(layout, lanes.line, &point.words);
             while hits != 0 {
                 let lane = hits.trailing_zeros();
-                let piece = four.piece(lane);
-                if piece >= best {
+                let rank = lanes.rank(lane);
+                if rank >= best {
                     return best;
                 }
-                let matches = four.is_exact(lane) || self.matches(piece, point, &mut ());
-                if matches && !watch.skips(self.rank(piece)) {
-                    return piece;
+                let matches = lanes.is_exact(lane) || self.matches(rank, point, &mut ());
+                if matches && !watch.skips(rank) {
+                    return rank;
                 }
                 hits &= hits - 1;
             }
-            if !four.more() {
+            if !lanes.goes_on(best) {
                 return best;
             }
             block += 1;
@@ -301,39 +325,38 @@ impl Tree {
     }
 
     /// As [`Tree::scan`], with every comparison told.
-    fn scan_watched<const N: usize, W: Watch>(
-        &self,
-        mut block: usize,
-        best: u32,
-        point: &Point<'_>,
-        watch: &mut W,
-    ) -> u32 {
+    fn scan_watched<W: Watch>(&self, mut block: usize, best: u32, point: &Point<'_>, watch: &mut W) -> u32 {
         loop {
             watch.at_block();
-            let four = Block::<N>::at(&self.lines, block);
-            let used = (0..LANES as u32).take_while(|lane| four.is_used(*lane));
-            for lane in used.filter_map(|lane| four.lane(self.layout, lane)) {
-                if lane.piece >= best {
+            let lanes = Block::at(&self.lines, self.layout, block);
+            let used = (0..self.layout.lanes() as u32).take_while(|lane| lanes.is_used(*lane));
+            for lane in used.filter_map(|lane| lanes.lane(lane)) {
+                if lane.rank >= best {
                     return best;
                 }
                 let within =
                     Dim::ALL.into_iter().all(|dim| told(point, dim, &[lane.within[dim as usize]], watch));
-                let matches = within && (lane.exact || self.matches(lane.piece, point, watch));
-                if matches && !watch.skips(self.rank(lane.piece)) {
-                    return lane.piece;
+                let matches = within && (lane.exact || self.matches(lane.rank, point, watch));
+                if matches && !watch.skips(lane.rank) {
+                    return lane.rank;
                 }
             }
-            if !four.more() {
+            if !lanes.more() {
                 return best;
             }
             block += 1;
         }
     }
 
-    /// Every constraint of the piece's entry holds at the point.
+    /// One of the rule's entries matches the point.
     #[inline(never)]
-    fn matches<W: Watch>(&self, piece: u32, point: &Point<'_>, watch: &mut W) -> bool {
-        let entry = self.about[piece as usize].hard;
+    fn matches<W: Watch>(&self, rank: u32, point: &Point<'_>, watch: &mut W) -> bool {
+        let first = self.asked[rank as usize];
+        self.hard.of_rank_from(first, rank).any(|entry| self.entry_matches(entry, point, watch))
+    }
+
+    /// Every constraint of the entry holds at the point.
+    fn entry_matches<W: Watch>(&self, entry: u32, point: &Point<'_>, watch: &mut W) -> bool {
         for (dim, intervals) in self.hard.fields(entry) {
             if !told(point, dim, intervals, watch) {
                 return false;
@@ -367,6 +390,42 @@ impl Tree {
                 watch.narrowed(dim, Interval { first: at & !below, last });
             }
         }
+    }
+}
+
+/// [`Tree::lower_than`].
+struct Lower<'a, 'b, W> {
+    tree: &'a Tree,
+    at: Ref,
+    best: u32,
+    point: &'a Point<'b>,
+    watch: &'a mut W,
+}
+
+impl<W: Watch> Job for Lower<'_, '_, W> {
+    type Out = u32;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> u32 {
+        self.tree.descend(self.at, self.best, kernel, self.point, self.watch)
+    }
+}
+
+/// Subtrees of one node, all of them to be visited: trees are as deep as they are, code is not.
+struct Several<'a, 'b, W> {
+    tree: &'a Tree,
+    node: usize,
+    best: u32,
+    point: &'a Point<'b>,
+    watch: &'a mut W,
+}
+
+impl<W: Watch> Job for Several<'_, '_, W> {
+    type Out = u32;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> u32 {
+        self.tree.several(self.node, self.best, kernel, self.point, self.watch)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Query, SetTable};
 pub struct Work {
     /// Nodes of trees.
     pub nodes: u32,
-    /// Blocks of leaves, of four boxes each.
+    /// Blocks of leaves, a cache line each.
     pub blocks: u32,
 }
 
@@ -18,7 +18,7 @@ impl CompiledPolicy {
     /// Judges a packet and counts what that took.
     pub fn work(&self, sets: &SetTable, q: &Query) -> Work {
         let mut work = Work::default();
-        self.decide(sets, q, &mut work, |_| {});
+        self.decide(self.cpu, sets, q, &mut work, |_| {});
         work
     }
 }

@@ -75,10 +75,9 @@ pub(super) fn break_tree(tree: &mut Tree, kind: u8, a: usize, b: usize) {
                 *(if b.is_multiple_of(2) { &mut interval.first } else { &mut interval.last }) ^= 1;
             }
         }
-        (10, _) if b.is_multiple_of(3) && !tree.about.is_empty() => {
-            let at = a % tree.about.len();
-            let about = &mut tree.about[at];
-            *(if b.is_multiple_of(2) { &mut about.rank } else { &mut about.hard }) ^= 1;
+        (10, _) if b.is_multiple_of(3) && !tree.asked.is_empty() => {
+            let at = a % tree.asked.len();
+            tree.asked[at] ^= 1;
         }
         (10, _) if b % 3 == 1 && !tree.slots.is_empty() => {
             let at = a % tree.slots.len();
@@ -189,9 +188,9 @@ fn a_loop_is_noticed() {
 #[test]
 fn rules_tried_in_the_wrong_order_are_noticed() {
     let fault = |tree: &mut Tree| {
-        // The pieces of the first two lanes of a block, exchanged.
-        for rest in tree.lines.iter_mut().skip(1).step_by(2) {
-            rest.0[6] = rest.0[6].rotate_left(32);
+        // The two lanes of a block, exchanged.
+        for line in &mut tree.lines {
+            line.0.rotate_left(4);
         }
     };
     assert!(matches!(caught(fault), CheckError::Shape { .. }));
@@ -201,11 +200,8 @@ fn rules_tried_in_the_wrong_order_are_noticed() {
 fn every_bit_of_a_used_lane_matters() {
     let compiled = compile(needful()).unwrap();
     let block = some_leaf(&compiled.stages[0].trees[0]);
-    for (word, bit) in (0..6).flat_map(|word| (0..16).map(move |bit| (word, bit))) {
-        caught(|tree| tree.lines[2 * block + 1].0[word] ^= 1 << bit);
-    }
-    for (word, bit) in [0, 4].into_iter().flat_map(|word| (0..64).map(move |bit| (word, bit))) {
-        caught(|tree| tree.lines[2 * block].0[word] ^= 1 << bit);
+    for (word, bit) in (0..4).flat_map(|word| (0..64).map(move |bit| (word, bit))) {
+        caught(|tree| tree.lines[block].0[word] ^= 1 << bit);
     }
 }
 
