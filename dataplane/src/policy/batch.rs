@@ -60,10 +60,7 @@ fn chunk<K: Kernel>(
     room: &mut Room,
 ) {
     let Room { words, lists: room } = room;
-    let mut known = ArrayVec::new();
-    if policy.used.contains(&true) {
-        members(queries, sets, policy.used, |members| known.push(members));
-    }
+    let known = members(queries, sets, policy.used);
     // Those no stage has decided yet, by IP version; and those that are of two.
     let mut open = [Packets::first(queries.len()), Packets::first(0)];
     let mut mixed = Packets::first(0);
@@ -143,9 +140,11 @@ fn settle(
 struct Points<'a> {
     queries: &'a [Query],
     words: &'a [Words; BATCH],
-    /// Empty where no tree asks.
-    members: ArrayVec<[&'a [SetId]; 4], BATCH>,
+    members: Members<'a>,
 }
+
+/// The sets that packets are in, by space. Empty where no tree asks.
+type Members<'a> = [ArrayVec<&'a [SetId], BATCH>; 4];
 
 impl<'a> Points<'a> {
     #[inline(always)]
@@ -155,41 +154,35 @@ impl<'a> Points<'a> {
 
     #[inline(always)]
     fn members(&self, packet: u32, space: Space) -> &'a [SetId] {
-        self.members.get(packet as usize).map_or(&[], |members| members[space as usize])
+        self.members[space as usize].get(packet as usize).copied().unwrap_or_default()
     }
 
     #[inline]
     fn get(&self, packet: u32) -> Point<'a> {
-        let members = self.members.get(packet as usize).copied().unwrap_or_default();
+        let members = Space::ALL.map(|space| self.members(packet, space));
         Point::of(*self.words(packet), &self.queries[packet as usize].key, members)
     }
 }
 
-/// Tells `each` query the sets it is in, space by space; what is read for one arrives while
-/// the others are served.
+/// The sets that each query is in, by space that is asked about; what is read for one arrives while the
+/// others are served.
 #[inline(always)]
-fn members<'a>(
-    queries: &'a [Query],
-    sets: &'a SetTable,
-    used: [bool; 4],
-    mut each: impl FnMut([&'a [SetId]; 4]),
-) {
-    let mut classes: ArrayVec<[Class; 4], BATCH> = ArrayVec::new();
-    for q in queries {
-        Space::ALL.into_iter().for_each(|space| prefetch_class(&q.key, sets, used, space));
+fn members<'a>(queries: &[Query], sets: &'a SetTable, used: [bool; 4]) -> Members<'a> {
+    let mut members = Members::default();
+    let asked = || Space::ALL.into_iter().filter(|space| used[*space as usize]);
+    for space in asked() {
+        queries.iter().for_each(|q| prefetch_class(&q.key, sets, used, space));
     }
-    for q in queries {
-        classes.push(Space::ALL.map(|space| {
+    for space in asked() {
+        let mut classes: ArrayVec<Class, BATCH> = ArrayVec::new();
+        for q in queries {
             let class = class(&q.key, sets, used, space);
-            if used[space as usize] {
-                sets.prefetch_ids(class);
-            }
-            class
-        }));
+            sets.prefetch_ids(class);
+            classes.push(class);
+        }
+        members[space as usize].extend(classes.iter().map(|class| sets.ids(*class)));
     }
-    for classes in &classes {
-        each(Space::ALL.map(|s| if used[s as usize] { sets.ids(classes[s as usize]) } else { &[] }));
-    }
+    members
 }
 
 /// Some of a batch's packets.
@@ -327,31 +320,31 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
         if tree.root.lowest == NONE_FOUND {
             return;
         }
-        let mut packets = packets.clone();
         match tree.root.to.get().map(|node| &tree.nodes[node]) {
-            // The parts of a tree one after the other: what one finds lets the next, and all behind it, be
-            // skipped.
-            Ok(Node::Each { first, end }) => {
-                for (number, part) in tree.branches[*first as usize..*end as usize].iter().enumerate() {
-                    if number > 0 {
-                        packets.retain(|packet| part.lowest < self.best[usize::from(packet) % BATCH]);
-                    }
-                    self.begin(packets.get(), *part);
-                    self.run();
-                }
-            }
             Ok(by_set @ Node::BySet { rest, .. }) => {
-                self.begin(packets.get(), tree.branches[*rest as usize]);
-                self.run();
+                self.parts(packets, tree.branches[*rest as usize]);
                 for (at, packet) in packets.get().iter().enumerate() {
                     self.by_set(u32::from(*packet), by_set, packets.len - at);
                 }
                 self.run();
             }
-            _ => {
-                self.begin(packets.get(), tree.root);
-                self.run();
-            }
+            _ => self.parts(packets, tree.root),
+        }
+    }
+
+    /// The parts of a tree one after the other: what one finds lets the next, and all behind it, be skipped.
+    #[inline(always)]
+    fn parts(&mut self, packets: &Packets, branch: Branch) {
+        let tree = self.tree;
+        let parts = match branch.to.get().map(|node| &tree.nodes[node]) {
+            Ok(Node::Each { first, end }) => &tree.branches[*first as usize..*end as usize],
+            _ => std::slice::from_ref(&branch),
+        };
+        let mut packets = packets.clone();
+        for part in parts {
+            packets.retain(|packet| part.lowest < self.best[usize::from(packet) % BATCH]);
+            self.begin(packets.get(), *part);
+            self.run();
         }
     }
 

@@ -181,7 +181,9 @@ impl<'a> Point<'a> {
     #[inline(always)]
     pub(super) fn new(q: &'a Query, sets: &'a SetTable, used: [bool; 4]) -> Self {
         let ids = |space| if used[space as usize] { sets.ids(class(&q.key, sets, used, space)) } else { &[] };
-        Self::with(q, Space::ALL.map(ids))
+        // Written out: arrays of closures' results are not always made in place.
+        let [src, dst, src_port, dst_port] = Space::ALL;
+        Self::with(q, [ids(src), ids(dst), ids(src_port), ids(dst_port)])
     }
 
     /// With what is known of its memberships.

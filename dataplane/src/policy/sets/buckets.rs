@@ -105,6 +105,12 @@ impl<K: Word, const N: usize> Line<K, N> {
         (0..N).find(|at| self.keys[*at] == key && self.classes[*at] != 0)
     }
 
+    /// Computed, not branched on: the processor could not guess which place is free.
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.classes.iter().fold(false, |room, class| room | (*class == 0))
+    }
+
     fn room(&self) -> Option<usize> {
         self.classes.iter().position(|class| *class == 0)
     }
@@ -141,7 +147,7 @@ impl<K: Word, const N: usize> Shard<K, N> {
         loop {
             let line = &self.lines[at];
             let class = line.find(key);
-            if class != 0 || line.room().is_some() {
+            if (class != 0) | line.has_room() {
                 return class;
             }
             at = (at + 1) & (self.lines.len() - 1);

@@ -50,7 +50,9 @@ impl Class {
     /// Where its record is, if it has one.
     #[inline]
     const fn index(self) -> Option<u32> {
-        if self.0 & SINGLE == 0 { self.0.checked_sub(1) } else { None }
+        // A record's number is below all of single sets: one comparison.
+        let index = self.0.wrapping_sub(1);
+        if index < SINGLE - 1 { Some(index) } else { None }
     }
 }
 
@@ -91,8 +93,9 @@ impl Classes {
     #[inline]
     pub(super) fn ids(&self, class: Class) -> &[SetId] {
         let Some(index) = class.index() else {
+            // Of no set or of one, as many: computed, not guessed.
             let set = (class.0 & !SINGLE) as usize;
-            return if class == Class::NONE { &[] } else { std::slice::from_ref(&self.singles[set]) };
+            return &self.singles[set..set + usize::from(class != Class::NONE)];
         };
         match self.records.get(index as usize) {
             Some(Record::Short { len, ids }) => &ids[..usize::from(*len)],

@@ -86,11 +86,9 @@ impl<K: Space, const N: usize> Family<K, N> {
     /// The class of all sets that hold `addr`.
     #[inline]
     pub(super) fn class_of(&self, addr: K) -> Class {
-        match self.hosts.get(addr) {
-            Class::NONE if self.pieces.is_empty() => Class::NONE,
-            Class::NONE => self.around(addr),
-            class => class,
-        }
+        let class = self.hosts.get(addr);
+        // The processor can guess what holds of all addresses alike.
+        if !self.pieces.is_empty() && class == Class::NONE { self.around(addr) } else { class }
     }
 
     /// Fetches what `class_of` begins with.
