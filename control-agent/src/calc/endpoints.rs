@@ -5,8 +5,8 @@ use super::{
     bind::{Bindings, Bound, HostBindings},
     packed,
 };
-use crate::model::{HostEndpoint, IpNat, WorkloadEndpoint};
-use margay_api::dataplane::v1::{self as api, NatMapping};
+use crate::model::{HostEndpoint, IpNat, QosControls, WorkloadEndpoint};
+use margay_api::dataplane::v1::{self as api, NatMapping, qos_controls::Limit};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// What is protected on one node.
@@ -98,9 +98,19 @@ fn workload(key: &EndpointKey, endpoint: &WorkloadEndpoint, tiers: Bindings) -> 
         profile_ids: spec.profiles.clone(),
         allow_spoofed_sources: spec.allow_spoofed_source_prefixes.iter().copied().map(packed).collect(),
         nat: spec.ip_nats.iter().map(nat).collect(),
-        qos: None,
+        qos: spec.qos_controls.as_ref().map(limits),
         annotations: endpoint.metadata.annotations.clone().into_iter().collect(),
         staged_tiers: tiers.staged,
+    }
+}
+
+fn limits(qos: &QosControls) -> api::QosControls {
+    let limit = |max_connections, new_connections_per_second| {
+        Some(Limit { max_connections, new_connections_per_second, ..Limit::default() })
+    };
+    api::QosControls {
+        ingress: limit(qos.ingress_max_connections, qos.ingress_new_connections_per_second),
+        egress: limit(qos.egress_max_connections, qos.egress_new_connections_per_second),
     }
 }
 

@@ -148,6 +148,27 @@ impl Refused {
         let gateway = "the gateway of every workload is 169.254.1.1 or fe80::ecee:eeff:feee:eeee; remove it";
         self.if_used(spec.ipv4_gateway.is_some(), "spec.ipv4Gateway", gateway);
         self.if_used(spec.ipv6_gateway.is_some(), "spec.ipv6Gateway", gateway);
+        let qos = spec.qos_controls.clone().unwrap_or_default();
+        for (name, limit) in [
+            ("ingressBandwidth", qos.ingress_bandwidth),
+            ("egressBandwidth", qos.egress_bandwidth),
+            ("ingressBurst", qos.ingress_burst),
+            ("egressBurst", qos.egress_burst),
+            ("ingressPeakrate", qos.ingress_peakrate),
+            ("egressPeakrate", qos.egress_peakrate),
+            ("ingressMinburst", qos.ingress_minburst),
+            ("egressMinburst", qos.egress_minburst),
+            ("ingressPacketRate", qos.ingress_packet_rate),
+            ("egressPacketRate", qos.egress_packet_rate),
+            ("ingressPacketBurst", qos.ingress_packet_burst),
+            ("egressPacketBurst", qos.egress_packet_burst),
+        ] {
+            self.if_used(
+                limit != 0,
+                format!("spec.qosControls.{name}"),
+                "only connections are limited; remove it",
+            );
+        }
         for (i, port) in spec.ports.iter().enumerate() {
             self.if_used(port.host_port != 0, format!("spec.ports[{i}].hostPort"), "remove it");
             self.if_used(port.host_ip.is_some(), format!("spec.ports[{i}].hostIP"), "remove it");

@@ -37,6 +37,21 @@ struct Interface {
     /// All of the queues' losses together.
     drops: u64,
     queues: Vec<Queue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_quota: Option<Quota>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress_quota: Option<Quota>,
+}
+
+/// What a workload has of the flows that it may.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Quota {
+    flows: u64,
+    /// 0: no limit.
+    max_connections: u64,
+    /// 0: no limit.
+    new_connections_per_second: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -95,6 +110,8 @@ impl From<api::Interface> for Interface {
             tx_bytes: 0,
             drops: 0,
             queues: from.queues.into_iter().map(Queue::from).collect(),
+            ingress_quota: from.ingress_quota.map(Quota::from),
+            egress_quota: from.egress_quota.map(Quota::from),
         }
         .summed()
     }
@@ -111,6 +128,27 @@ impl Interface {
 
     fn state(&self) -> Cell {
         if self.up { Cell::toned("up", Tone::Good) } else { Cell::toned("down", Tone::Bad) }
+    }
+}
+
+impl From<api::Quota> for Quota {
+    fn from(from: api::Quota) -> Self {
+        let api::Quota { flows, max_connections, new_connections_per_second } = from;
+        Self { flows, max_connections, new_connections_per_second }
+    }
+}
+
+impl Quota {
+    /// `12 of 100 flows, at most 50 new ones a second`.
+    fn text(&self) -> String {
+        let flows = match self.max_connections {
+            0 => format!("{} flows", self.flows),
+            most => format!("{} of {most} flows", self.flows),
+        };
+        match self.new_connections_per_second {
+            0 => flows,
+            rate => format!("{flows}, at most {rate} new ones a second"),
+        }
     }
 }
 
@@ -189,6 +227,13 @@ impl View for Interfaces {
         for interface in self.interfaces.iter().filter(|interface| !interface.reason.is_empty()) {
             writeln!(out, "\n{}: {}", interface.name, interface.reason)?;
         }
+        for interface in &self.interfaces {
+            for (quota, way) in [(&interface.ingress_quota, "to"), (&interface.egress_quota, "from")] {
+                if let Some(quota) = quota {
+                    writeln!(out, "\n{}: {way} {}: {}", interface.name, interface.endpoint, quota.text())?;
+                }
+            }
+        }
         if wide {
             writeln!(out)?;
             self.queues().print(out)?;
@@ -251,6 +296,15 @@ mod tests {
     fn an_interval_is_the_difference_queue_by_queue() {
         let interval = &interfaces("eth0", 10, 5).since(&interfaces("eth0", 7, 1)).interfaces[0];
         assert_eq!((interval.rx_packets, interval.drops), (3, 4));
+    }
+
+    #[test]
+    fn a_quota_says_what_is_used_and_what_may_be() {
+        let quota = |max_connections, new_connections_per_second| {
+            Quota { flows: 12, max_connections, new_connections_per_second }.text()
+        };
+        assert_eq!(quota(100, 0), "12 of 100 flows");
+        assert_eq!(quota(0, 50), "12 flows, at most 50 new ones a second");
     }
 
     #[test]

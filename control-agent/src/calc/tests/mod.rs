@@ -473,6 +473,24 @@ fn a_missing_profile_denies() {
 }
 
 #[test]
+fn limits_of_connections_reach_the_dataplane() {
+    let desired = on(
+        "a",
+        &[
+            "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {name: a-k8s-new-eth0, namespace: shop}\n\
+         spec: {node: a, orchestrator: k8s, pod: new, endpoint: eth0, interfaceName: cali9, ipNetworks: [10.0.0.9/32], \
+         qosControls: {ingressMaxConnections: 100, egressNewConnectionsPerSecond: 20}}",
+        ],
+    );
+    let qos = endpoint(&desired, "shop/new").qos.unwrap();
+    let limits = |of: Option<margay_api::dataplane::v1::qos_controls::Limit>| {
+        of.map(|limit| (limit.max_connections, limit.new_connections_per_second))
+    };
+    assert_eq!((limits(qos.ingress), limits(qos.egress)), (Some((100, 0)), Some((0, 20))));
+    assert!(endpoint(&desired, "shop/web").qos.is_none());
+}
+
+#[test]
 fn a_policy_of_a_tier_that_is_gone_comes_last_and_denies_at_its_end() {
     let lost = policy("NetworkPolicy", "lost", "tier: gone, ingress: [{action: Pass}]");
     let desired = on("a", &[&lost, &policy("NetworkPolicy", "p", "ingress: [{action: Pass}]")]);

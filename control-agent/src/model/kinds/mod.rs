@@ -40,7 +40,9 @@ pub use node::{Node, NodeAddress, NodeBgp, NodeInterface, NodeSpec, NodeStatus, 
 pub use profile::{Profile, ProfileSpec};
 pub use staged::{Staged, StagedAction, StagedGlobalNetworkPolicy, StagedNetworkPolicy};
 pub use tier::{Tier, TierAction, TierSpec};
-pub use workload_endpoint::{IpNat, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec};
+pub use workload_endpoint::{
+    IpNat, QosControls, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
+};
 
 /// An order as people write it: `100`, not `100.0`.
 fn order<S: serde::Serializer>(order: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {

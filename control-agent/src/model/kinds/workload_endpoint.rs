@@ -79,6 +79,9 @@ pub struct WorkloadEndpointSpec {
     /// Sources it may also send from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_spoofed_source_prefixes: Vec<Cidr>,
+    /// Limits of its traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qos_controls: Option<QosControls>,
 }
 
 impl WorkloadEndpointSpec {
@@ -86,6 +89,61 @@ impl WorkloadEndpointSpec {
     pub fn mac_bytes(&self) -> Option<[u8; 6]> {
         parse_mac(&self.mac)
     }
+}
+
+/// Limits of a workload's traffic, seen from the workload: ingress is what comes in to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct QosControls {
+    /// Bits a second, in; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_bandwidth: u64,
+    /// Bits at once, above the bandwidth, in; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_burst: u64,
+    /// Bits a second at the peak, in; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_peakrate: u64,
+    /// Bytes at once at the peak, in; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_minburst: u64,
+    /// Packets a second, in; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_packet_rate: u64,
+    /// Packets at once, in; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_packet_burst: u64,
+    /// Flows at a time, in; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_max_connections: u64,
+    /// New flows a second, and as many at once, in; 0: no limit. Calico has no such field.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ingress_new_connections_per_second: u64,
+    /// Bits a second, out; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_bandwidth: u64,
+    /// Bits at once, above the bandwidth, out; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_burst: u64,
+    /// Bits a second at the peak, out; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_peakrate: u64,
+    /// Bytes at once at the peak, out; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_minburst: u64,
+    /// Packets a second, out; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_packet_rate: u64,
+    /// Packets at once, out; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_packet_burst: u64,
+    /// Flows at a time, out; 0: no limit.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_max_connections: u64,
+    /// New flows a second, and as many at once, out; 0: no limit. Calico has no such field.
+    #[serde(skip_serializing_if = "is_none")]
+    pub egress_new_connections_per_second: u64,
 }
 
 /// A port with a name.
@@ -127,6 +185,10 @@ pub struct IpNat {
     /// Who asked for it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
+}
+
+fn is_none(limit: &u64) -> bool {
+    *limit == 0
 }
 
 fn is_zero(n: &u16) -> bool {

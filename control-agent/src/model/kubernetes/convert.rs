@@ -25,13 +25,17 @@ use super::objects::{Namespace, Pod};
 use super::{Object, Typed};
 use crate::model::{
     Action, Cidr, EntityRule, FieldError, Metadata, NAMESPACE_PREFIX, Profile, ProfileSpec, Protocol,
-    Resource, Rule, SERVICE_ACCOUNT_PREFIX, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
-    namespace_profile,
+    QosControls, Resource, Rule, SERVICE_ACCOUNT_PREFIX, WorkloadEndpoint, WorkloadEndpointPort,
+    WorkloadEndpointSpec, namespace_profile,
 };
 
 /// The annotation by which a pod names the host side of its link, where that is not Calico's
 /// `cali` and a digest.
 pub const INTERFACE: &str = "margay.io/interface";
+
+/// In front of the annotations of a pod that limit its traffic: Calico's, and ours for what it has not.
+/// What follows is the name of a field of `spec.qosControls`.
+const QOS: [&str; 2] = ["qos.projectcalico.org/", "qos.margay.io/"];
 
 /// What every pod is labelled with, and nothing else.
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator == 'k8s'";
@@ -107,6 +111,12 @@ pub(super) fn faults(object: &Object) -> Vec<FieldError> {
                 "none".clone_into(&mut link.spec.node);
             }
             let mut errors = invalid(link.into());
+            errors.extend(limits(&pod.metadata.annotations).err());
+            for error in &mut errors {
+                if let Some(name) = error.field.strip_prefix("spec.qosControls.") {
+                    error.field = format!("metadata.annotations[\"{}{name}\"]", QOS[0]);
+                }
+            }
             for error in errors.iter_mut().filter(|error| error.field == "spec.interfaceName") {
                 error.field = format!("metadata.annotations[{INTERFACE:?}]");
             }
@@ -172,9 +182,29 @@ fn link(pod: &Pod) -> WorkloadEndpoint {
             profiles: vec![namespace_profile(namespace), account_name(namespace, account(pod))],
             interface_name: annotations.get(INTERFACE).cloned().unwrap_or_else(|| interface(namespace, name)),
             ports: named.collect(),
+            // What is no limit was not let in.
+            qos_controls: limits(annotations).unwrap_or_default(),
             ..WorkloadEndpointSpec::default()
         },
     }
+}
+
+/// The limits that the annotations of a pod set.
+fn limits(annotations: &BTreeMap<String, String>) -> Result<Option<QosControls>, FieldError> {
+    let mut set = serde_json::Map::new();
+    for (key, value) in annotations {
+        let Some(name) = QOS.iter().find_map(|prefix| key.strip_prefix(prefix)) else { continue };
+        let number: u64 = value.parse().map_err(|_| {
+            FieldError::new(format!("metadata.annotations[{key:?}]"), format!("{value:?} is no whole number"))
+        })?;
+        set.insert(name.to_owned(), number.into());
+    }
+    if set.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_value(set.into())
+        .map(Some)
+        .map_err(|error| FieldError::new("metadata.annotations", format!("of {}: {error}", QOS[0])))
 }
 
 /// As Calico's CNI plugin names it: not longer than the kernel's names, and another for each pod.

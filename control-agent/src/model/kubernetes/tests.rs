@@ -144,6 +144,29 @@ fn a_pod_on_a_node_is_an_endpoint() {
 }
 
 #[test]
+fn a_pods_annotations_limit_its_flows() {
+    let with = |annotations: &str| {
+        pod("nodeName: n,", "podIP: 10.0.0.1")
+            .replace("namespace: x,", &format!("namespace: x, annotations: {{{annotations}}},"))
+    };
+    let limited = with(
+        "qos.projectcalico.org/ingressMaxConnections: '100', qos.projectcalico.org/egressMaxConnections: '50', \
+         qos.margay.io/egressNewConnectionsPerSecond: '20'",
+    );
+    assert_eq!(faults(&limited), [""; 0]);
+    let qos = endpoint(&limited).unwrap().spec.qos_controls.unwrap();
+    assert_eq!((qos.ingress_max_connections, qos.egress_max_connections), (100, 50));
+    assert_eq!((qos.ingress_new_connections_per_second, qos.egress_new_connections_per_second), (0, 20));
+    assert_eq!(
+        faults(&with("qos.projectcalico.org/egressMaxConnections: many")),
+        ["metadata.annotations[\"qos.projectcalico.org/egressMaxConnections\"]: \"many\" is no whole number"]
+    );
+    for unknown in ["qos.projectcalico.org/egressBandwidth: '1000'", "qos.projectcalico.org/dscp: '20'"] {
+        assert_eq!(faults(&with(unknown)).len(), 1, "{unknown}");
+    }
+}
+
+#[test]
 fn a_pod_that_is_the_hosts_or_nowhere_is_none() {
     let running = "podIP: 10.0.0.1, phase: Running";
     for (spec, status) in [
