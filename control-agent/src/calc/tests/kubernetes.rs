@@ -26,7 +26,7 @@ status: {podIP: 10.0.5.2, phase: Running}
 apiVersion: v1
 kind: Service
 metadata: {name: back, namespace: web}
-spec: {clusterIP: 10.96.0.1}
+spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}]}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice

@@ -9,6 +9,7 @@ mod limits;
 mod objects;
 mod policy;
 mod selector;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +17,12 @@ use serde_json::{Map, Value};
 
 pub use admin::{AdminNetworkPolicy, ClusterNetworkPolicy};
 pub use convert::{Converted, INTERFACE, convert};
-pub use objects::{EndpointSlice, Namespace, Pod, Service, ServiceAccount, SliceEndpoint, SlicePort};
+pub use objects::{Namespace, Pod, ServiceAccount};
 pub use policy::{NetworkPolicy, NetworkPolicySpec, StagedNetworkPolicy};
+pub use service::{
+    Conditions, EndpointSlice, Hints, LoadBalancerIngress, Service, ServicePort, ServiceSpec, SliceEndpoint,
+    SlicePort,
+};
 
 use super::load::{Decoding, decode};
 use super::{FieldError, Kind, Metadata};
@@ -152,14 +157,13 @@ impl Object {
 
     /// What is wrong with it besides its metadata.
     pub(super) fn validate(&self) -> Vec<FieldError> {
-        let unknown = match &self.typed {
-            Typed::Pod(pod) => pod.unknown_fields(),
-            Typed::Service(service) => service.unknown_fields(),
+        let unknown =
+            |(field, nearest)| FieldError::new(field, format!("unknown field; did you mean {nearest}?"));
+        let own = match &self.typed {
+            Typed::Pod(pod) => pod.unknown_fields().into_iter().map(unknown).collect(),
+            Typed::Service(service) => service.faults(),
             _ => Vec::new(),
         };
-        let unknown = unknown.into_iter().map(|(field, nearest)| {
-            FieldError::new(field, format!("unknown field; did you mean {nearest}?"))
-        });
-        unknown.chain(convert::faults(self)).collect()
+        own.into_iter().chain(convert::faults(self)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Who is in a cluster, as Kubernetes says it: namespaces, pods, accounts, services.
+//! Who is in a cluster, as Kubernetes says it: namespaces, pods, accounts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -117,87 +117,11 @@ pub struct PodIp {
     pub ip: IpAddr,
 }
 
-/// A service.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Service {
-    /// Name, namespace, labels.
-    pub metadata: Metadata,
-    /// What it says.
-    pub spec: ServiceSpec,
-}
-
-/// What a [`Service`] says.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct ServiceSpec {
-    /// The address that clients use; `None` for headless services.
-    #[serde(rename = "clusterIP")]
-    pub cluster_ip: String,
-    /// Both, of a service with two.
-    #[serde(rename = "clusterIPs")]
-    pub cluster_ips: Vec<String>,
-    /// What changes no verdict.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// A part of the backends of a service.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct EndpointSlice {
-    /// Name, namespace, labels; among them that of the service.
-    pub metadata: Metadata,
-    /// `IPv4`, `IPv6` or `FQDN`.
-    pub address_type: String,
-    /// The backends.
-    #[serde(deserialize_with = "null_is_none")]
-    pub endpoints: Vec<SliceEndpoint>,
-    /// The ports that each of them has.
-    #[serde(deserialize_with = "null_is_none")]
-    pub ports: Vec<SlicePort>,
-}
-
-/// A backend. That it is not ready changes no verdict.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct SliceEndpoint {
-    /// Of one backend, alternatives to each other.
-    pub addresses: Vec<String>,
-    /// What changes no verdict.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// A port of all backends of an [`EndpointSlice`].
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct SlicePort {
-    /// What the service calls it.
-    pub name: Option<String>,
-    /// Absent: TCP.
-    pub protocol: Option<Protocol>,
-    /// Absent: every port, which no rule can match.
-    pub port: Option<u16>,
-    /// Changes no verdict.
-    pub app_protocol: Option<String>,
-}
-
 /// What a server writes for an empty list.
-fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<Vec<T>, D::Error> {
+pub(super) fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    de: D,
+) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(de)?.unwrap_or_default())
-}
-
-impl EndpointSlice {
-    /// The service whose backends these are, in the slice's namespace.
-    pub fn service(&self) -> Option<&str> {
-        self.metadata.labels.get("kubernetes.io/service-name").map(String::as_str)
-    }
-
-    /// The backends' addresses. Names, which a slice may have in their place, are none.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).filter_map(|text| text.parse().ok())
-    }
 }
 
 impl Namespace {
@@ -225,21 +149,12 @@ impl Pod {
     }
 }
 
-impl Service {
-    /// Addresses that clients use and that no packet has any more when policy sees it.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let all = self.spec.cluster_ips.iter().chain([&self.spec.cluster_ip]);
-        all.filter_map(|text| text.parse().ok())
-    }
-
-    /// Fields that Kubernetes does not have.
-    pub(super) fn unknown_fields(&self) -> Vec<(String, &'static str)> {
-        nearest("spec", &self.spec.other, &SERVICE_SPEC)
-    }
-}
-
 /// The fields of `other` that are not `known`, each with the one that may have been meant.
-fn nearest(at: &str, other: &BTreeMap<String, Value>, known: &[&'static str]) -> Vec<(String, &'static str)> {
+pub(super) fn nearest(
+    at: &str,
+    other: &BTreeMap<String, Value>,
+    known: &[&'static str],
+) -> Vec<(String, &'static str)> {
     let unknown = other.keys().filter(|key| !known.contains(&key.as_str()));
     unknown
         .map(|key| {
@@ -319,27 +234,4 @@ const CONTAINER: [&str; 25] = [
     "volumeDevices",
     "volumeMounts",
     "workingDir",
-];
-
-const SERVICE_SPEC: [&str; 20] = [
-    "allocateLoadBalancerNodePorts",
-    "clusterIP",
-    "clusterIPs",
-    "externalIPs",
-    "externalName",
-    "externalTrafficPolicy",
-    "healthCheckNodePort",
-    "internalTrafficPolicy",
-    "ipFamilies",
-    "ipFamilyPolicy",
-    "loadBalancerClass",
-    "loadBalancerIP",
-    "loadBalancerSourceRanges",
-    "ports",
-    "publishNotReadyAddresses",
-    "selector",
-    "sessionAffinity",
-    "sessionAffinityConfig",
-    "trafficDistribution",
-    "type",
 ];

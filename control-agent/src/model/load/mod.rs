@@ -159,8 +159,9 @@ impl Loader {
         if let Err(message) = check_version(version.as_ref(), kind, kind_of_list.is_some()) {
             return self.error(&format!("{at}{dot}apiVersion"), message);
         }
-        // A node's status is its own report of itself, and a pod's says where it is.
-        drop_what_servers_write(&mut body, matches!(kind, Kind::Node | Kind::Pod));
+        // A node's status is its own report of itself, a pod's says where it is, and a service's which
+        // addresses a load balancer gave it.
+        drop_what_servers_write(&mut body, matches!(kind, Kind::Node | Kind::Pod | Kind::Service));
         let name = display_name(kind, &body);
         match Resource::decode(kind, Value::Object(body)) {
             Ok(resource) => self.add(resource, at),
