@@ -137,6 +137,42 @@ fn dp_drops() {
 }
 
 #[test]
+fn conntrack() {
+    golden(
+        "conntrack",
+        &[
+            "conntrack list",
+            "conntrack list -o wide tcp and dst port 80",
+            "conntrack list nat -o json",
+            "conntrack list --filter 'ip and not (tcp or udp)' -o yaml",
+            "conntrack list -o jsonl --limit 1",
+            "conntrack list -o name",
+            "conntrack list sctp",
+            "conntrack list sctp -o json",
+            "conntrack list sctp -o yaml",
+            "conntrack list 'tcp and (port 80 or prot 443)'",
+            "conntrack list host",
+            "conntrack list endpoint shop/nobody",
+            "conntrack get udp [fd00::1]:5353 [fd00::53]:53",
+            "conntrack get tcp 10.0.0.2:80 10.0.0.1 -o jsonl",
+            "conntrack get icmp 192.0.2.7 10.0.0.2",
+            "conntrack get icmp 192.0.2.7:8 10.0.0.2",
+            "conntrack get tcp 10.0.0.2:81 10.0.0.1",
+            "conntrack count",
+            "conntrack count tcp -o json",
+            "conntrack count --by state -o yaml",
+            "conntrack top",
+            "conntrack top --by source --limit 1 host 10.0.0.2",
+            "conntrack top -o jsonl tcp",
+            "conntrack flush endpoint shop/web and icmp",
+            "conntrack flush --all -o json",
+            "conntrack flush --filter ''",
+            "conntrack flush port http",
+        ],
+    );
+}
+
+#[test]
 fn policy_staged() {
     golden(
         "staged",
@@ -199,6 +235,8 @@ fn policy_show() {
             "policy show shop/web --direction ingress --compiled",
             "policy show shop/web --direction egress -o json",
             "policy show shop/web --direction ingress --dot",
+            "policy show node-a-eth0",
+            "policy show node-a-eth0 --direction ingress -o yaml",
             "policy show shop/nobody",
             "policy show shop/db --resources ../../../examples/eval",
             "policy show shop/db --resources ../../../examples/eval --direction ingress --dot",

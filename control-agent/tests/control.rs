@@ -290,6 +290,8 @@ async fn explain_turns_names_into_addresses() {
         rig.client.explain(ask("default/farther", "default/far", "443")).await.unwrap().into_inner();
     assert!(neither.result.is_none());
     assert_eq!(neither.notes.last().unwrap(), "node a has no say: ask the agent of b");
+    let hosts = rig.client.explain(ask("192.0.2.1", "192.0.2.2", "22")).await.unwrap().into_inner();
+    assert!(hosts.result.is_some(), "host endpoints of this node may decide");
     let outside = rig.client.explain(ask("203.0.113.1", "default/web", "80")).await.unwrap().into_inner();
     assert_eq!(outside.notes, ["the source is no workload endpoint: no egress policy applies to it here"]);
 

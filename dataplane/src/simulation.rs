@@ -3,7 +3,7 @@
 //! It is the real thing but for the kernel: the same [`State`], [`Worker`]s, graph and devices
 //! as in the process, driven by [`Simulation::step`]. Tests, fuzzing and benchmarks use it.
 
-use crate::conntrack::{FlowHasher, Settings};
+use crate::conntrack::{Filter, FlowHasher, Settings};
 use crate::control::{Action, Differences, Facts, ObjectError, Purpose, State};
 use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
@@ -11,7 +11,7 @@ use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
 use crate::nodes::{Event, Inbox, Limits, World};
 use crate::packet::{Frames, Pool};
 use crate::snapshot::{Publisher, Snapshot};
-use crate::worker::{Command, FlowPage, FlowsWanted, Port, Returned, Rings, Worker};
+use crate::worker::{Command, FlowPage, FlowTask, Port, Returned, Rings, Worker};
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -206,18 +206,30 @@ impl Simulation {
         self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum()
     }
 
-    /// Asks each worker for flows, and `meanwhile` at each poll until all have answered.
-    pub fn flows(&mut self, wanted: FlowsWanted, mut meanwhile: impl FnMut(&Self)) -> Vec<FlowPage> {
-        for ring in &self.rings {
-            let page = Box::new(FlowPage::new(0, wanted));
-            assert!(ring.commands.push(Command::Show(page)).is_ok(), "the command ring has room");
-        }
-        let mut pages = vec![];
-        while pages.len() < self.rings.len() {
+    /// Asks each worker about its flows; what they answer is thrown away.
+    pub fn ask_flows(&self, filter: &Arc<Filter>, task: FlowTask) {
+        self.rings.iter().for_each(|ring| ask_flows(ring, FlowPage::new(filter.clone(), task)));
+    }
+
+    /// Asks each worker about its flows, and does `meanwhile` at each poll until all have looked at
+    /// their whole tables.
+    pub fn flows(
+        &mut self,
+        filter: Filter,
+        task: FlowTask,
+        mut meanwhile: impl FnMut(&Self),
+    ) -> Vec<FlowPage> {
+        self.ask_flows(&Arc::new(filter), task);
+        let (mut pages, mut asked) = (vec![], self.rings.len());
+        while asked > 0 {
             meanwhile(self);
             self.poll();
             for ring in &self.rings {
                 if let Some(Returned::Shown(page)) = ring.returned.pop() {
+                    match page.following() {
+                        Some(next) => ask_flows(ring, next),
+                        None => asked -= 1,
+                    }
                     pages.push(*page);
                 }
             }
@@ -340,4 +352,8 @@ impl Simulation {
 
 fn facts(mac: Mac, addresses: &[(Addr, u8)], queues: &[WorkerId]) -> Facts {
     Facts { mac, mtu: 1500, addresses: addresses.to_vec(), kernel_neighbours: false, queues: queues.to_vec() }
+}
+
+fn ask_flows(ring: &Rings, page: FlowPage) {
+    assert!(ring.commands.push(Command::Show(Box::new(page))).is_ok(), "the command ring has room");
 }

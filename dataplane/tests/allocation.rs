@@ -9,13 +9,16 @@ mod build;
 use build::frames::*;
 use build::*;
 use margay_api::dataplane::v1 as pb;
+use margay_dataplane::conntrack::Filter;
 use margay_dataplane::net::{Mac, Nanos};
 use margay_dataplane::packet::{DropReason, L4Checksum};
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::arp::Operation;
+use margay_dataplane::worker::FlowTask;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 /// Counts this thread's calls while it is told to.
 struct Counting;
@@ -100,6 +103,12 @@ fn run(workers: u8) {
     node.vlan("eth0", 100, UPLINK_MAC, &[(addr("172.16.0.1"), 24)]);
     node.wire("cali2").set_checksum(L4Checksum::MaybePartial);
     let mut stocked: Vec<&str> = vec![];
+    let questions = [
+        ("tcp and (port 80 or state established) and not nat", FlowTask::Show),
+        ("ip6 or host 10.65.0.1", FlowTask::Count),
+        ("udp and dst net 10.67.0.0/16", FlowTask::Forget),
+    ];
+    let questions = questions.map(|(text, task)| (Arc::new(Filter::parse(text, |_| None).unwrap()), task));
     for round in 0..ROUNDS {
         node.commit(desired(round)).unwrap();
         let there = interfaces(&node);
@@ -108,6 +117,11 @@ fn run(workers: u8) {
             (0..1024).for_each(|_| node.wire(interface).recycle(Vec::with_capacity(2048)));
         }
         stocked = there;
+        // Rounds enough for an answer.
+        if round % 3 == 0 {
+            let (filter, task) = &questions[usize::from(round / 3 % 3)];
+            node.ask_flows(filter, *task);
+        }
         for (interface, frame) in traffic(&node, round) {
             node.push(interface, &frame);
         }

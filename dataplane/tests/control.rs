@@ -5,12 +5,10 @@ mod build;
 
 use build::*;
 use margay_api::dataplane::v1::{self as pb, change::Change};
-use margay_dataplane::conntrack::Direction;
 use margay_dataplane::control::ObjectError;
-use margay_dataplane::net::{Nanos, Proto};
+use margay_dataplane::net::Nanos;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
-use margay_dataplane::worker::FlowsWanted;
 
 const NOW: Nanos = Nanos(1000);
 
@@ -299,62 +297,4 @@ fn retired_snapshots_are_freed_once_workers_have_moved_on() {
     assert_eq!(node.state.publisher().held(), 0);
     let freed = node.state.take_retired_trees().len();
     assert!(freed >= 49, "{freed} trees are free for their last counts");
-}
-
-#[test]
-fn workers_show_their_flows_while_packets_go_on() {
-    let mut node = standard(Setup { workers: 2, ..Setup::default() });
-    for sport in 1..=20 {
-        assert!(passes(&mut node, sport, 80));
-    }
-    let wanted = FlowsWanted {
-        src: addr("10.65.0.1"),
-        dst: addr("10.65.0.3"),
-        proto: Proto::TCP,
-        sport: None,
-        dport: Some(80),
-    };
-    let mut sent = 100;
-    let pages = node.flows(wanted, |node| {
-        sent += 1;
-        node.push("cali1", &tcp_from(1, "10.65.0.3", sent, 81, "S"));
-    });
-    assert!(sent > 104, "a table of 4096 is not gone through in one poll: {sent}");
-    let mut ports: Vec<u16> = pages.iter().flat_map(|page| &page.found).map(|seen| seen.key.sport).collect();
-    ports.sort_unstable();
-    assert_eq!(ports, (1..=20).collect::<Vec<_>>());
-    assert!(pages.iter().all(|page| !page.is_cut()));
-    let generation = node.state.publisher().current().generation;
-    assert!(pages.iter().flat_map(|page| &page.found).all(|seen| seen.judged == generation));
-    node.step(NOW);
-    node.check();
-    assert_eq!(
-        node.account().drops,
-        u64::from(sent - 100),
-        "each packet sent meanwhile was judged, and denied"
-    );
-
-    let reply = FlowsWanted { src: wanted.dst, dst: wanted.src, sport: Some(80), dport: Some(7), ..wanted };
-    let pages = node.flows(reply, |_| {});
-    let seen: Vec<_> = pages.iter().flat_map(|page| &page.found).collect();
-    assert_eq!(seen.len(), 1);
-    assert_eq!((seen[0].key.sport, seen[0].direction), (7, Direction::Reply));
-}
-
-#[test]
-fn a_page_that_is_full_goes_back() {
-    let mut node = standard(Setup::default());
-    for sport in 1..=300 {
-        assert!(passes(&mut node, sport, 80));
-    }
-    let wanted = FlowsWanted {
-        src: addr("10.65.0.1"),
-        dst: addr("10.65.0.3"),
-        proto: Proto::TCP,
-        sport: None,
-        dport: None,
-    };
-    let pages = node.flows(wanted, |_| {});
-    assert_eq!((pages[0].found.len(), pages[0].found.capacity()), (256, 256));
-    assert!(pages[0].is_cut());
 }

@@ -81,6 +81,41 @@ async fn a_stream_that_skips_or_goes_back_is_ended() {
 }
 
 #[tokio::test]
+async fn flows_are_listed_counted_and_flushed_and_a_wrong_filter_is_pointed_at() {
+    let process = Process::start(&["--frames", "1024"]);
+    let mut client = process.client().await;
+    let mut agent = Agent::connect(&mut client).await;
+    agent.next().await.unwrap();
+    agent.commit(1, standard_changes()).await;
+    agent.next().await.unwrap();
+
+    let list = |filter: &str| pb::ListFlowsRequest { filter: filter.into() };
+    let mut stream = client.list_flows(list("endpoint default/w1 and tcp")).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap(), None, "workers have looked, and there is nothing");
+    let wrong = client.list_flows(list("tcp and prot 80")).await.unwrap_err();
+    assert_eq!(wrong.code(), Code::InvalidArgument);
+    assert!(wrong.message().starts_with("filter: column 9, \"prot\": "), "{}", wrong.message());
+    let missing = client.list_flows(list("endpoint default/w9")).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+
+    for by in [0, 1] {
+        let request = pb::CountFlowsRequest { by, ..Default::default() };
+        assert_eq!(client.count_flows(request).await.unwrap().into_inner().flows, 0);
+    }
+    let unknown = pb::CountFlowsRequest { by: 99, ..Default::default() };
+    assert_eq!(client.count_flows(unknown).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let flush = |filter: &str, all| pb::FlushFlowsRequest { filter: filter.into(), all };
+    for (filter, all) in [("", true), ("udp", false)] {
+        assert_eq!(client.flush_flows(flush(filter, all)).await.unwrap().into_inner().flushed, 0);
+    }
+    for (filter, all) in [("", false), (" ", false), ("udp", true)] {
+        let refused = client.flush_flows(flush(filter, all)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{filter:?} {all}");
+    }
+}
+
+#[tokio::test]
 async fn health_says_serving_and_the_socket_goes_with_the_process() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut process = Process::start(&["--frames", "1024"]);

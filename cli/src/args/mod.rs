@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and the help that says so. One file a noun.
 
+mod conntrack;
 mod dp;
 mod policy;
 mod resource;
@@ -11,6 +12,10 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::{
+    conntrack::{
+        Conntrack, ConntrackCount, ConntrackFlush, ConntrackGet, ConntrackList, ConntrackTop, CountBy,
+        FlowEnd, FlowFilter, FlowFormat,
+    },
     dp::Dp,
     policy::{
         Eval, Explain, Policy, PolicyDiff, PolicyMatrix, PolicyShow, PortAsked, StagedPolicies, Toward,
@@ -137,6 +142,10 @@ Examples:
 
 Exits with 6 if a component is not healthy.")]
     Status(Show),
+
+    /// Look into connection tracking: live sessions.
+    #[command(subcommand, arg_required_else_help = true)]
+    Conntrack(Conntrack),
 
     /// Look into the dataplane.
     #[command(subcommand, arg_required_else_help = true)]
@@ -280,6 +289,14 @@ mod tests {
             ("margayctl policy matrix --port tcp/http", ErrorKind::ValueValidation),
             ("margayctl policy matrix --port icmp/8", ErrorKind::ValueValidation),
             ("margayctl policy diff", ErrorKind::MissingRequiredArgument),
+            ("margayctl conntrack flush", ErrorKind::MissingRequiredArgument),
+            ("margayctl conntrack flush tcp --all", ErrorKind::ArgumentConflict),
+            ("margayctl conntrack list tcp --filter udp", ErrorKind::ArgumentConflict),
+            ("margayctl conntrack list --limit 0", ErrorKind::ValueValidation),
+            ("margayctl conntrack get tcp 10.0.0.1", ErrorKind::MissingRequiredArgument),
+            ("margayctl conntrack get tcp web 10.0.0.1", ErrorKind::ValueValidation),
+            ("margayctl conntrack get tpc 10.0.0.1 10.0.0.2", ErrorKind::ValueValidation),
+            ("margayctl conntrack top --by colour", ErrorKind::InvalidValue),
         ];
         for (line, kind) in refused {
             assert_eq!(parse(line).map_err(|error| error.kind()).unwrap_err(), kind, "{line}");

@@ -31,6 +31,7 @@ Examples:
   margayctl policy show shop/web
   margayctl policy show shop/web --direction ingress --compiled
   margayctl policy show shop/web --direction ingress --dot | dot -Tsvg > web.svg
+  margayctl policy show node-a-eth0
   margayctl policy show shop/web --resources examples/eval/
 
 Hits are those of all endpoints that have the same rules: they share one tree. Of a large tree --dot draws the
@@ -144,7 +145,7 @@ pub struct Explain {
 /// `policy show`.
 #[derive(Args, Debug)]
 pub struct PolicyShow {
-    /// The endpoint: NAMESPACE/WORKLOAD.
+    /// The endpoint: NAMESPACE/WORKLOAD, or the name of a host endpoint.
     pub endpoint: String,
 
     /// Only this direction.

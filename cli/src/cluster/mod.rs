@@ -24,7 +24,7 @@ use std::{
 };
 
 use margay_agent::{
-    calc::Resources,
+    calc::{self, Resources},
     model::{
         Kind, Resource, WorkloadEndpoint,
         kubernetes::{self, Pod, Typed},
@@ -176,6 +176,13 @@ impl Cluster {
         };
         let request = api::GetEndpointPolicyRequest { endpoint: end.name(), ..request.clone() };
         self.node_of(endpoint).show(&request)
+    }
+
+    /// What the agent of a node would send its dataplane, of all that judges packets.
+    pub fn transaction(&self, node: &str) -> Vec<api::Change> {
+        let mut known = Resources::default();
+        self.resources.iter().for_each(|resource| known.insert(resource.clone()));
+        node::changes(calc::policy(&known, node))
     }
 
     /// The node that has the endpoint.

@@ -49,18 +49,14 @@ impl Node {
     /// What the agent would send to the node, taken by a dataplane. With it, what is wrong with the
     /// resources.
     pub fn new(resources: &Resources, name: &str) -> Outcome<(Self, Vec<String>)> {
-        let desired = calc::policy(resources, name);
+        let mut desired = calc::policy(resources, name);
         let selectors = selectors(&desired);
-        let changes = [Change::Config(desired.config)]
-            .into_iter()
-            .chain(desired.ip_sets.into_values().map(Change::IpSet))
-            .chain(desired.policies.into_values().map(Change::Policy))
-            .chain(desired.profiles.into_values().map(Change::Profile))
-            .chain(desired.endpoints.into_values().map(Change::WorkloadEndpoint))
-            .map(|change| api::Change { change: Some(change) });
+        let problems = std::mem::take(&mut desired.problems);
+        // Their interfaces are not of files.
+        desired.host_endpoints.clear();
         let mut state = State::new(Publisher::new(Snapshot::empty(1)), u16::MAX);
         let commit = api::Commit { generation: 1, in_sync: true };
-        state.commit(&changes.collect::<Vec<_>>(), &commit, Nanos::default()).map_err(|errors| {
+        state.commit(&changes(desired), &commit, Nanos::default()).map_err(|errors| {
             let each = errors.iter().map(|error| format!("{}: {}", error.object, error.error));
             Failure::new(
                 Code::Failed,
@@ -69,7 +65,7 @@ impl Node {
                 "correct what is named above",
             )
         })?;
-        Ok((Self { state, selectors }, desired.problems))
+        Ok((Self { state, selectors }, problems))
     }
 
     /// Judges one direction of an endpoint of this node, by the tree and by its rules.
@@ -143,6 +139,18 @@ impl Judgement {
     pub fn allows(&self) -> bool {
         self.verdict == "allow"
     }
+}
+
+/// All that judges packets, as an agent sends it.
+pub fn changes(desired: calc::Desired) -> Vec<api::Change> {
+    let changes = [Change::Config(desired.config)]
+        .into_iter()
+        .chain(desired.ip_sets.into_values().map(Change::IpSet))
+        .chain(desired.policies.into_values().map(Change::Policy))
+        .chain(desired.profiles.into_values().map(Change::Profile))
+        .chain(desired.endpoints.into_values().map(Change::WorkloadEndpoint))
+        .chain(desired.host_endpoints.into_values().map(Change::HostEndpoint));
+    changes.map(|change| api::Change { change: Some(change) }).collect()
 }
 
 /// Every selector that a rule was made from, by the name of its set.

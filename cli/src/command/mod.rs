@@ -1,6 +1,7 @@
 //! What each command does: one file a group.
 
 mod completion;
+mod conntrack;
 mod delete;
 mod done;
 mod dp;
@@ -39,6 +40,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Validate(args) => validate::run(args, out),
         Command::Label(args) => label::run(global, args, out).await,
         Command::Status(args) => status::run(global, args, out).await,
+        Command::Conntrack(command) => conntrack::run(global, command, out).await,
         Command::Dp(Dp::Runtime(look)) => dp::show::<dp::Runtime>(global, look, out).await,
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,

@@ -6,15 +6,19 @@ use std::{
 };
 
 use margay_api::dataplane::v1::{
-    Accounting, Buffers, DirectionPolicy, Drop, EndpointPolicy, ExplainRequest, ExplainResponse,
+    Accounting, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop, DryRunRequest,
+    DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlushFlowsRequest, FlushFlowsResponse,
     GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface, ListDropsRequest,
-    ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ListStagedRequest, ListStagedResponse,
-    ListedRule, ListedRules, NodeRuntime, ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime,
-    StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse,
-    TierPolicy, TreeShape, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
+    ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
+    ListStagedRequest, ListStagedResponse, ListedRule, ListedRules, NodeRuntime, ObjectError, PolicyId,
+    Queue, Refused, RuleDrops, Runtime, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
+    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Worker, WorkerRuntime,
+    dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
+
+use super::flows;
 
 /// Counts its looks.
 #[derive(Default)]
@@ -73,6 +77,7 @@ pub fn status() -> DataplaneStatus {
 
 #[tonic::async_trait]
 impl Service for Dataplane {
+    type ListFlowsStream = Iter<IntoIter<Result<ListFlowsResponse, Status>>>;
     type SyncStream = Iter<IntoIter<Result<SyncResponse, Status>>>;
 
     async fn sync(&self, _: Request<Streaming<SyncRequest>>) -> Result<Response<Self::SyncStream>, Status> {
@@ -187,6 +192,21 @@ impl Service for Dataplane {
         request: Request<GetEndpointPolicyRequest>,
     ) -> Result<Response<EndpointPolicy>, Status> {
         let GetEndpointPolicyRequest { endpoint, dot } = request.into_inner();
+        if endpoint == "node-a-eth0" {
+            let deny = |otherwise: &str| {
+                Some(DirectionPolicy { otherwise: otherwise.into(), ..DirectionPolicy::default() })
+            };
+            let stage = StagePolicy { stage: "preDNAT".into(), ingress: deny("pass"), egress: None };
+            return Ok(Response::new(EndpointPolicy {
+                endpoint,
+                generation: 42,
+                active: true,
+                ingress: deny("deny"),
+                egress: deny("deny"),
+                stages: vec![stage],
+                host: true,
+            }));
+        }
         if endpoint != "shop/web" {
             return Err(Status::not_found(format!("there is no endpoint {endpoint} on this node")));
         }
@@ -229,6 +249,8 @@ impl Service for Dataplane {
             endpoint,
             generation: 42,
             active: true,
+            host: false,
+            stages: vec![],
             ingress: Some(DirectionPolicy {
                 tiers,
                 profiles: open(),
@@ -303,6 +325,44 @@ impl Service for Dataplane {
                 rule("shop/web", 1, "deny", 0, 0, 0),
             ],
         }))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<ListFlowsRequest>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        // A message each.
+        let found = flows::matching(&request.into_inner().filter)?;
+        let messages: Vec<_> =
+            found.into_iter().map(|flow| Ok(ListFlowsResponse { flows: vec![flow] })).collect();
+        Ok(Response::new(tokio_stream::iter(messages)))
+    }
+
+    async fn count_flows(
+        &self,
+        request: Request<CountFlowsRequest>,
+    ) -> Result<Response<CountFlowsResponse>, Status> {
+        flows::count(&request.into_inner()).map(Response::new)
+    }
+
+    async fn flush_flows(
+        &self,
+        request: Request<FlushFlowsRequest>,
+    ) -> Result<Response<FlushFlowsResponse>, Status> {
+        let found = flows::matching(&request.into_inner().filter)?;
+        Ok(Response::new(FlushFlowsResponse { flushed: found.len() as u64 }))
+    }
+
+    async fn dry_run(
+        &self,
+        request: Request<Streaming<DryRunRequest>>,
+    ) -> Result<Response<DryRunResponse>, Status> {
+        let mut request = request.into_inner();
+        let mut changes = Vec::new();
+        while let Some(message) = request.message().await? {
+            changes.extend(message.changes);
+        }
+        flows::cut(&changes).map(Response::new)
     }
 
     async fn explain(&self, _: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod dataplane;
+mod flows;
 
 use std::{
     path::{Path, PathBuf},

@@ -20,7 +20,12 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
             Some(EndpointToHostAction::Return) => Action::Pass,
         }
         .into(),
-        established: Established::Keep.into(),
+        // Anything else is refused when it is applied.
+        established: match settings.annotation(FelixConfiguration::ESTABLISHED) {
+            Some("Recheck") => Established::Recheck,
+            _ => Established::Keep,
+        }
+        .into(),
         failsafe_inbound: ports(inbound.unwrap_or(&FailsafePort::INBOUND)),
         failsafe_outbound: ports(outbound.unwrap_or(&FailsafePort::OUTBOUND)),
     }
@@ -35,6 +40,14 @@ impl<'a> Settings<'a> {
     /// What the node's own configuration says of a setting, or else the cluster's.
     fn first<T>(&self, setting: impl Fn(&'a FelixConfigurationSpec) -> Option<T>) -> Option<T> {
         [self.own, self.cluster].into_iter().flatten().find_map(|configuration| setting(&configuration.spec))
+    }
+
+    /// The same of an annotation.
+    fn annotation(&self, name: &str) -> Option<&'a str> {
+        let both = [self.own, self.cluster].into_iter().flatten();
+        both.filter_map(|configuration| configuration.metadata.annotations.get(name))
+            .next()
+            .map(String::as_str)
     }
 }
 

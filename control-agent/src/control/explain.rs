@@ -22,8 +22,9 @@ impl Agent {
     pub(super) async fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse, Status> {
         let listing = self.store.list().await.map_err(failure::store)?;
         let endpoints = endpoints(&listing);
-        let from = resolve(&endpoints, "from", &request.from)?;
-        let to = resolve(&endpoints, "to", &request.to)?;
+        let own = own_addresses(&listing, &self.node);
+        let from = resolve(&endpoints, &own, "from", &request.from)?;
+        let to = resolve(&endpoints, &own, "to", &request.to)?;
         let (source, destination) = common_version(&from, &to)?;
         let protocol = match request.protocol.as_str() {
             "" => Protocol::TCP,
@@ -44,7 +45,7 @@ impl Agent {
             result: None,
             notes: self.notes(&from, &to),
         };
-        if from.is_on(&self.node) || to.is_on(&self.node) {
+        if self.may_judge(&from, &to) {
             let mut client = self.link.client();
             let answer = timeout(ANSWER, client.explain(question))
                 .await
@@ -70,17 +71,20 @@ impl Agent {
                 Some(_) => {}
             }
         }
-        if !from.is_on(&self.node) && !to.is_on(&self.node) {
+        if !self.may_judge(from, to) {
             let mut nodes: Vec<&str> = [from.node(), to.node()].into_iter().flatten().collect();
             nodes.dedup();
-            notes.push(match nodes.as_slice() {
-                [] => format!("no policy of this cluster decides: node {} has no say", self.node),
-                nodes => {
-                    format!("node {} has no say: ask the agent of {}", self.node, nodes.join(" and of "))
-                }
-            });
+            let nodes = nodes.join(" and of ");
+            notes.push(format!("node {} has no say: ask the agent of {nodes}", self.node));
         }
         notes
+    }
+
+    /// This node or a workload of it has a part in it; or no workload has, so that its host endpoints
+    /// may decide.
+    fn may_judge(&self, from: &End<'_>, to: &End<'_>) -> bool {
+        let none = from.endpoint.is_none() && to.endpoint.is_none();
+        none || [from, to].into_iter().any(|end| end.is_host || end.is_on(&self.node))
     }
 }
 
@@ -89,6 +93,8 @@ struct End<'a> {
     /// Of which one is used.
     addresses: Vec<IpAddr>,
     endpoint: Option<&'a WorkloadEndpoint>,
+    /// The address is this node's own.
+    is_host: bool,
 }
 
 impl End<'_> {
@@ -117,12 +123,31 @@ fn endpoints(listing: &Listing) -> Vec<WorkloadEndpoint> {
     resources.in_calicos_kinds(&mut Vec::new()).all().cloned().collect()
 }
 
+/// Addresses that the node is known to have.
+fn own_addresses(listing: &Listing, node: &str) -> Vec<IpAddr> {
+    let nodes = listing.entries.iter().filter(|entry| entry.key.kind == Kind::Node && entry.key.name == node);
+    let parsed = nodes.filter_map(|entry| Resource::from_json(&entry.json).ok());
+    let addresses = parsed.filter_map(|resource| match resource {
+        Resource::Node(node) => {
+            node.spec.bgp.map(|bgp| [bgp.ipv4_address, bgp.ipv6_address].into_iter().flatten())
+        }
+        _ => None,
+    });
+    addresses.flatten().map(|address| address.addr).collect()
+}
+
 /// An address, or "namespace/name" of an endpoint, its pod or its workload.
-fn resolve<'a>(endpoints: &'a [WorkloadEndpoint], side: &str, text: &str) -> Result<End<'a>, Status> {
+fn resolve<'a>(
+    endpoints: &'a [WorkloadEndpoint],
+    own: &[IpAddr],
+    side: &str,
+    text: &str,
+) -> Result<End<'a>, Status> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let owner =
             |endpoint: &&WorkloadEndpoint| endpoint.spec.ip_networks.iter().any(|net| net.contains(address));
-        return Ok(End { addresses: vec![address], endpoint: endpoints.iter().find(owner) });
+        let endpoint = endpoints.iter().find(owner);
+        return Ok(End { addresses: vec![address], endpoint, is_host: own.contains(&address) });
     }
     if text.is_empty() {
         return Err(Status::invalid_argument(format!(
@@ -141,7 +166,7 @@ fn resolve<'a>(endpoints: &'a [WorkloadEndpoint], side: &str, text: &str) -> Res
         [] => Err(Status::not_found(format!("{side}: there is no workload endpoint of {namespace}/{name}"))),
         [endpoint] => {
             let addresses = endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect();
-            Ok(End { addresses, endpoint: Some(endpoint) })
+            Ok(End { addresses, endpoint: Some(endpoint), is_host: false })
         }
         several => {
             let names: Vec<_> = several.iter().map(|endpoint| endpoint.metadata.name.as_str()).collect();

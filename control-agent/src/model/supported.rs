@@ -106,6 +106,11 @@ impl Refused {
         if !read {
             self.0.push(FieldError::new("metadata.name", message));
         }
+        let established = felix.metadata.annotations.get(FelixConfiguration::ESTABLISHED);
+        if let Some(other) = established.filter(|value| !matches!(value.as_str(), "Keep" | "Recheck")) {
+            let field = format!("metadata.annotations[{}]", FelixConfiguration::ESTABLISHED);
+            self.0.push(FieldError::new(field, format!("{other:?} is neither \"Keep\" nor \"Recheck\"")));
+        }
         let spec =
             serde_json::to_value(&felix.spec).expect("settings have string keys and finite numbers only");
         for field in spec.as_object().into_iter().flat_map(serde_json::Map::keys) {

@@ -14,11 +14,12 @@ use margay_agent::{
 use margay_api::{
     control::v1::control_client::ControlClient,
     dataplane::v1::{
-        Adopted, Change, EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse,
-        GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello, ListDropsRequest,
-        ListDropsResponse, ListInterfacesRequest, ListInterfacesResponse, ListStagedRequest,
-        ListStagedResponse, ObjectError, Refused, Runtime, Status as DataplaneStatus, SyncRequest,
-        SyncResponse, change,
+        Adopted, Change, CountFlowsRequest, CountFlowsResponse, DryRunRequest, DryRunResponse,
+        EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlushFlowsRequest,
+        FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello,
+        ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
+        ListInterfacesResponse, ListStagedRequest, ListStagedResponse, ObjectError, Refused, Runtime,
+        Status as DataplaneStatus, SyncRequest, SyncResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -183,6 +184,7 @@ struct Service(Arc<Notes>);
 #[tonic::async_trait]
 impl Dataplane for Service {
     type SyncStream = BoxStream<'static, Result<SyncResponse, Status>>;
+    type ListFlowsStream = BoxStream<'static, Result<ListFlowsResponse, Status>>;
 
     async fn sync(
         &self,
@@ -233,6 +235,34 @@ impl Dataplane for Service {
         &self,
         _: Request<ListStagedRequest>,
     ) -> Result<Response<ListStagedResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_flows(
+        &self,
+        _: Request<ListFlowsRequest>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn count_flows(
+        &self,
+        _: Request<CountFlowsRequest>,
+    ) -> Result<Response<CountFlowsResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn flush_flows(
+        &self,
+        _: Request<FlushFlowsRequest>,
+    ) -> Result<Response<FlushFlowsResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn dry_run(
+        &self,
+        _: Request<Streaming<DryRunRequest>>,
+    ) -> Result<Response<DryRunResponse>, Status> {
         Err(Status::unimplemented("not for the agent"))
     }
 

@@ -1,9 +1,11 @@
 #![doc = include_str!("README.md")]
 
+mod filter;
 mod flow;
 mod fragments;
 mod icmp;
 mod index;
+mod name;
 mod quota;
 mod session;
 mod state;
@@ -19,6 +21,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use filter::{Filter, FilterError, PacketLike};
 pub use flow::{Direction, FlowHasher, FlowRef};
 pub use fragments::{Datagram, Fate, First, Fragments, Part, Ticket};
 pub use icmp::IcmpState;

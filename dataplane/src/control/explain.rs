@@ -7,6 +7,7 @@ use super::state::State;
 use crate::fib::Hop;
 use crate::net::{Addr, FlowKey, Icmp, Proto};
 use crate::policy::{Decider, Direction, Explanation, Query};
+use crate::snapshot::EndpointToHost;
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
@@ -35,17 +36,19 @@ pub(super) fn judge_key(state: &State, key: &FlowKey) -> bool {
 }
 
 /// All that policy says of a packet.
-struct Said {
+pub(super) struct Said {
     /// Host endpoints on its way.
     host: Vec<pb::HostStage>,
     /// The source's workload, where it is here.
     egress: Option<pb::Direction>,
     /// The destination's workload, where it is here.
     ingress: Option<pb::Direction>,
+    /// A workload speaks to its own host, which DefaultEndpointToHostAction forbids.
+    to_host: bool,
 }
 
 impl Said {
-    fn of(state: &State, query: &Query) -> Self {
+    pub fn of(state: &State, query: &Query) -> Self {
         let (src, dst) = (query.key.src, query.key.dst);
         let (from, to) = (End::of(state, src), End::of(state, dst));
         let judge = |addr: Addr, direction| {
@@ -55,16 +58,27 @@ impl Said {
         };
         Self {
             host: passage::stages(state, &from, &to, query),
+            to_host: matches!(from, End::Workload(_))
+                && to == End::Host
+                && state.desired().endpoint_to_host == EndpointToHost::Drop,
             egress: judge(src, Direction::Egress),
             // A host is free to speak to its own workloads.
             ingress: if from == End::Host { None } else { judge(dst, Direction::Ingress) },
         }
     }
 
-    fn allows(&self) -> bool {
+    pub fn allows(&self) -> bool {
         let workloads = [&self.egress, &self.ingress];
-        workloads.into_iter().flatten().all(|direction| direction.verdict == "allow")
+        !self.to_host
+            && workloads.into_iter().flatten().all(|direction| direction.verdict == "allow")
             && self.host.iter().all(|stage| passage::verdict(stage) != "deny")
+    }
+
+    /// The first that denies, where policy does.
+    pub fn denier(self) -> Option<pb::Direction> {
+        let decided = self.host.into_iter().filter_map(|stage| stage.decision);
+        let all = self.egress.into_iter().chain(decided).chain(self.ingress);
+        all.into_iter().find(|direction| direction.verdict == "deny")
     }
 }
 

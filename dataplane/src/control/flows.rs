@@ -1,74 +1,132 @@
-//! What connection tracking holds of a packet's flow, asked of the workers, who are not stopped
-//! for it: each answers when it has gone through its table, a few places a poll.
+//! Workers' flows, asked for without stopping anyone: each worker looks at a few places of its table
+//! a poll. Whoever asks holds the pages, so a slow reader costs a page a worker.
 
 use super::explain::{judge_key, query};
 use super::{FieldError, Ports, State};
-use crate::conntrack::{Direction, Exchange, IcmpState, State as Tracked, TcpState};
-use crate::net::WorkerId;
+use crate::conntrack::{Filter, FilterError, PacketLike};
+use crate::net::{Addr, Nanos, Prefix, WorkerId};
 use crate::snapshot::Established;
-use crate::worker::{FlowPage, FlowSeen, FlowsWanted};
+use crate::worker::{FlowPage, FlowSeen};
 use margay_api::dataplane::v1 as pb;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Questions that wait for an answer at most.
-const MAX_QUESTIONS: usize = 16;
+/// Pages that wait for one worker at most.
+const MAX_WAITING: usize = 16;
 
-/// What all workers said.
-#[derive(Debug, Default)]
-pub struct Flows {
-    /// Who has it, and what it is.
-    pub found: Vec<(WorkerId, FlowSeen)>,
-    /// There may be more.
-    pub cut: bool,
+/// A page that a worker is to fill.
+pub struct Asked {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The page.
+    pub page: Box<FlowPage>,
+    /// For the page when it is filled.
+    pub reply: oneshot::Sender<Box<FlowPage>>,
 }
 
-/// Questions to workers that have not all answered.
+/// Pages with workers, one at a time with each, and pages that wait.
 #[derive(Default)]
 pub struct Questions {
-    open: Vec<Question>,
-    asked: u64,
-}
-
-struct Question {
-    number: u64,
-    missing: usize,
-    flows: Flows,
-    reply: oneshot::Sender<Flows>,
+    waiting: VecDeque<Asked>,
+    /// Who waits for the page that a worker has.
+    out: HashMap<WorkerId, oneshot::Sender<Box<FlowPage>>>,
 }
 
 impl Questions {
-    /// Asks every worker. The reply is dropped where they cannot be asked now.
-    pub fn ask(&mut self, ports: &Ports, wanted: FlowsWanted, reply: oneshot::Sender<Flows>) {
-        self.open.retain(|question| !question.reply.is_closed());
-        if self.open.len() == MAX_QUESTIONS || !ports.take_commands() {
-            return;
+    /// Asks a worker, now or in its turn. The reply is dropped where too many wait already.
+    pub fn ask(&mut self, ports: &Ports, asked: Asked) {
+        self.waiting.retain(|other| !other.reply.is_closed());
+        let ahead = self.waiting.iter().filter(|other| other.worker == asked.worker).count();
+        if ahead < MAX_WAITING {
+            self.waiting.push_back(asked);
         }
-        self.asked += 1;
-        let (number, missing) = (self.asked, ports.workers().len());
-        ports.show_flows(|| FlowPage::new(number, wanted));
-        self.open.push(Question { number, missing, flows: Flows::default(), reply });
+        self.go_on(ports);
     }
 
-    /// A worker's answer.
-    pub fn answered(&mut self, worker: WorkerId, page: &FlowPage) {
-        let Some(at) = self.open.iter().position(|question| question.number == page.question) else { return };
-        let question = &mut self.open[at];
-        question.flows.found.extend(page.found.iter().map(|seen| (worker, *seen)));
-        question.flows.cut |= page.is_cut();
-        question.missing -= 1;
-        if question.missing == 0 {
-            let Question { reply, flows, .. } = self.open.swap_remove(at);
+    /// A worker's page has come back.
+    pub fn answered(&mut self, worker: WorkerId, page: Box<FlowPage>) {
+        if let Some(reply) = self.out.remove(&worker) {
             // The asker may be gone by then.
-            let _ = reply.send(flows);
+            let _ = reply.send(page);
+        }
+    }
+
+    /// Gives workers that are done their next page.
+    pub fn go_on(&mut self, ports: &Ports) {
+        let free = |asked: &Asked, out: &HashMap<_, _>| !out.contains_key(&asked.worker);
+        while let Some(at) = self.waiting.iter().position(|asked| free(asked, &self.out)) {
+            if !ports.take_commands() {
+                return;
+            }
+            let Some(Asked { worker, page, reply }) = self.waiting.remove(at) else { return };
+            if !reply.is_closed() {
+                ports.show_flows(worker, page);
+                self.out.insert(worker, reply);
+            }
         }
     }
 }
 
-/// The flows of packets like the one of a request: of any source port where it names none.
-pub fn wanted(request: &pb::ExplainRequest) -> Result<FlowsWanted, FieldError> {
+/// Whose addresses are whose, on this node.
+pub struct Names(HashMap<Addr, Arc<str>>);
+
+impl Names {
+    /// As a state has them.
+    pub fn of(state: &State) -> Self {
+        let host: Arc<str> = "host".into();
+        let own = state.host_addresses().into_iter().map(|addr| (addr, host.clone()));
+        let single = |net: &&Prefix| Prefix::host(net.addr()) == **net;
+        let workloads = state.desired().endpoints.values();
+        let workloads = workloads.flat_map(|workload| {
+            workload.nets.iter().filter(single).map(|net| (net.addr(), workload.name.clone()))
+        });
+        Self(own.chain(workloads).collect())
+    }
+
+    /// Empty: nobody's here.
+    pub fn name(&self, addr: Addr) -> &str {
+        self.0.get(&addr).map_or("", |name| name)
+    }
+}
+
+/// A filter whose endpoints are those of this node.
+pub(super) fn filter(state: &State, text: &str) -> Result<Filter, FilterError> {
+    Filter::parse(text, |name| {
+        let mut endpoints = state.desired().endpoints.values();
+        endpoints.find(|endpoint| *endpoint.name == *name).map(|endpoint| endpoint.nets.clone())
+    })
+}
+
+/// A session as the API has it.
+pub fn flow(worker: WorkerId, seen: &FlowSeen, names: &Names) -> pb::Flow {
+    let bytes = |addr: Addr| if addr.is_v4() { addr.v4_octets().to_vec() } else { addr.octets().to_vec() };
+    let ported = seen.key.proto.has_ports();
+    let tuple = |key: &crate::net::FlowKey| pb::FlowTuple {
+        source: bytes(key.src),
+        destination: bytes(key.dst),
+        source_port: if ported { key.sport.into() } else { 0 },
+        destination_port: if ported { key.dport.into() } else { 0 },
+    };
+    pb::Flow {
+        worker: worker.0.into(),
+        protocol: seen.key.proto.0.into(),
+        original: Some(tuple(&seen.key)),
+        reply: Some(tuple(&seen.reply_key)),
+        state: seen.state.name().into(),
+        idle_milliseconds: millis(seen.idle),
+        remaining_milliseconds: millis(seen.remaining),
+        judged_generation: u64::from(seen.judged.0),
+        from: names.name(seen.key.src).into(),
+        to: names.name(seen.reply_key.src).into(),
+    }
+}
+
+/// Packets like the one of a request: of any source port where it names none.
+pub fn wanted(request: &pb::ExplainRequest) -> Result<PacketLike, FieldError> {
     let key = query(request)?.key;
     let port = |port: u16| (key.proto.has_ports() && port != 0).then_some(port);
-    Ok(FlowsWanted {
+    Ok(PacketLike {
         src: key.src,
         dst: key.dst,
         proto: key.proto,
@@ -77,45 +135,31 @@ pub fn wanted(request: &pb::ExplainRequest) -> Result<FlowsWanted, FieldError> {
     })
 }
 
-/// As the API has it, with what policy says today.
-pub fn conntrack(state: &State, flows: &Flows) -> pb::Conntrack {
-    let session = |(worker, seen): &(WorkerId, FlowSeen)| {
-        let millis = |nanos: crate::net::Nanos| nanos.0 / 1_000_000;
-        pb::Session {
-            worker: u32::from(worker.0),
-            flow: seen.key.to_string(),
-            reply: seen.direction == Direction::Reply,
-            state: state_name(seen.state).into(),
-            idle_milliseconds: millis(seen.idle),
-            remaining_milliseconds: millis(seen.remaining),
-            judged_generation: u64::from(seen.judged.0),
-            verdict_now: if judge_key(state, &seen.key) { "allow" } else { "deny" }.into(),
-        }
+/// The sessions of a packet as the API has them, with what policy says today.
+pub(super) fn conntrack(
+    state: &State,
+    like: &PacketLike,
+    found: &[(WorkerId, FlowSeen)],
+    more: bool,
+) -> pb::Conntrack {
+    let session = |(worker, seen): &(WorkerId, FlowSeen)| pb::Session {
+        worker: u32::from(worker.0),
+        flow: seen.key.to_string(),
+        reply: !like.is(&seen.key),
+        state: seen.state.name().into(),
+        idle_milliseconds: millis(seen.idle),
+        remaining_milliseconds: millis(seen.remaining),
+        judged_generation: u64::from(seen.judged.0),
+        verdict_now: if judge_key(state, &seen.key) { "allow" } else { "deny" }.into(),
     };
     pb::Conntrack {
-        sessions: flows.found.iter().map(session).collect(),
-        more: flows.cut,
+        sessions: found.iter().map(session).collect(),
+        more,
         recheck: state.desired().established == Established::Recheck,
         generation: u64::from(state.publisher().current().generation.0),
     }
 }
 
-/// As `conntrack` would list it.
-fn state_name(state: Tracked) -> &'static str {
-    let exchange = |exchange| if exchange == Exchange::Replied { "replied" } else { "unreplied" };
-    match state {
-        Tracked::Tcp(tcp) => match tcp {
-            TcpState::SynSent => "syn-sent",
-            TcpState::SynCrossed | TcpState::SynCrossedAcked => "syn-crossed",
-            TcpState::SynRecv => "syn-received",
-            TcpState::PickedUp => "picked-up",
-            TcpState::Established => "established",
-            TcpState::FinWait(_) => "fin-wait",
-            TcpState::Closing => "closing",
-            TcpState::TimeWait => "time-wait",
-            TcpState::Closed => "closed",
-        },
-        Tracked::Icmp(IcmpState::Message) => "message",
-        Tracked::Udp(of) | Tracked::Other(of) | Tracked::Icmp(IcmpState::Echo(of)) => exchange(of),
-    }
+fn millis(nanos: Nanos) -> u64 {
+    nanos.0 / 1_000_000
 }

@@ -88,12 +88,12 @@ impl Asked<'_> {
         if network && self.untracked(host, at, local) {
             return;
         }
-        let decided = !host.pre_dnat.is_empty() && self.ask("preDNAT", host, Stage::PreDnat, at);
+        let decided = !host.pre_dnat.is_empty() && self.ask(host, Stage::PreDnat, at);
         match (local, network) {
             _ if decided => {}
-            (true, true) => drop(self.ask("normal", host, Stage::Normal, at)),
+            (true, true) => drop(self.ask(host, Stage::Normal, at)),
             (true, false) if self.state.desired().endpoint_to_host == EndpointToHost::Return => {
-                self.ask("normal", host, Stage::Normal, at);
+                self.ask(host, Stage::Normal, at);
             }
             // DefaultEndpointToHostAction decides.
             (true, false) => {}
@@ -108,7 +108,7 @@ impl Asked<'_> {
             (End::Host, End::Workload(_)) => {}
             (End::Host, _) => {
                 if !self.untracked(host, at, true) {
-                    self.ask("normal", host, Stage::Normal, at);
+                    self.ask(host, Stage::Normal, at);
                 }
             }
             _ => self.forward(host, at),
@@ -122,18 +122,18 @@ impl Asked<'_> {
         }
         let spared =
             local && !host.untracked.is_empty() && self.list("failsafe", &HostList::FailsafeReplies, at);
-        !spared && !host.untracked.is_empty() && self.ask("doNotTrack", host, Stage::Untracked, at)
+        !spared && !host.untracked.is_empty() && self.ask(host, Stage::Untracked, at)
     }
 
     fn forward(&mut self, host: &HostEndpoint, at: Direction) {
         if !host.forward.is_empty() {
-            self.ask("applyOnForward", host, Stage::Forward, at);
+            self.ask(host, Stage::Forward, at);
         }
     }
 
-    fn ask(&mut self, stage: &str, host: &HostEndpoint, list: Stage, at: Direction) -> bool {
-        let normal = list == Stage::Normal;
-        let list = HostList::Of(host.id.clone(), list);
+    fn ask(&mut self, host: &HostEndpoint, stage: Stage, at: Direction) -> bool {
+        let normal = stage == Stage::Normal;
+        let list = HostList::Of(host.id.clone(), stage);
         let said = self.state.host_list_index(&list).and_then(|index| {
             let explained = self.state.policy().explain(index, at, self.query)?;
             let decided = self.state.policy().opinion(index, at, self.query).is_some();
@@ -146,7 +146,7 @@ impl Asked<'_> {
         if !decided {
             decision.verdict = "pass".into();
         }
-        self.note(stage, at, decision);
+        self.note(&stage.to_string(), at, decision);
         decided
     }
 

@@ -288,11 +288,9 @@ impl Ports {
         }
     }
 
-    /// Asks every worker to show flows.
-    pub fn show_flows(&self, page: impl Fn() -> FlowPage) {
-        for at in 0..self.workers.len() {
-            self.tell(at, Command::Show(Box::new(page())));
-        }
+    /// Asks a worker about its flows.
+    pub fn show_flows(&self, worker: WorkerId, page: Box<FlowPage>) {
+        self.tell(usize::from(worker.0), Command::Show(page));
     }
 
     /// What workers have shown.

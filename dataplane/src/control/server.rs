@@ -1,7 +1,7 @@
 //! The gRPC face of the control thread.
 
-use super::flows;
 use super::shell::{Begun, CommitError, Request, Shell};
+use super::{dry_run, flow_rpc, flows};
 use margay_api::dataplane::v1::{self as pb, dataplane_server::Dataplane};
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,10 +10,13 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Response, Status, Streaming};
 
 /// Bytes of one transaction at most, over all its messages.
-const MAX_TRANSACTION: usize = 512 << 20;
+pub(super) const MAX_TRANSACTION: usize = 512 << 20;
 
 /// How long workers may take to go through their flows.
 const FLOWS: Duration = Duration::from_secs(2);
+
+/// Sessions of a packet that are shown with its explanation at most.
+const SESSIONS: usize = 256;
 
 /// The service. Cheap to clone: all work is done by the [`Shell`].
 #[derive(Clone)]
@@ -27,12 +30,12 @@ impl Service {
         Self { requests }
     }
 
-    async fn ask(&self, request: Request) -> Result<(), Status> {
+    pub(super) async fn ask(&self, request: Request) -> Result<(), Status> {
         self.requests.send(request).await.map_err(|_| Status::unavailable("the dataplane is shutting down"))
     }
 
     /// Has the control thread look at itself.
-    async fn look<T: Send + 'static>(
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut Shell) -> T + Send + 'static,
     ) -> Result<T, Status> {
@@ -49,6 +52,7 @@ type Responses = Pin<Box<dyn Stream<Item = Result<pb::SyncResponse, Status>> + S
 #[tonic::async_trait]
 impl Dataplane for Service {
     type SyncStream = Responses;
+    type ListFlowsStream = flow_rpc::List;
 
     async fn sync(
         &self,
@@ -125,13 +129,40 @@ impl Dataplane for Service {
         let wrong = |error: super::FieldError| Status::invalid_argument(error.to_string());
         let wanted = flows::wanted(&request).map_err(wrong)?;
         let mut explained = self.look(move |shell| shell.explain(&request)).await?.map_err(wrong)?;
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Flows(wanted, reply)).await?;
         // Workers that are busy or stuck do not keep the rest of the answer back.
-        if let Ok(Ok(flows)) = tokio::time::timeout(FLOWS, answer).await {
-            explained.conntrack = Some(self.look(move |shell| shell.conntrack(&flows)).await?);
+        let sessions = flow_rpc::of_packet(self, wanted, SESSIONS);
+        if let Ok(Ok((found, more))) = tokio::time::timeout(FLOWS, sessions).await {
+            explained.conntrack = Some(self.look(move |shell| shell.conntrack(&wanted, &found, more)).await?);
         }
         Ok(Response::new(explained))
+    }
+
+    async fn list_flows(
+        &self,
+        request: tonic::Request<pb::ListFlowsRequest>,
+    ) -> Result<Response<flow_rpc::List>, Status> {
+        flow_rpc::list(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn count_flows(
+        &self,
+        request: tonic::Request<pb::CountFlowsRequest>,
+    ) -> Result<Response<pb::CountFlowsResponse>, Status> {
+        flow_rpc::count(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn dry_run(
+        &self,
+        request: tonic::Request<Streaming<pb::DryRunRequest>>,
+    ) -> Result<Response<pb::DryRunResponse>, Status> {
+        dry_run::run(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn flush_flows(
+        &self,
+        request: tonic::Request<pb::FlushFlowsRequest>,
+    ) -> Result<Response<pb::FlushFlowsResponse>, Status> {
+        flow_rpc::flush(self, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -3,14 +3,16 @@
 
 use super::denials::Denials;
 use super::desired::{EndpointId, ObjectError};
+use super::flows::{Asked, Questions};
 use super::ports::Ports;
 use super::staged::Differences;
 use super::state::{Action, Purpose, State};
-use super::{Flows, Questions, explain, flows, view};
+use super::{explain, flows, view};
+use crate::conntrack::{Filter, FilterError, PacketLike};
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
-use crate::net::{Addr, IfId, Nanos, Prefix};
+use crate::net::{Addr, IfId, Nanos, Prefix, WorkerId};
 use crate::policy::{CompileError, Consolidated};
-use crate::worker::{FlowsWanted, ticks};
+use crate::worker::{FlowSeen, ticks};
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,8 +42,8 @@ pub enum Request {
     },
     /// Stream `session` has ended.
     End(u64),
-    /// Asks the workers for flows. Without an answer where they cannot be asked now.
-    Flows(FlowsWanted, oneshot::Sender<Flows>),
+    /// Asks a worker about its flows. Without an answer where too many ask already.
+    Flows(Asked),
     /// Looks at the shell.
     Look(Box<dyn FnOnce(&mut Shell) + Send>),
 }
@@ -212,9 +214,29 @@ impl Shell {
         super::show(&self.state, request)
     }
 
-    /// As the API has what the workers said of a packet's flow.
-    pub fn conntrack(&self, flows: &Flows) -> pb::Conntrack {
-        flows::conntrack(&self.state, flows)
+    /// As the API has what the workers said of a packet's flow; `more`: and more than that.
+    pub fn conntrack(&self, like: &PacketLike, found: &[(WorkerId, FlowSeen)], more: bool) -> pb::Conntrack {
+        flows::conntrack(&self.state, like, found, more)
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> Vec<WorkerId> {
+        self.ports.workers().iter().map(|worker| worker.id).collect()
+    }
+
+    /// Reads a filter of flows that may name endpoints.
+    pub fn filter(&self, text: &str) -> Result<Filter, FilterError> {
+        flows::filter(&self.state, text)
+    }
+
+    /// What is in force, for whoever has more time than this thread.
+    pub fn aside(&self) -> State {
+        self.state.aside()
+    }
+
+    /// Whose addresses are whose.
+    pub fn names(&self) -> flows::Names {
+        flows::Names::of(&self.state)
     }
 
     fn now(&self) -> Nanos {
@@ -252,7 +274,7 @@ impl Shell {
             }
             Request::End(session) if session == self.session => self.agent_connected = false,
             Request::End(_) => {}
-            Request::Flows(wanted, reply) => self.questions.ask(&self.ports, wanted, reply),
+            Request::Flows(asked) => self.questions.ask(&self.ports, asked),
             Request::Look(look) => look(self),
         }
     }
@@ -522,8 +544,9 @@ impl Shell {
             self.state.released(id);
         }
         for (worker, page) in self.ports.take_shown() {
-            self.questions.answered(worker, &page);
+            self.questions.answered(worker, page);
         }
+        self.questions.go_on(&self.ports);
     }
 
     async fn pass_time(&mut self) {

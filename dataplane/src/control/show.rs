@@ -2,9 +2,10 @@
 //! decided.
 
 use super::desired::Endpoint;
-use super::state::State;
+use super::state::{HostList, Stage, State};
 use crate::policy::{
-    CompiledPolicy, Decider, Direction, IpVersion, Otherwise, Place, Rules, SetTable, TierDefault, TreeShape,
+    CompiledPolicy, Decider, Direction, EndpointIdx, IpVersion, Otherwise, Place, Rules, SetTable,
+    TierDefault, TreeShape,
 };
 use margay_api::dataplane::v1 as pb;
 use std::collections::HashMap;
@@ -21,34 +22,75 @@ pub enum ShowError {
     Unbound(String),
 }
 
-/// The policy of the endpoint that a request names.
+/// The policy of the endpoint that a request names: a workload's, or a host endpoint's.
 pub fn show(state: &State, request: &pb::GetEndpointPolicyRequest) -> Result<pb::EndpointPolicy, ShowError> {
     let named = |endpoint: &&Arc<Endpoint>| *endpoint.name == *request.endpoint;
-    let endpoint = state.desired().endpoints.values().find(named);
-    let endpoint = endpoint.ok_or_else(|| ShowError::Unknown(request.endpoint.clone()))?;
-    let direction = |direction| {
+    if let Some(endpoint) = state.desired().endpoints.values().find(named) {
         let index = state.endpoint_index(&endpoint.id);
+        let [ingress, egress] = both(state, &endpoint.name, index, request.dot)?;
+        return Ok(pb::EndpointPolicy {
+            endpoint: endpoint.name.to_string(),
+            generation: state.committed(),
+            active: endpoint.active,
+            ingress: Some(ingress),
+            egress: Some(egress),
+            ..Default::default()
+        });
+    }
+    let host = state.desired().host_endpoints.get(request.endpoint.as_str());
+    let host = host.ok_or_else(|| ShowError::Unknown(request.endpoint.clone()))?;
+    let stage = |of: Stage| {
+        let name = HostList::Of(host.id.clone(), of);
+        let title = format!("{of} policy of {name}");
+        both(state, &title, state.host_list_index(&name), request.dot)
+    };
+    let asked = [
+        (Stage::Untracked, !host.untracked.is_empty()),
+        (Stage::PreDnat, !host.pre_dnat.is_empty()),
+        (Stage::Forward, !host.forward.is_empty()),
+    ];
+    let mut stages = vec![];
+    for (of, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+        let [ingress, egress] = stage(of)?;
+        // Before destination NAT only what comes in is judged.
+        let egress = Some(egress).filter(|_| of != Stage::PreDnat);
+        stages.push(pb::StagePolicy { stage: of.to_string(), ingress: Some(ingress), egress });
+    }
+    let [ingress, egress] = stage(Stage::Normal)?;
+    Ok(pb::EndpointPolicy {
+        endpoint: host.id.to_string(),
+        generation: state.committed(),
+        active: true,
+        ingress: Some(ingress),
+        egress: Some(egress),
+        stages,
+        host: true,
+    })
+}
+
+/// Both directions of a list of the policy table.
+fn both(
+    state: &State,
+    name: &str,
+    index: Option<EndpointIdx>,
+    dot: bool,
+) -> Result<[pb::DirectionPolicy; 2], ShowError> {
+    let direction = |direction| {
         let tree = index.and_then(|index| state.policy().tree(index, direction));
-        let tree = tree.ok_or_else(|| ShowError::Unbound(endpoint.name.to_string()))?;
+        let tree = tree.ok_or_else(|| ShowError::Unbound(name.to_owned()))?;
         let (compiled, sets) = (tree.compiled(), state.policy().sets());
-        let title = format!("{direction} of {}", endpoint.name);
+        let title = format!("{direction} of {name}");
         Ok(pb::DirectionPolicy {
             trees: compiled.shape().into_iter().map(shape).collect(),
             bytes: compiled.bytes() as u64,
             patched: compiled.is_patched(),
             changes: compiled.changes() as u64,
             sharers: state.policy().sharers(tree) as u64,
-            dot: if request.dot { compiled.dot(sets, &title) } else { String::new() },
+            dot: if dot { compiled.dot(sets, &title) } else { String::new() },
             ..rules(compiled, sets, &tree.hits().totals())
         })
     };
-    Ok(pb::EndpointPolicy {
-        endpoint: endpoint.name.to_string(),
-        generation: state.committed(),
-        active: endpoint.active,
-        ingress: Some(direction(Direction::Ingress)?),
-        egress: Some(direction(Direction::Egress)?),
-    })
+    Ok([direction(Direction::Ingress)?, direction(Direction::Egress)?])
 }
 
 /// Tiers and profiles in order, with hits by slot.

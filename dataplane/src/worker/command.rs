@@ -52,7 +52,7 @@ pub enum Command {
     Inject(IfId, Box<[u8]>),
     /// Forget every flow from or to these addresses, a part each poll.
     Forget(Box<[Prefix]>),
-    /// Show flows: a page of them, a part each poll.
+    /// Show, count or forget flows: a page of them, a part each poll.
     Show(Box<FlowPage>),
 }
 

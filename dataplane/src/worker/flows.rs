@@ -1,37 +1,41 @@
-//! A worker's flows, shown to the control thread a page at a time and a few places a poll, so
-//! that no packet waits for whoever looks.
+//! A worker's flows, shown to the control thread, counted or forgotten: a page at a time and a few
+//! places a poll, so that no packet waits for whoever asks.
 
-use crate::conntrack::{Direction, State, Table};
-use crate::net::{Addr, FlowKey, Generation, Nanos, Proto};
+use crate::conntrack::{Entry, Filter, State, Table};
+use crate::net::{FlowKey, Generation, Nanos};
+use std::sync::Arc;
 
-/// Places of the flow table looked at in one poll.
+/// Places of the flow table looked at in one poll, by a filter of few terms; a quarter where
+/// sessions are removed, which costs more.
 const BUDGET: usize = 512;
 
-/// The flows of a page.
-const PAGE: usize = 256;
+/// Terms of filters that are asked in one poll, about.
+const TERMS: usize = 8 * BUDGET;
 
-/// Which flows somebody wants to see: those of packets like this one, either way.
+/// The flows of a page.
+const PAGE: usize = 1024;
+
+/// Places after which a page goes back, that others have their turn.
+const PLACES: u32 = 1 << 17;
+
+/// What is done with the flows that match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowsWanted {
-    /// The packet's source.
-    pub src: Addr,
-    /// The packet's destination.
-    pub dst: Addr,
-    /// The protocol.
-    pub proto: Proto,
-    /// The source port; `None`: any.
-    pub sport: Option<u16>,
-    /// The destination port; `None`: any.
-    pub dport: Option<u16>,
+pub enum FlowTask {
+    /// They are shown.
+    Show,
+    /// They are counted.
+    Count,
+    /// They are forgotten. Their next packets are judged as first ones.
+    Forget,
 }
 
-/// A flow as it was found.
+/// A session as it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSeen {
-    /// Of the direction that opened the session.
+    /// Of the direction that opened it.
     pub key: FlowKey,
-    /// The way that a packet as was asked for takes in it.
-    pub direction: Direction,
+    /// Of what answers.
+    pub reply_key: FlowKey,
     /// Where it is in its protocol.
     pub state: State,
     /// Since its last packet.
@@ -42,56 +46,70 @@ pub struct FlowSeen {
     pub judged: Generation,
 }
 
-/// A question to a worker with room for its answer, made where memory may be allocated.
+/// A question to a worker with room for its answer, made where memory may be allocated. There is a
+/// [following](Self::following) one until the whole table has been looked at.
 #[derive(Debug)]
 pub struct FlowPage {
-    /// Which question this is, for whoever asked.
-    pub question: u64,
-    /// What is wanted.
-    pub wanted: FlowsWanted,
-    /// What was found so far.
+    filter: Arc<Filter>,
+    task: FlowTask,
+    /// What was found, where it is to be shown.
     pub found: Vec<FlowSeen>,
-    /// Where to go on; `None`: all has been looked at. A full page goes back all the same.
-    pub cursor: Option<u32>,
-}
-
-impl FlowsWanted {
-    fn is(&self, key: &FlowKey) -> bool {
-        let any = |wanted: Option<u16>, port: u16| wanted.is_none_or(|wanted| wanted == port);
-        (key.src, key.dst, key.proto) == (self.src, self.dst, self.proto)
-            && any(self.sport, key.sport)
-            && any(self.dport, key.dport)
-    }
+    /// How many matched.
+    pub matched: u64,
+    /// Where to go on; `None`: all has been looked at.
+    cursor: Option<u32>,
+    /// Places that are left to this page.
+    places: u32,
 }
 
 impl FlowPage {
-    /// An empty page.
-    pub fn new(question: u64, wanted: FlowsWanted) -> Self {
-        Self { question, wanted, found: Vec::with_capacity(PAGE), cursor: Some(0) }
+    /// The first page.
+    pub fn new(filter: Arc<Filter>, task: FlowTask) -> Self {
+        let found = Vec::with_capacity(if task == FlowTask::Show { PAGE } else { 0 });
+        Self { filter, task, found, matched: 0, cursor: Some(0), places: PLACES }
     }
 
-    /// There may be more than is on it.
-    pub fn is_cut(&self) -> bool {
-        self.cursor.is_some()
+    /// The page after this one; `None`: there is none.
+    pub fn following(&self) -> Option<Self> {
+        let cursor = self.cursor?;
+        Some(Self { cursor: Some(cursor), ..Self::new(self.filter.clone(), self.task) })
     }
 
     /// Looks at some more places of the table. True: the page is ready to go back.
-    pub(super) fn fill(&mut self, flows: &Table, now: Nanos) -> bool {
-        let Self { wanted, found, cursor, .. } = self;
-        let (Some(from), room @ 1..) = (*cursor, found.capacity() - found.len()) else { return true };
-        *cursor = flows.scan(from, room.min(BUDGET) as u32, now, |entry| {
-            let keys = [(Direction::Original, &entry.key), (Direction::Reply, &entry.reply_key)];
-            if let Some((direction, _)) = keys.into_iter().find(|(_, key)| wanted.is(key)) {
-                found.push(FlowSeen {
-                    key: entry.key,
-                    direction,
-                    state: entry.state,
-                    idle: entry.idle,
-                    remaining: entry.remaining,
-                    judged: entry.judged,
-                });
+    pub(super) fn fill(&mut self, flows: &mut Table, now: Nanos) -> bool {
+        let Some(from) = self.cursor else { return true };
+        let budget = (TERMS / self.filter.terms()).clamp(1, BUDGET).min(self.places as usize);
+        let budget = if self.task == FlowTask::Forget { budget.div_ceil(4) } else { budget };
+        let filter = &self.filter;
+        let is = |entry: &Entry| filter.matches(&entry.key, &entry.reply_key, entry.state);
+        let looked_at = match self.task {
+            FlowTask::Show => budget.min(self.found.capacity() - self.found.len()),
+            FlowTask::Count | FlowTask::Forget => budget,
+        } as u32;
+        let (found, matched) = (&mut self.found, &mut self.matched);
+        self.cursor = match self.task {
+            FlowTask::Show => flows.scan(from, looked_at, now, |entry| {
+                if is(&entry) {
+                    *matched += 1;
+                    found.push(FlowSeen::of(&entry));
+                }
+            }),
+            FlowTask::Count => flows.scan(from, looked_at, now, |entry| *matched += u64::from(is(&entry))),
+            FlowTask::Forget => {
+                let (removed, next) = flows.remove_where(from, looked_at, now, is);
+                *matched += removed as u64;
+                next
             }
-        });
-        cursor.is_none()
+        };
+        self.places -= looked_at;
+        let full = self.task == FlowTask::Show && self.found.len() == self.found.capacity();
+        self.cursor.is_none() || self.places == 0 || full
+    }
+}
+
+impl FlowSeen {
+    fn of(entry: &Entry) -> Self {
+        let Entry { key, reply_key, state, idle, remaining, judged, .. } = *entry;
+        Self { key, reply_key, state, idle, remaining, judged }
     }
 }

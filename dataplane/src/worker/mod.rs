@@ -6,7 +6,7 @@ mod pipeline;
 mod thread;
 
 pub use command::{Command, Port, PortCounters, Returned, Rings};
-pub use flows::{FlowPage, FlowSeen, FlowsWanted};
+pub use flows::{FlowPage, FlowSeen, FlowTask};
 pub use pipeline::{Entries, pipeline};
 pub use thread::{Idle, Parts, Thread, Wake, ticks};
 
@@ -40,7 +40,7 @@ pub struct Worker {
     /// When the devices' counters were last shown.
     counted: Nanos,
     forgetting: Option<Forgetting>,
-    /// Flows that are being shown. Later commands wait for it.
+    /// Flows that are being looked at. Later commands wait for it.
     showing: Option<Box<FlowPage>>,
 }
 
@@ -174,10 +174,10 @@ impl Worker {
         }
     }
 
-    /// Shows some of the flows that are to be shown.
+    /// Looks at some of the flows that somebody asks about.
     fn show(&mut self) {
         let Some(page) = &mut self.showing else { return };
-        if page.fill(&self.world.flows, self.world.now)
+        if page.fill(&mut self.world.flows, self.world.now)
             && let Some(page) = self.showing.take()
         {
             self.rings.give_back(Returned::Shown(page));

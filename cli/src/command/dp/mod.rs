@@ -65,8 +65,29 @@ pub async fn show_some<C: Counted>(
     }
 }
 
+/// Shows what is fetched, once or at every interval.
+pub async fn repeat<V: View>(
+    look: &Look,
+    out: &mut Output,
+    mut fetch: impl AsyncFnMut() -> Outcome<V>,
+) -> Outcome {
+    let first = fetch().await?;
+    let Some(period) = look.watch else {
+        out.show(&first, look.output)?;
+        return Ok(Code::Ok);
+    };
+    frame(&first, look.output, out)?;
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        frame(&fetch().await?, look.output, out)?;
+    }
+}
+
 /// One picture of several: alone on a screen, apart in a file.
-fn frame<C: Counted>(view: &C, format: Format, out: &mut Output) -> Outcome<()> {
+fn frame<V: View>(view: &V, format: Format, out: &mut Output) -> Outcome<()> {
     let table = matches!(format, Format::Table | Format::Wide);
     if table && out.is_terminal() {
         write!(out, "{CLEAR}")?;

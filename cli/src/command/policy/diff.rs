@@ -7,6 +7,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::live::Live;
 use crate::{
     args::PolicyDiff,
     cluster::{
@@ -24,9 +25,24 @@ use crate::{
 const NAMED: usize = 4;
 
 /// Judges all traffic twice.
-pub fn run(before: &Cluster, after: &Cluster, args: &PolicyDiff, out: &mut Output) -> Outcome {
-    let diff = Diff::between(before, after)?;
-    let code = if diff.changes.is_empty() { Code::Ok } else { Code::Problems };
+pub fn run(
+    before: &Cluster,
+    after: &Cluster,
+    live: Option<Outcome<Live>>,
+    args: &PolicyDiff,
+    out: &mut Output,
+) -> Outcome {
+    let mut diff = Diff::between(before, after)?;
+    match live {
+        Some(Ok(live)) => diff.live = Some(live),
+        // What follows from the objects stands without it.
+        Some(Err(failure)) => {
+            diff.notes.push(format!("live sessions were not judged: {}", failure.one_line()))
+        }
+        None => {}
+    }
+    let cuts = diff.live.as_ref().is_some_and(|live| live.cut > 0);
+    let code = if diff.changes.is_empty() && !cuts { Code::Ok } else { Code::Problems };
     out.show(&diff, args.output)?;
     Ok(code)
 }
@@ -35,6 +51,9 @@ pub fn run(before: &Cluster, after: &Cluster, args: &PolicyDiff, out: &mut Outpu
 #[serde(rename_all = "camelCase")]
 struct Diff {
     changes: Vec<Changed>,
+    /// Absent: nobody was asked, or did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Live>,
     notes: Vec<String>,
 }
 
@@ -111,7 +130,7 @@ impl Diff {
                 notes.push(format!("{endpoints} only there {where_}: their traffic is not compared"));
             }
         }
-        Ok(Self { changes, notes })
+        Ok(Self { changes, live: None, notes })
     }
 }
 
@@ -152,6 +171,9 @@ impl View for Diff {
                 ]);
             }
             table.print(out)?;
+        }
+        if let Some(live) = &self.live {
+            live.text(out, wide)?;
         }
         for note in &self.notes {
             writeln!(out, "Note: {note}")?;

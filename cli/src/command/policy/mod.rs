@@ -1,6 +1,7 @@
 //! What commands about policy have in common: where the cluster is read from.
 
 mod diff;
+mod live;
 mod matrix;
 mod show;
 
@@ -35,7 +36,12 @@ pub async fn diff(global: &Global, args: &PolicyDiff, out: &mut Output) -> Outco
     let before = objects(global, args.resources.as_ref()).await?;
     let after = applied(before.clone(), manifest.resources().cloned().collect());
     let _progress = Progress::start("judging");
-    diff::run(&Cluster::new(before)?, &Cluster::told(after)?, args, out)
+    let (before, after) = (Cluster::new(before)?, Cluster::told(after)?);
+    let live = match &args.resources {
+        Some(_) => None,
+        None => Some(live::ask(global, &after).await),
+    };
+    diff::run(&before, &after, live, args, out)
 }
 
 /// Those of files, or what the agent has stored.

@@ -26,21 +26,34 @@ pub async fn run(global: &Global, args: &PolicyShow, out: &mut Output) -> Outcom
     };
     let wanted = |toward| args.direction.is_none_or(|wanted| wanted == toward);
     let (ingress, egress) = (wanted(Toward::Ingress), wanted(Toward::Egress));
-    let directions = [from.ingress.filter(|_| ingress), from.egress.filter(|_| egress)];
+    let asked = |of: dataplane::StagePolicy| dataplane::StagePolicy {
+        ingress: of.ingress.filter(|_| ingress),
+        egress: of.egress.filter(|_| egress),
+        ..of
+    };
+    let own = dataplane::StagePolicy { stage: String::new(), ingress: from.ingress, egress: from.egress };
+    let (stages, own) = (from.stages.into_iter().map(asked).collect::<Vec<_>>(), asked(own));
     if args.dot {
-        for direction in directions.into_iter().flatten() {
+        for direction in stages.into_iter().chain([own]).flat_map(|of| [of.ingress, of.egress]).flatten() {
             write!(out, "{}", direction.dot)?;
         }
         return Ok(Code::Ok);
     }
     let live = args.resources.is_none();
-    let [ingress, egress] = directions.map(|direction| direction.map(|of| Direction::new(of, live)));
+    let shown = |direction: Option<dataplane::DirectionPolicy>| direction.map(|of| Direction::new(of, live));
+    let stage = |of: dataplane::StagePolicy| Stage {
+        stage: of.stage,
+        ingress: shown(of.ingress),
+        egress: shown(of.egress),
+    };
     let shown = EndpointPolicy {
         endpoint: from.endpoint,
         generation: live.then_some(from.generation),
         active: from.active,
-        ingress,
-        egress,
+        host: from.host,
+        stages: stages.into_iter().map(stage).collect(),
+        ingress: shown(own.ingress),
+        egress: shown(own.egress),
         compiled: args.compiled,
     };
     out.show(&shown, args.output)?;
@@ -54,12 +67,27 @@ struct EndpointPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
     active: bool,
+    /// It is a host endpoint.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    host: bool,
+    /// What a host endpoint has besides, in the order in which it is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<Stage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ingress: Option<Direction>,
     #[serde(skip_serializing_if = "Option::is_none")]
     egress: Option<Direction>,
     #[serde(skip)]
     compiled: bool,
+}
+
+#[derive(Serialize)]
+struct Stage {
+    stage: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress: Option<Direction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress: Option<Direction>,
 }
 
 #[derive(Serialize)]
@@ -196,7 +224,7 @@ impl Rule {
 
 impl View for EndpointPolicy {
     fn text(&self, out: &mut Output, wide: bool) -> io::Result<()> {
-        write!(out, "{}", self.endpoint)?;
+        write!(out, "{}{}", if self.host { "host endpoint " } else { "" }, self.endpoint)?;
         match self.generation {
             Some(generation) => writeln!(out, ", policy generation {generation}")?,
             None => writeln!(out)?,
@@ -204,7 +232,13 @@ impl View for EndpointPolicy {
         if !self.active {
             writeln!(out, "The endpoint is switched off: every packet of it is dropped.")?;
         }
-        for (name, direction) in [("Ingress", &self.ingress), ("Egress", &self.egress)] {
+        let stages = self.stages.iter().flat_map(|of| {
+            let title = |direction: &str| format!("{direction}, {}", of.stage);
+            [(title("Ingress"), &of.ingress), (title("Egress"), &of.egress)]
+        });
+        let of_host = if self.host { " of the host itself" } else { "" };
+        let own = [(format!("Ingress{of_host}"), &self.ingress), (format!("Egress{of_host}"), &self.egress)];
+        for (name, direction) in stages.chain(own) {
             let Some(direction) = direction else { continue };
             writeln!(out, "\n{name}:")?;
             direction.rules(out, self.generation.is_some())?;

@@ -1,7 +1,7 @@
 //! Host endpoints.
 
 use super::*;
-use margay_api::dataplane::v1::HostEndpoint;
+use margay_api::dataplane::v1::{HostEndpoint, node_config::Established};
 
 /// Node a's uplink, and another interface of node b.
 const HOSTS: &str = r#"
@@ -199,6 +199,14 @@ fn a_nodes_own_configuration_overrules_the_clusters_field_by_field() {
     assert_eq!(a.endpoint_to_host_action(), Action::Deny);
     assert_eq!(failsafe(&a.failsafe_inbound), ["17:53 of [10, 0, 0, 0]/8", "6:22"]);
     assert!(a.failsafe_outbound.is_empty(), "an empty list is no absent one");
+    let said = |name: &str, value: &str| {
+        configuration(name, "")
+            .replace("name: ", &format!("annotations: {{margay.io/established: {value}}}, name: "))
+    };
+    let (cluster_wide, keep) = (said("default", "Recheck"), said("node.a", "Keep"));
+    assert_eq!(on("a", &[]).config.established(), Established::Keep);
+    assert_eq!(on("a", &[&cluster_wide, &keep]).config.established(), Established::Keep);
+    assert_eq!(on("b", &[&cluster_wide, &keep]).config.established(), Established::Recheck);
     let b = on("b", &[&cluster, &own]).config;
     assert_eq!((b.endpoint_to_host_action(), b.failsafe_outbound.len()), (Action::Allow, 9));
 }

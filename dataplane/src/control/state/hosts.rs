@@ -44,6 +44,17 @@ impl Stage {
     const ALL: [Self; 4] = [Self::Untracked, Self::PreDnat, Self::Forward, Self::Normal];
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Untracked => "doNotTrack",
+            Self::PreDnat => "preDNAT",
+            Self::Forward => "applyOnForward",
+            Self::Normal => "normal",
+        })
+    }
+}
+
 impl fmt::Display for HostList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

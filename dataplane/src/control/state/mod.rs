@@ -1,6 +1,7 @@
 //! The heart of the control thread, without its hands: objects, interfaces and neighbours in,
 //! snapshots and actions out. Time is an argument.
 
+mod aside;
 mod commit;
 mod consolidation;
 mod hosts;

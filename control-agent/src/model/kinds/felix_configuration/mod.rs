@@ -27,6 +27,12 @@ pub struct FelixConfiguration {
     pub spec: Box<FelixConfigurationSpec>,
 }
 
+impl FelixConfiguration {
+    /// The annotation that says what a change of policy means for live sessions: `Keep`, as in Calico, or
+    /// `Recheck`. Calico has no such setting, so it is none of the specification's.
+    pub const ESTABLISHED: &str = "margay.io/established";
+}
+
 /// A port that a socket listens on; 0 is none.
 pub type ListenPort = Whole<0, 65535>;
 /// The metric of a route.
