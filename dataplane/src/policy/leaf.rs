@@ -86,6 +86,7 @@ pub(super) fn append(lines: &mut Vec<Line>, layout: Layout, lanes: &[Lane]) -> u
 
 impl Layout {
     /// Boxes in a block.
+    #[inline(always)]
     pub(super) const fn lanes(self) -> usize {
         match self {
             Self::V4 => LANES,
@@ -95,6 +96,7 @@ impl Layout {
 }
 
 /// Where lane `number` begins in its line, and where its bounds of 16 bits do.
+#[inline(always)]
 const fn places(layout: Layout, number: usize) -> (usize, usize) {
     match layout {
         Layout::V4 => (4 * number, 4 * number + V4_REST),
