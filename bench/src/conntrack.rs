@@ -79,13 +79,13 @@ fn filled(keys: &[FlowKey]) -> Result<Table> {
 }
 
 fn begin(table: &mut Table, key: &FlowKey) -> Result<()> {
-    let Admit::New(state) = table.admit(key.proto, Segment::Other) else {
-        anyhow::bail!("UDP may always begin")
-    };
+    let segment = Segment::Other;
+    let Admit::New(state) = table.admit(key.proto, segment) else { anyhow::bail!("UDP may always begin") };
     let reply_key = key.reversed();
     let (hash, reply_hash) = (table.hash(key), table.hash(&reply_key));
     let judged = Generation(1);
-    let new = NewSession { key: *key, hash, reply_key, reply_hash, state, judged, way: 1, bound: judged };
+    let new =
+        NewSession { key: *key, hash, reply_key, reply_hash, state, segment, judged, way: 1, bound: judged };
     table.insert(new, NOW)?;
     Ok(())
 }

@@ -27,7 +27,7 @@ pub use fragments::{Datagram, Fate, First, Fragments, Part, Ticket};
 pub use icmp::IcmpState;
 pub use quota::{Over, Quotas, Side};
 pub use state::{Admit, Observed, Segment, State, Step, Timeouts};
-pub use tcp::{TcpFlags, TcpState};
+pub use tcp::{TcpFlags, TcpSegment, TcpState, TcpTrack};
 pub use udp::Exchange;
 
 use crate::net::{FlowKey, Generation, IfId, Key4, Nanos, Proto};
@@ -85,6 +85,8 @@ pub struct NewSession {
     pub reply_hash: u64,
     /// As [`Table::admit`] said.
     pub state: State,
+    /// Of the packet that opens it.
+    pub segment: Segment,
     /// Of the snapshot whose policy allowed it; 0: no policy was asked.
     pub judged: Generation,
     /// The way that packets of the original direction take, a number of the caller's.
@@ -301,7 +303,7 @@ impl Table {
     fn step(&mut self, flow: FlowRef, segment: Segment, now: Nanos) -> Observed {
         let line = self.sessions.line_mut(flow.session());
         let Some(state) = line.state else { return Observed::Invalid };
-        match state.step(flow.direction(), line.proto, segment) {
+        match state.step(&mut line.track, flow.direction(), line.proto, &segment) {
             Step::Next(next) => {
                 line.used = now;
                 if next != state {
@@ -310,6 +312,11 @@ impl Table {
                 Observed::Ok
             }
             Step::Invalid => Observed::Invalid,
+            Step::OutOfWindow => Observed::OutOfWindow,
+            Step::Stale => {
+                self.enter(flow.session(), state, State::Tcp(TcpState::Closed));
+                Observed::OutOfWindow
+            }
             Step::Reopen => {
                 self.enter(flow.session(), state, State::Tcp(TcpState::Closed));
                 Observed::Reopen

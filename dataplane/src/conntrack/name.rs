@@ -27,7 +27,7 @@ impl State {
         match self {
             Self::Tcp(tcp) => match tcp {
                 TcpState::SynSent => "syn-sent",
-                TcpState::SynCrossed | TcpState::SynCrossedAcked => "syn-crossed",
+                TcpState::SynCrossed => "syn-crossed",
                 TcpState::SynRecv => "syn-received",
                 TcpState::PickedUp => "picked-up",
                 TcpState::Established => "established",

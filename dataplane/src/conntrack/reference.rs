@@ -4,13 +4,14 @@
 //! Which of several sessions a full table gives up is the table's choice: the twin says which
 //! it may, and is told.
 
-use super::{Direction, Observed, Segment, State, Step, TcpState, Timeouts};
+use super::{Direction, Observed, Segment, State, Step, TcpState, TcpTrack, Timeouts};
 use crate::net::{FlowKey, Nanos};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Twin {
     pub keys: [FlowKey; 2],
     pub state: State,
+    pub track: TcpTrack,
     pub used: Nanos,
     pub way: u32,
 }
@@ -30,6 +31,11 @@ pub enum Verdict {
     Full,
 }
 
+/// What is remembered of the packet that opens a session.
+pub fn track(first: Segment) -> TcpTrack {
+    if let Segment::Tcp(first) = first { TcpTrack::open(&first) } else { TcpTrack::default() }
+}
+
 impl Reference {
     pub fn advance(&mut self, now: Nanos) {
         self.now = now;
@@ -47,13 +53,19 @@ impl Reference {
 
     pub fn observe(&mut self, (i, direction): (usize, Direction), segment: Segment) -> Observed {
         let session = &mut self.sessions[i];
-        match session.state.step(direction, session.keys[0].proto, segment) {
+        match session.state.step(&mut session.track, direction, session.keys[0].proto, &segment) {
             Step::Next(next) => {
                 session.state = next;
                 session.used = self.now;
                 Observed::Ok
             }
             Step::Invalid => Observed::Invalid,
+            Step::OutOfWindow => Observed::OutOfWindow,
+            Step::Stale => {
+                session.state = State::Tcp(TcpState::Closed);
+                self.advance(self.now);
+                Observed::OutOfWindow
+            }
             Step::Reopen => {
                 session.state = State::Tcp(TcpState::Closed);
                 // The shorter timeout may be over already.

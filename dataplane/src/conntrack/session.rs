@@ -7,7 +7,7 @@
 //! a second place of the table for the other one.
 
 use super::flow::{Direction, FlowRef};
-use super::{NewSession, State};
+use super::{NewSession, Segment, State, TcpTrack};
 use crate::net::{Addr, FlowKey, Generation, IfId, Key4, Nanos, Proto};
 use crate::packet::{Slab, prefetch};
 
@@ -31,6 +31,8 @@ pub struct Line {
     bound: Generation,
     /// Meaningful where `flags` say that they are bound.
     ways: [u32; 2],
+    /// Of TCP only.
+    pub track: TcpTrack,
     pub proto: Proto,
     flags: u8,
     /// `None`: the place is spare, or another session's second.
@@ -120,6 +122,10 @@ impl Sessions {
             used: now,
             bound: new.bound,
             ways: [new.way, 0],
+            track: match &new.segment {
+                Segment::Tcp(first) => TcpTrack::open(first),
+                _ => TcpTrack::default(),
+            },
             proto: key.proto,
             flags: translated | BOUND,
             state: Some(new.state),

@@ -2,7 +2,7 @@
 
 use super::flow::Direction;
 use super::icmp::IcmpState;
-use super::tcp::{TcpFlags, TcpState};
+use super::tcp::{TcpSegment, TcpState, TcpTrack};
 use super::udp::Exchange;
 use crate::net::{Icmp, Nanos, Proto};
 
@@ -10,7 +10,7 @@ use crate::net::{Icmp, Nanos, Proto};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// TCP.
-    Tcp(TcpFlags),
+    Tcp(TcpSegment),
     /// ICMP or ICMPv6.
     Icmp(Icmp),
     /// UDP and every other protocol.
@@ -48,6 +48,8 @@ pub enum Observed {
     Ok,
     /// It is impossible in this state. The session is as before; drop the packet.
     Invalid,
+    /// Its numbers are none that the ends can have sent now. The session is as before; drop it.
+    OutOfWindow,
     /// It opens a new connection between the same ends, the old one being over. Judge it as a
     /// packet without a session; an insert will take the old session's place.
     Reopen,
@@ -124,6 +126,10 @@ pub enum Step<S> {
     Next(S),
     /// It is impossible here.
     Invalid,
+    /// Its numbers are.
+    OutOfWindow,
+    /// It shows that the session is over, and belongs to none.
+    Stale,
     /// It begins anew what had ended.
     Reopen,
 }
@@ -133,7 +139,7 @@ impl State {
     /// whose beginning was not seen may be picked up.
     pub fn open(proto: Proto, segment: Segment, midstream: bool) -> Admit {
         let state = match (proto, segment) {
-            (Proto::TCP, Segment::Tcp(flags)) => TcpState::open(flags, midstream).map(Self::Tcp),
+            (Proto::TCP, Segment::Tcp(first)) => TcpState::open(first.flags, midstream).map(Self::Tcp),
             (Proto::ICMP | Proto::ICMP6, Segment::Icmp(icmp)) => IcmpState::open(proto, icmp).map(Self::Icmp),
             (Proto::UDP | Proto::UDPLITE, Segment::Other) => Some(Self::Udp(Exchange::Unreplied)),
             (Proto::TCP | Proto::ICMP | Proto::ICMP6, _) => None,
@@ -143,12 +149,18 @@ impl State {
         state.map_or(Admit::Invalid, Admit::New)
     }
 
-    /// The state after a packet of a session.
+    /// The state after a packet of a session, whose `track` moves along.
     #[inline]
-    pub fn step(self, direction: Direction, proto: Proto, segment: Segment) -> Step<Self> {
-        match (self, segment) {
+    pub fn step(
+        self,
+        track: &mut TcpTrack,
+        direction: Direction,
+        proto: Proto,
+        segment: &Segment,
+    ) -> Step<Self> {
+        match (self, *segment) {
             (_, Segment::Later) => Step::Next(self),
-            (Self::Tcp(tcp), Segment::Tcp(flags)) => tcp.step(direction, flags).map(Self::Tcp),
+            (Self::Tcp(tcp), Segment::Tcp(ref segment)) => tcp.step(track, direction, segment).map(Self::Tcp),
             (Self::Udp(exchange), Segment::Other) => Step::Next(Self::Udp(exchange.step(direction))),
             (Self::Icmp(icmp), Segment::Icmp(seen)) => icmp.step(direction, proto, seen).map(Self::Icmp),
             (Self::Other(exchange), Segment::Other) => Step::Next(Self::Other(exchange.step(direction))),
@@ -180,6 +192,8 @@ impl<S> Step<S> {
         match self {
             Self::Next(state) => Step::Next(wrap(state)),
             Self::Invalid => Step::Invalid,
+            Self::OutOfWindow => Step::OutOfWindow,
+            Self::Stale => Step::Stale,
             Self::Reopen => Step::Reopen,
         }
     }
@@ -188,10 +202,12 @@ impl<S> Step<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conntrack::TcpFlags;
 
     #[test]
     fn a_segment_of_another_protocol_is_invalid() {
-        let (tcp, icmp) = (Segment::Tcp(TcpFlags::SYN), Segment::Icmp(Icmp { kind: 8, code: 0 }));
+        let tcp = Segment::Tcp(TcpSegment { flags: TcpFlags::SYN, ..TcpSegment::default() });
+        let icmp = Segment::Icmp(Icmp { kind: 8, code: 0 });
         for (proto, segment) in [
             (Proto::TCP, Segment::Other),
             (Proto::TCP, icmp),
@@ -203,7 +219,9 @@ mod tests {
             assert_eq!(State::open(proto, segment, true), Admit::Invalid, "{proto} {segment:?}");
         }
         let established = State::Tcp(TcpState::Established);
-        assert_eq!(established.step(Direction::Original, Proto::TCP, Segment::Other), Step::Invalid);
+        let step =
+            established.step(&mut TcpTrack::default(), Direction::Original, Proto::TCP, &Segment::Other);
+        assert_eq!(step, Step::Invalid);
     }
 
     #[test]
@@ -212,7 +230,8 @@ mod tests {
             assert_eq!(State::open(proto, Segment::Later, true), Admit::Invalid, "{proto}");
         }
         for state in [State::Tcp(TcpState::Established), State::Udp(Exchange::Unreplied)] {
-            assert_eq!(state.step(Direction::Reply, Proto::TCP, Segment::Later), Step::Next(state));
+            let step = state.step(&mut TcpTrack::default(), Direction::Reply, Proto::TCP, &Segment::Later);
+            assert_eq!(step, Step::Next(state));
         }
     }
 

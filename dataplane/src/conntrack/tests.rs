@@ -1,17 +1,24 @@
 //! The table as a whole: against its twin, and where it must not be merely equal but right.
 
-use super::reference::{Reference, Twin, Verdict};
+use super::reference::{Reference, Twin, Verdict, track};
 use super::*;
 use crate::net::{Addr, Generation, Icmp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::HashSet;
 
-const SYN: Segment = Segment::Tcp(TcpFlags::SYN);
-const SYN_ACK: Segment = Segment::Tcp(TcpFlags(0x12));
-const ACK: Segment = Segment::Tcp(TcpFlags::ACK);
-const FIN_ACK: Segment = Segment::Tcp(TcpFlags(0x11));
-const RST: Segment = Segment::Tcp(TcpFlags::RST);
+/// A connection in which nothing is said: each end's numbers begin at 0, and its SYN and FIN count.
+const fn tcp(flags: u8, seq: u32, ack: u32) -> Segment {
+    let flags = TcpFlags(flags);
+    Segment::Tcp(TcpSegment { seq, ack, payload: 0, window: 1_000, flags, scale: None })
+}
+
+const SYN: Segment = tcp(0x02, 0, 0);
+const SYN_ACK: Segment = tcp(0x12, 0, 1);
+const ACK: Segment = tcp(0x10, 1, 1);
+const FIN_ACK: Segment = tcp(0x11, 1, 1);
+const LAST_ACK: Segment = tcp(0x10, 2, 2);
+const RST: Segment = tcp(0x04, 1, 0);
 
 const START: Nanos = Nanos::from_secs(1_000_000);
 
@@ -40,6 +47,7 @@ fn open_as(
     key: FlowKey,
     reply_key: FlowKey,
     state: State,
+    segment: Segment,
     now: Nanos,
 ) -> Result<FlowRef, InsertError> {
     let (hash, reply_hash) = (t.hash(&key), t.hash(&reply_key));
@@ -50,6 +58,7 @@ fn open_as(
             reply_key,
             reply_hash,
             state,
+            segment,
             judged: Generation(1),
             way: 10,
             bound: Generation(1),
@@ -60,7 +69,7 @@ fn open_as(
 
 fn open(t: &mut Table, key: FlowKey, segment: Segment, now: Nanos) -> Result<FlowRef, InsertError> {
     let Admit::New(state) = t.admit(key.proto, segment) else { panic!("{key} {segment:?} is invalid") };
-    open_as(t, key, key.reversed(), state, now)
+    open_as(t, key, key.reversed(), state, segment, now)
 }
 
 fn lookup(t: &Table, key: &FlowKey, now: Nanos) -> Option<FlowRef> {
@@ -100,11 +109,14 @@ fn a_translated_reply_has_its_own_key() {
     let k = key(1, Proto::UDP);
     let translated = FlowKey { src: "10.65.9.9".parse().unwrap(), sport: 8080, ..k.reversed() };
     let state = State::Udp(Exchange::Unreplied);
-    let flow = open_as(&mut t, k, translated, state, START).unwrap();
+    let flow = open_as(&mut t, k, translated, state, Segment::Other, START).unwrap();
     assert_eq!(lookup(&t, &translated, START), Some(flow.opposite()));
     assert_eq!(lookup(&t, &k.reversed(), START), None);
     let other = key(2, Proto::UDP);
-    assert_eq!(open_as(&mut t, other, translated, state, START), Err(InsertError::Taken(flow.opposite())));
+    assert_eq!(
+        open_as(&mut t, other, translated, state, Segment::Other, START),
+        Err(InsertError::Taken(flow.opposite()))
+    );
     assert_eq!(lookup(&t, &other, START), None, "nothing half made");
     assert!(t.remove(flow) && lookup(&t, &translated, START).is_none());
 }
@@ -154,7 +166,7 @@ fn keys_of_either_family_survive_translated_or_not() {
             let backend = FlowKey { src: of(n.into(), backend), sport: 8_080, dport: 7, ..key.reversed() };
             let reply = if n % 2 == 0 { key.reversed() } else { backend };
             let state = State::Udp(Exchange::Unreplied);
-            let flow = open_as(&mut t, key, reply, state, START).unwrap();
+            let flow = open_as(&mut t, key, reply, state, Segment::Other, START).unwrap();
             made.push((flow, key, reply));
         }
     }
@@ -179,7 +191,7 @@ fn many_lookups_at_once_are_many_lookups() {
     for (n, key) in keys.iter().enumerate().take(3_000) {
         let backend = FlowKey { src: Addr::v4([10, 66, 0, 1]), ..key.reversed() };
         let reply = if n % 3 == 0 { backend } else { key.reversed() };
-        open_as(&mut t, *key, reply, State::Tcp(TcpState::SynSent), START).unwrap();
+        open_as(&mut t, *key, reply, State::Tcp(TcpState::SynSent), SYN, START).unwrap();
     }
     keys.extend_from_within(..);
     keys[6_000..].iter_mut().for_each(|key| *key = key.reversed());
@@ -206,7 +218,7 @@ fn a_translated_ipv6_session_takes_two_places_and_gives_both_back() {
     };
     let begin = |t: &mut Table, n, now| {
         let reply = FlowKey { src: "fd65::9".parse().unwrap(), ..key(n).reversed() };
-        open_as(t, key(n), reply, State::Udp(Exchange::Unreplied), now)
+        open_as(t, key(n), reply, State::Udp(Exchange::Unreplied), Segment::Other, now)
     };
     for round in 0..5 {
         let now = at(round);
@@ -319,7 +331,8 @@ fn a_packet_refreshes_and_an_invalid_one_does_not() {
     let k = key(1, Proto::TCP);
     let flow = establish(&mut t, k, START);
     assert_eq!(t.observe(flow, ACK, at(3_000)), Observed::Ok);
-    assert_eq!(t.observe(flow.opposite(), SYN, at(3_500)), Observed::Invalid);
+    assert_eq!(t.observe(flow.opposite(), tcp(0x10, 9_000, 1), at(3_500)), Observed::OutOfWindow);
+    assert_eq!(t.observe(flow.opposite(), tcp(0x00, 1, 1), at(3_500)), Observed::Invalid);
     assert_eq!(lookup(&t, &k, at(6_599)), Some(flow));
     assert_eq!(lookup(&t, &k, at(6_600)), None);
 }
@@ -341,11 +354,14 @@ fn a_syn_after_the_end_opens_anew() {
     let mut t = table(8);
     let k = key(1, Proto::TCP);
     let flow = establish(&mut t, k, START);
-    for (flow, segment) in [(flow, FIN_ACK), (flow.opposite(), FIN_ACK), (flow, ACK)] {
+    let close = [(flow, FIN_ACK), (flow.opposite(), FIN_ACK), (flow, LAST_ACK), (flow.opposite(), LAST_ACK)];
+    for (flow, segment) in close {
         assert_eq!(t.observe(flow, segment, at(1)), Observed::Ok);
     }
     assert_eq!(t.state(flow), Some(State::Tcp(TcpState::TimeWait)));
-    assert_eq!(t.observe(flow, SYN, at(2)), Observed::Reopen);
+    assert_eq!(t.observe(flow, SYN, at(2)), Observed::Ok, "an old one, or for the peer to challenge");
+    let syn = tcp(0x02, 2, 0);
+    assert_eq!(t.observe(flow, syn, at(2)), Observed::Reopen);
     let again = open(&mut t, k, SYN, at(2)).unwrap();
     assert_eq!(t.state(again), Some(State::Tcp(TcpState::SynSent)));
     assert_eq!((again, t.len()), (flow, 1), "in the place of the old one");
@@ -456,7 +472,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let tcp = prop::sample::select(vec![SYN, SYN, SYN_ACK, ACK, ACK, FIN_ACK, RST]);
+    let tcp = prop::sample::select(vec![SYN, SYN, SYN_ACK, ACK, ACK, FIN_ACK, LAST_ACK, RST]);
     let icmp = prop::sample::select(vec![8, 0, 3]).prop_map(|kind| Segment::Icmp(Icmp { kind, code: 0 }));
     let payload = prop_oneof![
         6 => tcp.prop_map(|segment| (Proto::TCP, segment)),
@@ -507,7 +523,7 @@ impl Pair {
                 let key = key(client, Proto::UDP);
                 let src = Addr::v4([10, 66, 0, backend as u8]);
                 let reply = FlowKey { src, ..key.reversed() };
-                self.insert(key, reply, State::Udp(Exchange::Unreplied));
+                self.insert(key, reply, State::Udp(Exchange::Unreplied), Segment::Other);
             }
             Op::Remove { client, proto } => {
                 let key = key(client, proto);
@@ -533,11 +549,11 @@ impl Pair {
             }
         }
         if let Admit::New(state) = self.table.admit(key.proto, segment) {
-            self.insert(key, key.reversed(), state);
+            self.insert(key, key.reversed(), state, segment);
         }
     }
 
-    fn insert(&mut self, key: FlowKey, reply_key: FlowKey, state: State) {
+    fn insert(&mut self, key: FlowKey, reply_key: FlowKey, state: State, segment: Segment) {
         self.made += 1;
         let way = self.made;
         let (hash, reply_hash) = (self.table.hash(&key), self.table.hash(&reply_key));
@@ -547,6 +563,7 @@ impl Pair {
             reply_key,
             reply_hash,
             state,
+            segment,
             judged: Generation(1),
             way,
             bound: Generation(1),
@@ -557,7 +574,7 @@ impl Pair {
             Err(InsertError::Taken(_)) => Verdict::Taken,
             Err(InsertError::Full) => Verdict::Full,
         };
-        let twin = Twin { keys: [key, reply_key], state, used: self.twin.now, way };
+        let twin = Twin { keys: [key, reply_key], state, track: track(segment), used: self.twin.now, way };
         let (want, candidates, must_give_up) = self.twin.insert(twin);
         assert_eq!(got, want, "{key}");
         let live = self.live();

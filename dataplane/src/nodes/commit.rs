@@ -3,7 +3,7 @@
 use super::world::{flow_key, segment};
 use super::{Event, World, quota};
 use crate::arcs;
-use crate::conntrack::{Admit, FlowRef, InsertError, NewSession};
+use crate::conntrack::{Admit, FlowRef, InsertError, NewSession, Observed};
 use crate::graph::Node;
 use crate::net::Nanos;
 use crate::packet::{DropReason, Meta, Packet, PacketFlags};
@@ -40,7 +40,8 @@ impl Node<World> for Commit {
             bind(world, FlowRef(packet.meta.flow), packet.meta);
             return CommitNext::Rewrite;
         }
-        let Admit::New(state) = world.flows.admit(packet.meta.proto, segment(packet.meta)) else {
+        let segment = segment(&packet);
+        let Admit::New(state) = world.flows.admit(packet.meta.proto, segment) else {
             packet.meta.drop = DropReason::ConntrackInvalid;
             return CommitNext::Drop;
         };
@@ -64,6 +65,7 @@ impl Node<World> for Commit {
             reply_key,
             reply_hash: packet.meta.reply_hash,
             state,
+            segment,
             judged: packet.meta.judged,
             way: packet.meta.adjacency,
             bound: world.snapshot.ways,
@@ -78,6 +80,15 @@ impl Node<World> for Commit {
             Ok(_) => CommitNext::Rewrite,
             // An earlier packet of this vector began the flow.
             Err(InsertError::Taken(flow)) => {
+                let refusal = match world.flows.observe(flow, segment, world.now) {
+                    Observed::Ok => None,
+                    Observed::OutOfWindow => Some(DropReason::TcpOutOfWindow),
+                    Observed::Invalid | Observed::Reopen => Some(DropReason::ConntrackInvalid),
+                };
+                if let Some(reason) = refusal {
+                    packet.meta.drop = reason;
+                    return CommitNext::Drop;
+                }
                 bind(world, flow, packet.meta);
                 CommitNext::Rewrite
             }

@@ -56,7 +56,7 @@ impl Node<World> for Conntrack {
         let guess = FlowRef(packet.meta.flow);
         match world.flows.lookup4(key, packet.meta.hash, guess, world.now) {
             Some(flow) => {
-                let segment = segment(packet.meta);
+                let segment = segment(&packet);
                 hit(world, packet, flow, segment)
             }
             None => miss(world, packet),
@@ -92,7 +92,7 @@ fn any(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
     let later = packet.meta.flags.has(PacketFlags::LATER);
     match world.flows.lookup(&flow_key(&packet), packet.meta.hash, world.now) {
         Some(flow) => {
-            let segment = if later { Segment::Later } else { segment(packet.meta) };
+            let segment = if later { Segment::Later } else { segment(&packet) };
             hit(world, packet, flow, segment)
         }
         None if later => orphan(packet),
@@ -109,7 +109,7 @@ fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
             return ConntrackNext::Route;
         }
     }
-    match world.flows.admit(packet.meta.proto, segment(packet.meta)) {
+    match world.flows.admit(packet.meta.proto, segment(&packet)) {
         Admit::New(_) => ConntrackNext::Route,
         Admit::Invalid => invalid(packet),
     }
@@ -120,6 +120,7 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -
     match world.flows.observe(flow, segment, world.now) {
         Observed::Ok => {}
         Observed::Invalid => return invalid(packet),
+        Observed::OutOfWindow => return out_of_window(packet),
         // The same ends begin anew: a new flow, to be judged as one.
         Observed::Reopen => return ConntrackNext::Route,
     }
@@ -185,6 +186,12 @@ fn orphan(packet: Packet<'_>) -> ConntrackNext {
     }
     packet.meta.flags.set(PacketFlags::AGAIN);
     ConntrackNext::Handoff
+}
+
+#[cold]
+fn out_of_window(packet: Packet<'_>) -> ConntrackNext {
+    packet.meta.drop = DropReason::TcpOutOfWindow;
+    ConntrackNext::Drop
 }
 
 #[cold]

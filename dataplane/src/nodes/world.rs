@@ -1,11 +1,11 @@
 //! All that a node may touch.
 
 use super::{Early, Event, Held, Inbox, WorkerCounters};
-use crate::conntrack::{self, FlowHasher, Segment, TcpFlags};
+use crate::conntrack::{self, FlowHasher, Segment, TcpFlags, TcpSegment};
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
-use crate::packet::{DropReason, Meta, Packet, PacketFlags, PktIdx, Pool, Vector};
+use crate::packet::{DropReason, Packet, PacketFlags, PktIdx, Pool, Vector};
 use crate::snapshot::Snapshot;
-use crate::wire::l4;
+use crate::wire::{ip6, l4, tcp};
 use crossbeam::queue::ArrayQueue;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -122,12 +122,44 @@ pub(super) fn flow_key(packet: &Packet<'_>) -> FlowKey {
 
 /// What conntrack looks at in a parsed packet.
 #[inline]
-pub(super) fn segment(meta: &Meta) -> Segment {
-    match meta.proto {
-        Proto::TCP => Segment::Tcp(TcpFlags(meta.tcp_flags)),
-        proto if proto.is_icmp() => Segment::Icmp(meta.icmp),
+pub(super) fn segment(packet: &Packet<'_>) -> Segment {
+    match packet.meta.proto {
+        Proto::TCP => Segment::Tcp(tcp_segment(packet)),
+        proto if proto.is_icmp() => Segment::Icmp(packet.meta.icmp),
         _ => Segment::Other,
     }
+}
+
+#[inline]
+fn tcp_segment(packet: &Packet<'_>) -> TcpSegment {
+    let bytes = packet.l4();
+    let header = tcp::Header::read(bytes);
+    let flags = TcpFlags(header.flags);
+    let headers = usize::from(packet.meta.l4 - packet.meta.l3) + usize::from(header.len);
+    // Of a super-frame too, whose bytes are not all in the frame.
+    let payload = packet.l3_len().saturating_sub(headers) as u32;
+    TcpSegment {
+        seq: header.seq,
+        ack: header.ack,
+        // How much follows a first fragment is not known; the tracker bears a segment too much.
+        payload: if is_cut(packet) { u16::MAX.into() } else { payload },
+        window: header.window,
+        flags,
+        scale: if flags.contains(TcpFlags::SYN) { header.window_scale(bytes) } else { None },
+    }
+}
+
+/// The packet is the first fragment of several.
+#[inline]
+fn is_cut(packet: &Packet<'_>) -> bool {
+    if packet.meta.flags.has(PacketFlags::PLAIN) {
+        return false;
+    }
+    if packet.meta.flags.has(PacketFlags::V6) {
+        let extended = packet.meta.l4 - packet.meta.l3 > 40;
+        return extended && ip6::fragment(packet.l3()).is_ok_and(|piece| !piece.last);
+    }
+    packet.l3().get(6).is_some_and(|flags| flags & 0x20 != 0)
 }
 
 /// A token bucket on the virtual clock.

@@ -83,6 +83,7 @@ reasons! {
     QuotaFlows = "quota-flows": "A workload at one of the ends has as many flows as its quota allows (maxConnections).",
     QuotaRate = "quota-rate": "A workload at one of the ends opens flows, or is opened flows to, faster than its quota allows.",
     FragmentLimit = "fragment-limit": "The packet is in too many fragments, or fragments of too many packets wait for their first.",
+    TcpOutOfWindow = "tcp-out-of-window": "The TCP segment's numbers are none that its sender can have sent now: old, or forged.",
 }
 
 impl DropReason {

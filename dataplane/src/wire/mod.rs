@@ -13,6 +13,7 @@ pub mod ip4;
 pub mod ip6;
 pub mod l4;
 pub mod nd;
+pub mod tcp;
 pub mod translate;
 
 /// Why bytes are not what they should be.

@@ -203,12 +203,14 @@ pub fn tcp_from(n: u8, to: &str, sport: u16, dport: u16, flags: &str) -> Vec<u8>
     tcp(workload_mac(n), gateway_mac(), &from, to, sport, dport, flags)
 }
 
+/// Of a connection in which nothing is said: each end's numbers begin at 1,000.
 pub fn tcp(from_mac: Mac, to_mac: Mac, from: &str, to: &str, sport: u16, dport: u16, flags: &str) -> Vec<u8> {
-    let mut step = ip(from_mac, to_mac, from, to, 64).tcp(sport, dport, 1000, 1024);
+    let seq = 1_000 + u32::from(!flags.contains('S'));
+    let mut step = ip(from_mac, to_mac, from, to, 64).tcp(sport, dport, seq, 1024);
     for flag in flags.chars() {
         step = match flag {
             'S' => step.syn(),
-            'A' => step.ack(1),
+            'A' => step.ack(1_001),
             'F' => step.fin(),
             'R' => step.rst(),
             other => panic!("{other}"),
