@@ -5,7 +5,7 @@ use clap::{Parser, ValueEnum};
 use core_affinity::CoreId;
 use margay_api::dataplane::v1::dataplane_server::DataplaneServer;
 use margay_api::unix;
-use margay_dataplane::conntrack::{FlowHasher, Settings};
+use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{DeviceOptions, Ports, Purpose, Service, Shell, State, WorkerEnd};
 use margay_dataplane::io::af_xdp::{BusyPoll, Options};
 use margay_dataplane::io::netlink::Netlink;
@@ -240,15 +240,19 @@ fn workers(
         },
         interfaces: args.interfaces,
     };
+    let directory = Arc::new(Directory::new(u64::from(args.flows) * cores.len() as u64));
     let (mut ends, mut threads) = (vec![], vec![]);
     for ((core, wake), number) in cores.iter().zip(&wakes).zip(0u8..) {
         let mut reader = publisher.reader();
         let first = reader.first();
         let id = WorkerId(number);
-        let world =
+        let mut world =
             World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()).context("--flows")?;
         let (hugepages, mebibytes) = (world.flows.hugepages(), world.flows.bytes() >> 20);
         tracing::info!(worker = number, hugepages, mebibytes, "flow table");
+        if cores.len() > 1 {
+            world.share(directory.clone());
+        }
         let rings = Rings::default();
         let (events, counters) = (world.events.clone(), world.counters.clone());
         let pool = Pool::new(frames.clone(), 4096);

@@ -3,7 +3,7 @@
 //! It is the real thing but for the kernel: the same [`State`], [`Worker`]s, graph and devices
 //! as in the process, driven by [`Simulation::step`]. Tests, fuzzing and benchmarks use it.
 
-use crate::conntrack::{Filter, FlowHasher, Settings};
+use crate::conntrack::{Directory, Filter, FlowHasher, Settings};
 use crate::control::{Action, Differences, Facts, ObjectError, Purpose, State};
 use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
@@ -83,12 +83,15 @@ impl Simulation {
         let inboxes: Arc<[Inbox]> = (0..count).map(|_| Inbox::new(1024)).collect();
         let limits =
             Limits { flows: Settings { sessions: setup.flows, ..Settings::default() }, interfaces: 256 };
+        let directory = Arc::new(Directory::new(u64::from(setup.flows) * u64::from(setup.workers)));
         let (mut workers, mut rings) = (vec![], vec![]);
         for id in (0..setup.workers).map(WorkerId) {
             let mut reader = publisher.reader();
             let first = reader.first();
             let hasher = FlowHasher::new([1, 2, 3, 4]);
-            let world = World::new(id, limits, hasher, first, inboxes.clone()).expect("flows are above zero");
+            let mut world =
+                World::new(id, limits, hasher, first, inboxes.clone()).expect("flows are above zero");
+            world.share(directory.clone());
             let ring = Rings::default();
             let pool = Pool::new(frames.clone(), 1024);
             workers.push(Worker::new(world, pool, reader, ring.clone(), setup.ticks));

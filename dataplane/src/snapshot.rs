@@ -5,7 +5,7 @@
 //! everything. Retired snapshots wait in the [`Publisher`] until only it holds them: their
 //! destructors run on the control thread, never on a worker.
 
-use crate::conntrack::Quotas;
+use crate::conntrack::{Masquerade, Quotas};
 use crate::fib::{Fib, Interfaces};
 use crate::net::{Addr, Generation};
 use crate::policy::{EndpointIdx, PolicyTable, Shadow};
@@ -60,7 +60,10 @@ pub struct Snapshot {
     pub established: Established,
     /// What becomes of packets from a workload to its own host that its egress policy allows.
     pub endpoint_to_host: EndpointToHost,
-    /// There while a host endpoint protects an interface.
+    /// What leaves with an address of this node.
+    pub masquerade: Arc<Masquerade>,
+    /// There while a host endpoint protects an interface, or workloads' packets leave with an address
+    /// of this host.
     pub protection: Option<Protection>,
 }
 
@@ -108,6 +111,7 @@ impl Snapshot {
             quotas: Arc::default(),
             established: Established::default(),
             endpoint_to_host: EndpointToHost::default(),
+            masquerade: Arc::default(),
             protection: None,
         }
     }

@@ -174,6 +174,10 @@ fn desired(round: u16) -> Vec<pb::Change> {
     changes.push(via(&format!("10.67.{round}.0/24"), &neighbour(round)));
     changes.push(via("10.68.0.0/16", "192.168.0.250"));
     changes.push(via("10.69.0.0/16", "172.16.0.2"));
+    if round % 2 == 1 {
+        let pool = pb::IpPool { cidr: Some(prefix("10.65.0.0/16")), masquerade: true, ..Default::default() };
+        changes.push(change(Change::IpPool(pool)));
+    }
     if round % 8 == 7 {
         changes.push(change(Change::WorkloadEndpointRemove(endpoint_id(2))));
     }

@@ -2,7 +2,7 @@
 //! `node.NAME`.
 
 use super::{Resources, packed};
-use crate::model::{EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec};
+use crate::model::{EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec, Port};
 use margay_api::dataplane::v1::{self as api, Action, NodeConfig, node_config::Established};
 
 /// The configuration of `node`.
@@ -12,6 +12,8 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
     let to_host = settings.first(|spec| spec.default_endpoint_to_host_action);
     let inbound = settings.first(|spec| spec.failsafe_inbound_host_ports.as_deref());
     let outbound = settings.first(|spec| spec.failsafe_outbound_host_ports.as_deref());
+    let nat_address = settings.first(|spec| spec.nat_outgoing_address);
+    let nat_ports = settings.first(|spec| spec.nat_port_range.as_ref());
     NodeConfig {
         hostname: node.to_owned(),
         endpoint_to_host_action: match to_host {
@@ -28,6 +30,9 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
         .into(),
         failsafe_inbound: ports(inbound.unwrap_or(&FailsafePort::INBOUND)),
         failsafe_outbound: ports(outbound.unwrap_or(&FailsafePort::OUTBOUND)),
+        nat_outgoing_address: nat_address.map_or(vec![], |address| address.octets().to_vec()),
+        nat_ports: nat_ports.and_then(range),
+        ..NodeConfig::default()
     }
 }
 
@@ -48,6 +53,16 @@ impl<'a> Settings<'a> {
         both.filter_map(|configuration| configuration.metadata.annotations.get(name))
             .next()
             .map(String::as_str)
+    }
+}
+
+/// A name, which is refused when it is applied, stands for no range.
+fn range(port: &Port) -> Option<api::PortRange> {
+    match port {
+        Port::Range { first, last } => {
+            Some(api::PortRange { first: u32::from(*first), last: u32::from(*last) })
+        }
+        Port::Named(_) => None,
     }
 }
 

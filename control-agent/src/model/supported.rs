@@ -57,8 +57,13 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 3] =
-    ["defaultEndpointToHostAction", "failsafeInboundHostPorts", "failsafeOutboundHostPorts"];
+const FELIX_HONOURED: [&str; 5] = [
+    "defaultEndpointToHostAction",
+    "failsafeInboundHostPorts",
+    "failsafeOutboundHostPorts",
+    "natOutgoingAddress",
+    "natPortRange",
+];
 
 struct Refused(Vec<FieldError>);
 
@@ -111,6 +116,8 @@ impl Refused {
             let field = format!("metadata.annotations[{}]", FelixConfiguration::ESTABLISHED);
             self.0.push(FieldError::new(field, format!("{other:?} is neither \"Keep\" nor \"Recheck\"")));
         }
+        let named = matches!(felix.spec.nat_port_range, Some(Port::Named(_)));
+        self.if_used(named, "spec.natPortRange", "give a range of numbers, like 61000:65535");
         let spec =
             serde_json::to_value(&felix.spec).expect("settings have string keys and finite numbers only");
         for field in spec.as_object().into_iter().flat_map(serde_json::Map::keys) {
@@ -134,7 +141,6 @@ impl Refused {
         let assigned = "this release does not assign addresses; remove it";
         self.if_used(tunnels(spec.vxlan_mode), "spec.vxlanMode", "set it to Never");
         self.if_used(tunnels(spec.ipip_mode), "spec.ipipMode", "set it to Never");
-        self.if_used(spec.nat_outgoing, "spec.natOutgoing", "set it to false");
         self.if_used(spec.disabled, "spec.disabled", assigned);
         let usual = if spec.cidr.is_v4() { 26 } else { 122 };
         self.if_used(spec.block_size() != usual, "spec.blockSize", assigned);

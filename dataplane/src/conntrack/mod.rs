@@ -1,11 +1,13 @@
 #![doc = include_str!("README.md")]
 
+mod directory;
 mod filter;
 mod flow;
 mod fragments;
 mod icmp;
 mod index;
 mod name;
+pub mod nat;
 mod quota;
 mod session;
 mod state;
@@ -21,16 +23,19 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use directory::Directory;
 pub use filter::{Filter, FilterError, PacketLike};
 pub use flow::{Direction, FlowHasher, FlowRef};
 pub use fragments::{Datagram, Fate, First, Fragments, Part, Ticket};
 pub use icmp::IcmpState;
+pub use nat::Masquerade;
 pub use quota::{Over, Quotas, Side};
 pub use state::{Admit, Observed, Segment, State, Step, Timeouts};
 pub use tcp::{TcpFlags, TcpSegment, TcpState, TcpTrack};
 pub use udp::Exchange;
 
-use crate::net::{FlowKey, Generation, IfId, Key4, Nanos, Proto};
+use crate::net::{FlowKey, Generation, IfId, Key4, Nanos, Proto, WorkerId};
+use directory::Refused;
 use index::Index;
 use session::Sessions;
 use std::sync::Arc;
@@ -104,6 +109,9 @@ pub enum InsertError {
     /// One of the keys belongs to a live session.
     #[error("the key belongs to live session {}", .0.session())]
     Taken(FlowRef),
+    /// The reply key belongs to a translated session of another worker.
+    #[error("the reply key belongs to a session of another worker")]
+    TakenElsewhere,
 }
 
 /// A live session, for listing.
@@ -160,6 +168,8 @@ pub struct Table {
     /// How many sessions were examined for that, and when.
     probed: (Nanos, u32),
     counters: Counters,
+    /// Where translated sessions stand, and under which number, when there are other workers.
+    directory: Option<(Arc<Directory>, WorkerId)>,
 }
 
 impl Table {
@@ -185,6 +195,7 @@ impl Table {
             hand: 0,
             probed: (Nanos(0), 0),
             counters: Counters::default(),
+            directory: None,
         })
     }
 
@@ -197,6 +208,18 @@ impl Table {
     /// counted against: they are given it back when it is gone.
     pub fn set_owners(&mut self, flow: FlowRef, owners: [Option<IfId>; 2]) {
         self.sessions.set_owners(flow.session(), owners);
+    }
+
+    /// From now on the reply keys of translated sessions stand in `directory` as `me`'s, for the
+    /// workers that replies come to.
+    pub fn share(&mut self, directory: Arc<Directory>, me: WorkerId) {
+        self.directory = Some((directory, me));
+    }
+
+    /// The worker that has the translated session of which this is the reply key's hash.
+    #[inline]
+    pub fn listed(&self, hash: u64) -> Option<WorkerId> {
+        self.directory.as_ref()?.0.find(hash)
     }
 
     /// The hash the other methods expect.
@@ -349,6 +372,10 @@ impl Table {
             self.counters.refused += 1;
             InsertError::Full
         })?;
+        if let Err(refused) = self.list(&new) {
+            [Some(session), second].into_iter().flatten().for_each(|place| self.wheel.release(place));
+            return Err(refused);
+        }
         let flow = FlowRef::new(session, Direction::Original);
         let indexed = self.index.insert(hash, flow).and_then(|()| {
             // A packet to its own source answers itself: one flow is all there is.
@@ -356,6 +383,9 @@ impl Table {
         });
         if indexed.is_err() {
             self.index.remove(hash, flow);
+            if new.reply_key != new.key.reversed() {
+                self.unlist(reply_hash);
+            }
             [Some(session), second].into_iter().flatten().for_each(|place| self.wheel.release(place));
             self.counters.refused += 1;
             return Err(InsertError::Full);
@@ -377,7 +407,11 @@ impl Table {
         }
         for direction in Direction::BOTH {
             let flow = FlowRef::new(flow.session(), direction);
-            self.index.remove(self.hasher.hash(&self.key(flow)), flow);
+            let hash = self.hasher.hash(&self.key(flow));
+            self.index.remove(hash, flow);
+            if direction == Direction::Reply && self.sessions.is_translated(flow.session()) {
+                self.unlist(hash);
+            }
         }
         if let Some([source, destination]) = self.sessions.owners(flow.session()) {
             source.into_iter().for_each(|id| self.quotas.release(id, Side::Egress));
@@ -510,6 +544,25 @@ impl Table {
     /// Memory, in bytes. It never changes.
     pub fn bytes(&self) -> usize {
         self.sessions.bytes() + self.index.bytes() + self.wheel.bytes()
+    }
+
+    /// Shows the other workers a translated session that is about to be made.
+    fn list(&self, new: &NewSession) -> Result<(), InsertError> {
+        match &self.directory {
+            Some((directory, me)) if new.reply_key != new.key.reversed() => {
+                directory.enter(new.reply_hash, *me).map_err(|refused| match refused {
+                    Refused::Taken => InsertError::TakenElsewhere,
+                    Refused::Full => InsertError::Full,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unlist(&self, reply_hash: u64) {
+        if let Some((directory, me)) = &self.directory {
+            directory.remove(reply_hash, *me);
+        }
     }
 
     #[inline]

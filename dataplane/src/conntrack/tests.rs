@@ -573,6 +573,7 @@ impl Pair {
             Ok(_) => Verdict::Made,
             Err(InsertError::Taken(_)) => Verdict::Taken,
             Err(InsertError::Full) => Verdict::Full,
+            Err(InsertError::TakenElsewhere) => panic!("there is no other worker"),
         };
         let twin = Twin { keys: [key, reply_key], state, track: track(segment), used: self.twin.now, way };
         let (want, candidates, must_give_up) = self.twin.insert(twin);

@@ -4,8 +4,9 @@ use super::convert::{self, FieldError};
 use super::host_endpoint::{Failsafe, HostEndpoint};
 use super::set_names::SetNames;
 use super::written::{Policy, Profile, Written};
+use crate::conntrack::nat::{Mapping, MasqueradeSettings};
 use crate::fib::Quota;
-use crate::net::{Addr, Mac, Prefix, SharedMap};
+use crate::net::{Addr, Mac, PortRange, Prefix, SharedMap};
 use crate::policy::{Direction, IpSet, PolicyId, SetMembers, TierDefault};
 use crate::snapshot::{EndpointToHost, Established};
 use margay_api::dataplane::v1::{self as pb, change::Change};
@@ -146,6 +147,10 @@ pub struct Desired {
     pub host_endpoints: SharedMap<Arc<str>, Arc<HostEndpoint>>,
     /// Ports that host endpoints leave open.
     pub failsafe: Arc<Failsafe>,
+    /// Pools that workloads may have addresses of, and whether what leaves them is translated.
+    pub pools: SharedMap<Prefix, bool>,
+    /// How it is.
+    pub masquerade: MasqueradeSettings,
 }
 
 impl Desired {
@@ -203,6 +208,7 @@ impl Desired {
             }
             Change::Config(config) => {
                 let failsafe = Failsafe::parse(config)?;
+                let masquerade = masquerade_of(config)?;
                 self.endpoint_to_host = match config.endpoint_to_host_action() {
                     pb::Action::Allow => EndpointToHost::Accept,
                     pb::Action::Pass => EndpointToHost::Return,
@@ -217,14 +223,24 @@ impl Desired {
                     pb::node_config::Established::Recheck => Established::Recheck,
                 };
                 self.failsafe = Arc::new(failsafe);
+                self.masquerade = masquerade;
             }
             Change::IpPool(pool) => {
-                if pool.masquerade {
-                    return Err(unsupported("masquerade", "natOutgoing"));
+                let cidr = pool.cidr.as_ref().ok_or_else(|| FieldError::new("cidr", "missing"))?;
+                let cidr = convert::prefix(cidr).map_err(|e| e.within("cidr"))?;
+                // Nobody leaves from an address that only services have, and what goes there is a service.
+                if pool.allowed_uses.iter().all(|of| of == "LoadBalancer") && !pool.allowed_uses.is_empty() {
+                    self.pools.remove(&cidr);
+                } else {
+                    self.pools.insert(cidr, pool.masquerade);
                 }
             }
+            Change::IpPoolRemove(cidr) => {
+                let cidr = convert::prefix(cidr).map_err(|e| e.within("cidr"))?;
+                self.pools.remove(&cidr);
+            }
             // Known to the agent for its own sake; nothing here depends on them.
-            Change::IpPoolRemove(_) | Change::Host(_) | Change::HostRemove(_) => {}
+            Change::Host(_) | Change::HostRemove(_) => {}
             Change::HostEndpoint(endpoint) => {
                 let endpoint = HostEndpoint::parse(endpoint.clone())?;
                 keep_equal(&mut self.host_endpoints, endpoint.id.clone(), endpoint);
@@ -291,6 +307,11 @@ impl Desired {
         let name = set.name.clone();
         self.ip_sets.insert(name.clone(), Arc::new(IpSet { name, members }));
         Ok(())
+    }
+
+    /// Something leaves with an address of this host.
+    pub fn masquerades(&self) -> bool {
+        self.pools.values().any(|masquerade| *masquerade)
     }
 
     /// Has what is as in `old` be the very same object, so that nothing need be made of it again.
@@ -371,6 +392,28 @@ fn quota(field: &str, limit: pb::qos_controls::Limit) -> Result<Quota, FieldErro
     })
 }
 
+fn masquerade_of(config: &pb::NodeConfig) -> Result<MasqueradeSettings, FieldError> {
+    let mut settings = MasqueradeSettings::default();
+    if !config.nat_outgoing_address.is_empty() {
+        settings.address = Some(convert::addr("nat_outgoing_address", &config.nat_outgoing_address)?);
+    }
+    if let Some(range) = &config.nat_ports {
+        let port = |port: u32| u16::try_from(port).ok().filter(|port| *port != 0);
+        settings.ports = match (port(range.first), port(range.last)) {
+            (Some(first), Some(last)) if first <= last => PortRange { first, last },
+            _ => {
+                let why = format!("{}-{} is no range of ports from 1 to 65535", range.first, range.last);
+                return Err(FieldError::new("nat_ports", why));
+            }
+        };
+    }
+    settings.mapping = match config.nat_mapping() {
+        pb::node_config::NatMapping::AddressAndPort => Mapping::AddressAndPort,
+        pb::node_config::NatMapping::EndpointIndependent => Mapping::EndpointIndependent,
+    };
+    Ok(settings)
+}
+
 /// A name that an interface can have.
 pub(super) fn interface_name(field: &str, name: &str) -> Result<Arc<str>, FieldError> {
     if name.is_empty() || name.len() > 15 || name.contains(['/', ' ']) {
@@ -410,9 +453,6 @@ pub(super) fn tiers(field: &str, tiers: &[pb::TierBinding]) -> Result<Vec<Tier>,
 fn route_of(route: pb::Route) -> Result<(Prefix, Target), FieldError> {
     if route.encapsulation() != pb::Encapsulation::None {
         return Err(unsupported("encapsulation", "encapsulation"));
-    }
-    if route.nat_outgoing {
-        return Err(unsupported("nat_outgoing", "natOutgoing"));
     }
     let destination = route.destination.as_ref().ok_or_else(|| FieldError::new("destination", "missing"))?;
     let destination = convert::prefix(destination).map_err(|e| e.within("destination"))?;

@@ -24,7 +24,10 @@ pub struct Difference<'a> {
     pub endpoints: Differences<'a, EndpointId, Endpoint>,
     /// Whether any route differs.
     pub routes: bool,
-    /// Whether any host endpoint differs, or a failsafe port.
+    /// Whether any pool differs, or how what leaves them is translated.
+    pub masquerade: bool,
+    /// Whether any host endpoint differs, or a failsafe port, or whether the host's traffic comes by
+    /// way of us for the sake of what leaves with its address.
     pub hosts: bool,
 }
 
@@ -44,6 +47,8 @@ impl<'a> Difference<'a> {
             failsafe,
             established: _,
             endpoint_to_host: _,
+            pools,
+            masquerade,
         } = old;
         Self {
             next,
@@ -53,7 +58,10 @@ impl<'a> Difference<'a> {
             profiles: next.profiles.since(profiles),
             endpoints: next.endpoints.since(endpoints),
             routes: !next.routes.since(routes).is_empty(),
-            hosts: !next.host_endpoints.since(host_endpoints).is_empty() || next.failsafe != *failsafe,
+            masquerade: !next.pools.since(pools).is_empty() || next.masquerade != *masquerade,
+            hosts: !next.host_endpoints.since(host_endpoints).is_empty()
+                || next.failsafe != *failsafe
+                || next.masquerades() != old.masquerades(),
         }
     }
 

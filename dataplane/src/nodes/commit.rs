@@ -1,9 +1,9 @@
 //! Remembers what was decided: a new flow's entry, or an old one's new way.
 
 use super::world::{flow_key, segment};
-use super::{Event, World, quota};
+use super::{Event, World, nat, quota};
 use crate::arcs;
-use crate::conntrack::{Admit, FlowRef, InsertError, NewSession, Observed};
+use crate::conntrack::{Admit, FlowRef, InsertError, NewSession, Observed, State};
 use crate::graph::Node;
 use crate::net::Nanos;
 use crate::packet::{DropReason, Meta, Packet, PacketFlags};
@@ -29,7 +29,7 @@ impl Node<World> for Commit {
     #[inline]
     fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
         if !packet.meta.flags.has(PacketFlags::HIT) {
-            packet.meta.reply_hash = world.flows.hash(&flow_key(&packet).reversed());
+            packet.meta.reply_hash = world.flows.hash(&nat::leaving(&packet).reversed());
             world.flows.prefetch_insert(packet.meta.hash, packet.meta.reply_hash);
         }
     }
@@ -45,24 +45,10 @@ impl Node<World> for Commit {
             packet.meta.drop = DropReason::ConntrackInvalid;
             return CommitNext::Drop;
         };
-        let key = flow_key(&packet);
-        let reply_key = key.reversed();
-        let owners = quota::owners(world, packet.meta);
-        if let Some(owners) = owners {
-            // An earlier packet of this vector may have begun the flow: it is not counted twice.
-            if let Some(flow) = world.flows.lookup(&key, packet.meta.hash, world.now) {
-                bind(world, flow, packet.meta);
-                return CommitNext::Rewrite;
-            }
-            if let Err(reason) = quota::charge(world, owners) {
-                packet.meta.drop = reason;
-                return CommitNext::Drop;
-            }
-        }
         let session = NewSession {
-            key,
+            key: flow_key(&packet),
             hash: packet.meta.hash,
-            reply_key,
+            reply_key: nat::leaving(&packet).reversed(),
             reply_hash: packet.meta.reply_hash,
             state,
             segment,
@@ -70,31 +56,17 @@ impl Node<World> for Commit {
             way: packet.meta.adjacency,
             bound: world.snapshot.ways,
         };
-        let inserted = world.flows.insert(session, world.now);
-        match (owners, inserted) {
-            (None, _) => {}
-            (Some(owners), Ok(flow)) => world.flows.set_owners(flow, owners),
-            (Some(owners), Err(_)) => quota::give_back(world, owners),
-        }
-        match inserted {
-            Ok(_) => CommitNext::Rewrite,
-            // An earlier packet of this vector began the flow.
-            Err(InsertError::Taken(flow)) => {
-                let refusal = match world.flows.observe(flow, segment, world.now) {
-                    Observed::Ok => None,
-                    Observed::OutOfWindow => Some(DropReason::TcpOutOfWindow),
-                    Observed::Invalid | Observed::Reopen => Some(DropReason::ConntrackInvalid),
-                };
-                if let Some(reason) = refusal {
-                    packet.meta.drop = reason;
-                    return CommitNext::Drop;
-                }
-                bind(world, flow, packet.meta);
+        match open(world, &packet, session) {
+            Ok(flow) => {
+                packet.meta.flow = flow.0;
+                packet.meta.flags.set(PacketFlags::HIT);
                 CommitNext::Rewrite
             }
-            Err(InsertError::Full) => {
-                tell_full(world);
-                packet.meta.drop = DropReason::FlowTableFull;
+            Err(reason) => {
+                if reason == DropReason::FlowTableFull {
+                    tell_full(world);
+                }
+                packet.meta.drop = reason;
                 CommitNext::Drop
             }
         }
@@ -109,6 +81,60 @@ fn tell_full(world: &mut World) {
         world.told_full = Some(world.now);
         world.tell(Event::TableFull { worker: world.me });
     }
+}
+
+/// The flow that the packet begins, or that an earlier one of this vector began.
+#[inline]
+fn open(world: &mut World, packet: &Packet<'_>, session: NewSession) -> Result<FlowRef, DropReason> {
+    let Some(owners) = quota::owners(world, packet.meta) else { return make(world, packet, session) };
+    // What was begun already is not counted twice.
+    if let Some(flow) = begun(world, packet, &session)? {
+        return Ok(flow);
+    }
+    quota::charge(world, owners)?;
+    let made = make(world, packet, session);
+    match made {
+        Ok(flow) => world.flows.set_owners(flow, owners),
+        Err(_) => quota::give_back(world, owners),
+    }
+    made
+}
+
+/// Makes the flow's session, translated where it has to be.
+#[inline]
+fn make(world: &mut World, packet: &Packet<'_>, session: NewSession) -> Result<FlowRef, DropReason> {
+    let source = match nat::source(world, packet)? {
+        Some(source) => source,
+        None => match world.flows.insert(session, world.now) {
+            Ok(flow) => return Ok(flow),
+            Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
+            // Another flow's replies come with the key that this one's would: it gets a port of its own.
+            Err(InsertError::Taken(_) | InsertError::TakenElsewhere) => session.reply_key.dst,
+        },
+    };
+    match begun(world, packet, &session)? {
+        Some(flow) => Ok(flow),
+        None => nat::open(world, packet, source, session),
+    }
+}
+
+/// The live flow that an earlier packet began, moved on by this one.
+fn begun(
+    world: &mut World,
+    packet: &Packet<'_>,
+    session: &NewSession,
+) -> Result<Option<FlowRef>, DropReason> {
+    let Some(flow) = world.flows.lookup(&session.key, session.hash, world.now) else { return Ok(None) };
+    if world.flows.state(flow).is_none_or(State::is_closed) {
+        return Ok(None);
+    }
+    match world.flows.observe(flow, session.segment, world.now) {
+        Observed::Ok => {}
+        Observed::OutOfWindow => return Err(DropReason::TcpOutOfWindow),
+        Observed::Invalid | Observed::Reopen => return Err(DropReason::ConntrackInvalid),
+    }
+    bind(world, flow, packet.meta);
+    Ok(Some(flow))
 }
 
 /// Gives a live flow its way. A packet that policy was not asked about leaves the verdict's

@@ -1,14 +1,15 @@
 //! Which flow a packet belongs to: known, new, another worker's, or none that could be.
 
 use super::world::{flow_key, segment};
-use super::{World, host, plain};
+use super::{World, host, nat, plain};
 use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, Observed, Segment};
 use crate::graph::Node;
-use crate::net::{FlowKey, Proto};
+use crate::net::FlowKey;
 use crate::packet::{DropReason, Packet, PacketFlags};
 use crate::policy::Query;
-use crate::wire::{icmp, ip4, ip6, l4};
+use crate::wire::icmp;
+use crate::wire::translate::{Quote, translate_error};
 
 arcs! {
     /// The ways out of [`Conntrack`].
@@ -86,6 +87,8 @@ fn any(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
         if packet.meta.flags.has(PacketFlags::UNTRACKED) {
             return ConntrackNext::Route;
         }
+        // The flow may have ended meanwhile.
+        packet.meta.flags.clear(PacketFlags::HIT);
     } else if world.owner(packet.meta.hash) != world.me {
         return ConntrackNext::Handoff;
     }
@@ -95,12 +98,22 @@ fn any(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
             let segment = if later { Segment::Later } else { segment(&packet) };
             hit(world, packet, flow, segment)
         }
-        None if later => orphan(packet),
         None => miss(world, packet),
     }
 }
 
 fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    if !packet.meta.flags.has(PacketFlags::HANDED) {
+        if world.flows.listed(packet.meta.hash).is_some_and(|worker| worker != world.me) {
+            return ConntrackNext::Handoff;
+        }
+    } else if world.owner(packet.meta.hash) != world.me {
+        // It came as the reply of a translated flow, and that has ended.
+        return invalid(packet);
+    }
+    if packet.meta.flags.has(PacketFlags::LATER) {
+        return orphan(packet);
+    }
     // Whoever fills the table must not lock the administrator out.
     if world.flows.is_full() && world.snapshot.protection.is_some() {
         let query = Query { key: flow_key(&packet), icmp: packet.meta.icmp };
@@ -127,53 +140,68 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -
     packet.meta.flow = flow.0;
     packet.meta.flags.set(PacketFlags::HIT);
     let Some(adjacency) = world.flows.way(flow, world.snapshot.ways) else {
-        return ConntrackNext::Route;
+        return route(world, packet, flow);
     };
     packet.meta.adjacency = adjacency;
     ConntrackNext::Rewrite
 }
 
-/// An ICMP error passes when it quotes a packet of a live flow (RFC 5508 §4), and belongs to
-/// whoever owns that flow.
+/// The flow's way is not known under this snapshot.
+#[inline(never)]
+fn route(world: &World, mut packet: Packet<'_>, flow: FlowRef) -> ConntrackNext {
+    match world.flows.translated(flow) {
+        // It is routed by where it goes, not by where it was sent.
+        Some(to) if !nat::write_early(&mut packet, &to) => ConntrackNext::Drop,
+        _ => ConntrackNext::Route,
+    }
+}
+
+/// An ICMP error passes when it quotes a packet of a live flow (RFC 5508 §4) and goes to whoever
+/// sent that one. It belongs to whoever owns the flow, and tells of the packet as it was sent.
 #[cold]
-fn related(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
-    if packet.meta.flags.has(PacketFlags::UNTRACKED) {
+fn related(world: &mut World, mut packet: Packet<'_>) -> ConntrackNext {
+    // Held, and found to belong before.
+    let held = packet.meta.flags.has(PacketFlags::HANDED) && packet.meta.flags.has(PacketFlags::RELATED);
+    if held || packet.meta.flags.has(PacketFlags::UNTRACKED) {
         return ConntrackNext::Route;
     }
-    let v6 = packet.meta.flags.has(PacketFlags::V6);
-    let Some(quoted) = packet.l4().get(8..).and_then(|bytes| quoted_key(bytes, v6)) else {
+    let Some(quoted) = quoted(&packet).filter(|quoted| quoted.src == flow_key(&packet).dst) else {
         return invalid(packet);
     };
-    let hash = world.flows.hash(&quoted);
-    if !packet.meta.flags.has(PacketFlags::HANDED) && world.owner(hash) != world.me {
+    // The packet was on its way out: what answers it takes the way of the error.
+    let key = quoted.reversed();
+    let hash = world.flows.hash(&key);
+    if !packet.meta.flags.has(PacketFlags::HANDED) && world.keeper(hash) != world.me {
         return ConntrackNext::Handoff;
     }
-    if world.flows.lookup(&quoted, hash, world.now).is_none() {
+    let Some(flow) = world.flows.lookup(&key, hash, world.now) else {
         return invalid(packet);
+    };
+    let sent = world.flows.key(flow.opposite());
+    if sent != quoted {
+        packet.set_key(flow_key(&packet));
+        let (v6, l4) = (packet.meta.flags.has(PacketFlags::V6), usize::from(packet.meta.l4 - packet.meta.l3));
+        if !translate_error(packet.l3_mut(), v6, l4, &quoted, &sent) {
+            return invalid(packet);
+        }
     }
     packet.meta.flags.set(PacketFlags::RELATED);
     ConntrackNext::Route
 }
 
-/// The key of the packet that an error quotes. The quote may be cut short behind the ports.
-pub(super) fn quoted_key(quote: &[u8], v6: bool) -> Option<FlowKey> {
-    let (proto, len) = if v6 {
-        let header = ip6::Header::parse(quote).ok()?;
-        (header.proto, header.len)
-    } else {
-        let header = ip4::Header::parse(quote).ok()?;
-        (header.proto, header.len)
-    };
-    let transport = quote.get(len..).filter(|rest| rest.len() >= 8 || !needs_header(proto))?;
-    let icmp = match (proto.is_icmp(), transport) {
-        (true, [kind, code, ..]) => crate::net::Icmp { kind: *kind, code: *code },
-        _ => crate::net::Icmp::default(),
-    };
-    Some(l4::flow_key(quote, transport, v6, proto, icmp))
+/// The hash by which the packet's flow is known: for an ICMP error, of the key of what answers the
+/// packet that it is about.
+pub(super) fn flow_hash(world: &World, packet: &Packet<'_>) -> Option<u64> {
+    match packet.meta.proto.is_icmp() && icmp::is_error(packet.meta.proto, packet.meta.icmp) {
+        true => quoted(packet).map(|key| world.flows.hash(&key.reversed())),
+        false => Some(packet.meta.hash),
+    }
 }
 
-fn needs_header(proto: Proto) -> bool {
-    proto.has_ports() || proto.is_icmp()
+/// The key of the packet that an error quotes.
+fn quoted(packet: &Packet<'_>) -> Option<FlowKey> {
+    let v6 = packet.meta.flags.has(PacketFlags::V6);
+    packet.l4().get(8..).and_then(|quote| Quote::parse(quote, v6)).map(|quote| quote.key)
 }
 
 /// A later fragment begins no flow. The first one of a new flow may be in this very vector, though,

@@ -1,10 +1,9 @@
 //! Packets for another worker: it owns the flow, or a queue of the interface they leave by.
 
-use super::World;
+use super::{World, conntrack};
 use crate::graph::Sink;
 use crate::net::WorkerId;
 use crate::packet::{DropReason, PacketFlags, PktIdx, Pool, Vector};
-use crate::wire::icmp;
 use crossbeam::queue::ArrayQueue;
 
 /// Packets that other workers left for one. Any may put, one takes.
@@ -36,18 +35,13 @@ impl Sink<World> for Handoff {
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
         for mut idx in packets.drain() {
             let packet = pool.get(&mut idx);
-            let proto = packet.meta.proto;
             // Of a fragment that is not known yet whose it is, the hash is its packet's.
-            let fragment = packet.meta.flags.has(PacketFlags::FRAGMENT);
-            let hash = if !fragment && proto.is_icmp() && icmp::is_error(proto, packet.meta.icmp) {
-                let v6 = packet.meta.flags.has(PacketFlags::V6);
-                let quoted = packet.l4().get(8..).and_then(|quote| super::conntrack::quoted_key(quote, v6));
-                quoted.map(|key| world.flows.hash(&key))
-            } else {
-                Some(packet.meta.hash)
+            let owner = match packet.meta.flags.has(PacketFlags::FRAGMENT) {
+                true => Some(world.owner(packet.meta.hash)),
+                false => conntrack::flow_hash(world, &packet).map(|hash| world.keeper(hash)),
             };
+            let owner = owner.unwrap_or(world.me);
             packet.meta.flags.set(PacketFlags::HANDED);
-            let owner = hash.map_or(world.me, |hash| world.owner(hash));
             send(world, pool, idx, owner);
         }
     }

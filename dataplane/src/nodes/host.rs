@@ -22,7 +22,7 @@ use super::World;
 use super::policy::{from_host, workloads};
 use super::staged;
 use crate::fib::{HostEndpoint, Interface, Role};
-use crate::net::IfId;
+use crate::net::{FlowKey, IfId};
 use crate::packet::{DropReason, Packet};
 use crate::policy::{Direction, EndpointIdx, Query, Verdict};
 use crate::snapshot::{EndpointToHost, Protection, Snapshot};
@@ -54,15 +54,17 @@ pub(super) fn is_for_host(protection: &Protection, packet: &Packet<'_>) -> bool 
 }
 
 /// Why a packet from `from` to `to` may not pass, by host endpoints' policy and workloads'.
-/// `untracked`: untracked policy let it in, so the interface it came by has no more to say.
+/// `untracked`: untracked policy let it in, so the interface it came by has no more to say. `came`:
+/// its key before its destination was translated.
 pub(super) fn denial(
     world: &World,
     protection: &Protection,
     (from, to): (&Interface, &Interface),
     untracked: bool,
+    came: &FlowKey,
     query: &Query,
 ) -> Option<Denial> {
-    let judge = Judge { world, protection, query };
+    let judge = Judge { world, protection, came, query };
     judge
         .ingress(from, to, untracked)
         .or_else(|| workloads(world, from, to, query))
@@ -91,6 +93,7 @@ pub(super) fn is_failsafe(world: &World, packet: &Packet<'_>, query: &Query) -> 
 struct Judge<'a> {
     world: &'a World,
     protection: &'a Protection,
+    came: &'a FlowKey,
     query: &'a Query,
 }
 
@@ -102,9 +105,9 @@ impl Judge<'_> {
         if to.is_host() && !workload && self.is_failsafe(Direction::Ingress) {
             return None;
         }
-        // No address is translated yet, so the destination is still the one that the sender wrote.
+        let sent = Query { key: *self.came, ..*self.query };
         if let Some(list) = host.pre_dnat
-            && let Some(verdict) = self.opinion(list, Direction::Ingress)
+            && let Some(verdict) = opinion(self.world, EndpointIdx(list), Direction::Ingress, &sent)
         {
             return self.denies(DropReason::PreDnatDenied, list, Direction::Ingress, verdict);
         }

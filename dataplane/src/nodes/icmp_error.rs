@@ -4,7 +4,7 @@
 //! error (RFC 1122 §3.2.2, RFC 4443 §2.4), or too many were sent, only the drop remains.
 
 use super::arp::own_mac;
-use super::{World, drop, world::flow_key};
+use super::{World, drop, nat, world::flow_key};
 use crate::arcs;
 use crate::fib::Interfaces;
 use crate::graph::Node;
@@ -66,6 +66,8 @@ impl IcmpError {
         }
         let link = ethernet::Header::parse(packet.bytes()).ok()?;
         let to = flow_key(packet).src;
+        // Its sender knows it as it came.
+        nat::restore(packet);
         let len = icmp::emit_error(error, from, to, packet.l3(), &mut self.scratch[..])?;
 
         drop::account(world, packet.reborrow());

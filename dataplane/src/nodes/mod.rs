@@ -11,6 +11,7 @@ mod handoff;
 mod hold;
 mod host;
 mod icmp_error;
+mod nat;
 mod nd;
 mod parse;
 mod plain;

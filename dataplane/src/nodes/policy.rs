@@ -1,12 +1,12 @@
 //! Whether a packet may go: the source's egress policy and the destination's ingress policy.
 
 use super::host::{self, Denial};
-use super::{World, staged, world::flow_key};
+use super::{World, nat, staged, world::flow_key};
 use crate::arcs;
 use crate::conntrack::{Direction as FlowDirection, FlowRef};
 use crate::fib::{Hop, Interface, Role};
 use crate::graph::Node;
-use crate::net::{Icmp, IfId, Proto};
+use crate::net::{FlowKey, Icmp, IfId, Proto};
 use crate::packet::{DropReason, Packet, PacketFlags};
 use crate::policy::{Direction, EndpointIdx, Query};
 
@@ -35,14 +35,23 @@ impl Node<World> for Policy {
         let (mut source, mut destination) = (packet.meta.rx_if, packet.meta.tx_if);
         let flow = packet.meta.flags.has(PacketFlags::HIT).then_some(FlowRef(packet.meta.flow));
         // A live flow is judged as it began, whichever way this packet goes.
-        if flow.is_some_and(|flow| flow.direction() == FlowDirection::Reply) {
-            query.key = query.key.reversed();
-            query.icmp = request_of(query.key.proto, query.icmp);
-            (source, destination) = (destination, source);
-        }
+        let translated = match flow {
+            None => nat::leaving(&packet),
+            Some(flow) if flow.direction() == FlowDirection::Reply => {
+                let answered = query.key.reversed();
+                query.key = world.flows.key(flow.opposite());
+                query.icmp = request_of(query.key.proto, query.icmp);
+                (source, destination) = (destination, source);
+                answered
+            }
+            Some(flow) => world.flows.translated(flow).unwrap_or(query.key),
+        };
+        let came = query.key;
+        // The destination it goes to, and the source it came from.
+        query.key = FlowKey { dst: translated.dst, dport: translated.dport, ..came };
         packet.meta.judged = world.snapshot.generation;
         let untracked = packet.meta.flags.has(PacketFlags::UNTRACKED);
-        let Some(denial) = judge(world, source, destination, untracked, &query) else {
+        let Some(denial) = judge(world, source, destination, untracked, &came, &query) else {
             return if untracked { PolicyNext::Rewrite } else { PolicyNext::Commit };
         };
         packet.meta.drop = denial.reason;
@@ -57,9 +66,17 @@ impl Node<World> for Policy {
     }
 }
 
-/// Who denies a packet between two interfaces, if anyone does.
+/// Who denies a packet between two interfaces, if anyone does. `came`: its key before its
+/// destination was translated.
 #[inline]
-fn judge(world: &World, source: IfId, destination: IfId, untracked: bool, query: &Query) -> Option<Denial> {
+fn judge(
+    world: &World,
+    source: IfId,
+    destination: IfId,
+    untracked: bool,
+    came: &FlowKey,
+    query: &Query,
+) -> Option<Denial> {
     let snapshot = &*world.snapshot;
     let (Some(from), Some(to)) = (snapshot.interfaces.get(source), snapshot.interfaces.get(destination))
     else {
@@ -67,7 +84,7 @@ fn judge(world: &World, source: IfId, destination: IfId, untracked: bool, query:
         return Some(Denial { reason, endpoint: 0, direction: Direction::Egress, slot: 0 });
     };
     if let Some(protection) = &snapshot.protection {
-        return host::denial(world, protection, (from, to), untracked, query);
+        return host::denial(world, protection, (from, to), untracked, came, query);
     }
     workloads(world, from, to, query)
 }

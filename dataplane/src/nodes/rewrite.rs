@@ -1,8 +1,10 @@
 //! The last touch: time to live, MTU, and the header of the way out.
 
-use super::{THROUGH, UNRESOLVED, World};
+use super::{THROUGH, UNRESOLVED, World, nat};
 use crate::arcs;
+use crate::conntrack::FlowRef;
 use crate::graph::Node;
+use crate::net::FlowKey;
 use crate::packet::{DropReason, Packet, PacketFlags};
 use crate::wire::{ip4, ip6};
 
@@ -47,6 +49,11 @@ impl Node<World> for Rewrite {
             packet.meta.drop = DropReason::TooBig;
             return RewriteNext::IcmpError;
         }
+        if let Some(to) = translation(world, &packet)
+            && !nat::write(&mut packet, &to)
+        {
+            return RewriteNext::Drop;
+        }
         if v6 {
             ip6::decrement_hop_limit(packet.l3_mut());
         } else {
@@ -60,11 +67,24 @@ impl Node<World> for Rewrite {
     }
 }
 
+/// The key that the packet leaves with, if it is not the one it came with.
+#[inline]
+fn translation(world: &World, packet: &Packet<'_>) -> Option<FlowKey> {
+    match packet.meta.flags.has(PacketFlags::HIT) {
+        true => world.flows.translated(FlowRef(packet.meta.flow)),
+        false => None,
+    }
+}
+
 /// Held for its next hop, or sent on as it came.
 #[cold]
-fn without_adjacency(world: &World, packet: Packet<'_>) -> RewriteNext {
+fn without_adjacency(world: &World, mut packet: Packet<'_>) -> RewriteNext {
     if packet.meta.adjacency == UNRESOLVED {
-        return RewriteNext::Hold;
+        // Whoever holds it looks at its destination.
+        return match translation(world, &packet) {
+            Some(to) if !nat::write_early(&mut packet, &to) => RewriteNext::Drop,
+            _ => RewriteNext::Hold,
+        };
     }
     // Asked anew: the flow's packets may have moved to another uplink of this host.
     let interfaces = &world.snapshot.interfaces;
@@ -73,5 +93,10 @@ fn without_adjacency(world: &World, packet: Packet<'_>) -> RewriteNext {
         return RewriteNext::Drop;
     };
     packet.meta.tx_if = to;
+    if let Some(to) = translation(world, &packet)
+        && !nat::write(&mut packet, &to)
+    {
+        return RewriteNext::Drop;
+    }
     RewriteNext::Tx
 }

@@ -1,7 +1,7 @@
 //! All that a node may touch.
 
 use super::{Early, Event, Held, Inbox, WorkerCounters};
-use crate::conntrack::{self, FlowHasher, Segment, TcpFlags, TcpSegment};
+use crate::conntrack::{self, Directory, FlowHasher, Segment, TcpFlags, TcpSegment};
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Packet, PacketFlags, PktIdx, Pool, Vector};
 use crate::snapshot::Snapshot;
@@ -87,6 +87,11 @@ impl World {
         })
     }
 
+    /// Has translated flows known to the other workers, who are given the same directory.
+    pub fn share(&mut self, directory: Arc<Directory>) {
+        self.flows.share(directory, self.me);
+    }
+
     /// Ends a packet that does not reach the drop node any more.
     pub fn drop(&mut self, pool: &mut Pool, mut idx: PktIdx, reason: DropReason) {
         let packet = pool.get(&mut idx);
@@ -101,6 +106,12 @@ impl World {
         if self.events.push(event).is_err() {
             self.counters.lost_events.add(1);
         }
+    }
+
+    /// The worker that has the flow whose key has this hash, if any has: its owner, or for the
+    /// replies of a translated flow the owner of the packets they answer.
+    pub fn keeper(&self, hash: u64) -> WorkerId {
+        self.flows.listed(hash).unwrap_or_else(|| self.owner(hash))
     }
 
     /// The worker that owns the flow whose key has this hash: the same for both directions.

@@ -84,6 +84,10 @@ reasons! {
     QuotaRate = "quota-rate": "A workload at one of the ends opens flows, or is opened flows to, faster than its quota allows.",
     FragmentLimit = "fragment-limit": "The packet is in too many fragments, or fragments of too many packets wait for their first.",
     TcpOutOfWindow = "tcp-out-of-window": "The TCP segment's numbers are none that its sender can have sent now: old, or forged.",
+    NatExhausted = "nat-exhausted": "No port is free to leave this node with towards this destination: widen natPortRange, or find who opens so many.",
+    NoNatAddress = "no-nat-address": "The packet should leave with an address of this node, and the way out has none of its family: add one, or set natOutgoingAddress.",
+    NoNatReturn = "nat-no-return": "The packet should leave with an address of this node, and the answers would not come here: the way out is a VLAN, or its host traffic cannot be led by way of the dataplane yet (see `margayctl dp interfaces`).",
+    Untranslatable = "untranslatable": "The ports of an SCTP packet in fragments cannot be translated: its checksum covers what is not here.",
 }
 
 impl DropReason {

@@ -189,6 +189,20 @@ fn failsafe_ports_and_the_way_to_the_host_are_calicos_where_nobody_says_otherwis
 }
 
 #[test]
+fn what_leaves_the_pools_does_so_as_configured() {
+    let cluster = configuration("default", "natOutgoingAddress: 192.0.2.1, natPortRange: 40000");
+    let own = configuration("node.a", "natPortRange: '5000:6000'");
+    for (node, first, last) in [("a", 5000, 6000), ("b", 40000, 40000)] {
+        let config = on(node, &[&cluster, &own]).config;
+        assert_eq!(config.nat_outgoing_address, [192, 0, 2, 1]);
+        let ports = config.nat_ports.unwrap();
+        assert_eq!((ports.first, ports.last), (first, last));
+    }
+    let unsaid = on("a", &[]).config;
+    assert!(unsaid.nat_ports.is_none() && unsaid.nat_outgoing_address.is_empty());
+}
+
+#[test]
 fn a_nodes_own_configuration_overrules_the_clusters_field_by_field() {
     let cluster = configuration(
         "default",

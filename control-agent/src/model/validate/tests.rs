@@ -88,7 +88,6 @@ fn what_this_release_does_not_honour_is_refused_by_name() {
         ("NetworkPolicy", "{egress: [{action: Allow, notICMP: {type: 8}}]}", "spec.egress[0].notICMP"),
         ("StagedGlobalNetworkPolicy", "{applyOnForward: true}", "spec.applyOnForward"),
         ("IPPool", "{cidr: 10.0.0.0/16, ipipMode: Always}", "spec.ipipMode"),
-        ("IPPool", "{cidr: 10.0.0.0/16, natOutgoing: true}", "spec.natOutgoing"),
         ("IPPool", "{cidr: 10.0.0.0/16, blockSize: 28}", "spec.blockSize"),
         ("IPPool", "{cidr: 10.0.0.0/16, allowedUses: [Tunnel]}", "spec.allowedUses"),
         ("WorkloadEndpoint", "{node: n, interfaceName: '*'}", "spec.interfaceName"),
@@ -110,6 +109,7 @@ fn what_a_user_of_calico_writes_is_admitted() {
             "{cidr: 10.0.0.0/16, blockSize: 26, ipipMode: Never, vxlanMode: Never, nodeSelector: all()}",
         ),
         ("IPPool", "{cidr: 'fd00:1::/64'}"),
+        ("IPPool", "{cidr: 10.0.0.0/16, natOutgoing: true}"),
         ("Node", "{bgp: {ipv4Address: 10.0.0.1/24, ipv6Address: 'fd00::1/64'}}"),
         (
             "Profile",

@@ -19,6 +19,7 @@ impl State {
             interfaces: current.interfaces.clone(),
             policy: current.policy.clone(),
             shadow: None,
+            masquerade: self.masquerade.clone(),
             // Nobody counts here.
             quotas: Default::default(),
             established: current.established,
@@ -38,6 +39,7 @@ impl State {
             publisher: Publisher::new(snapshot),
             policy: self.policy.clone(),
             shadow: None,
+            masquerade: self.masquerade.clone(),
             committed: self.committed,
             max_interfaces: self.max_interfaces,
             retiring: self.retiring.clone(),

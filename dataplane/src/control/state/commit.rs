@@ -2,6 +2,8 @@
 
 use super::Purpose;
 use super::State;
+use crate::conntrack::Masquerade;
+use crate::conntrack::nat::Pool;
 use crate::control::convert::FieldError;
 use crate::control::desired::{Desired, Endpoint, ObjectError};
 use crate::control::difference::Difference;
@@ -69,6 +71,11 @@ impl State {
             self.pending.note(now);
         }
         (self.policy, self.shadow) = (policy, shadow);
+        if difference.masquerade {
+            let pool = |(cidr, masquerade): (&Prefix, &bool)| Pool { cidr: *cidr, masquerade: *masquerade };
+            let pools: Vec<Pool> = difference.next.pools.iter().map(pool).collect();
+            self.masquerade = Arc::new(Masquerade::new(&pools, difference.next.masquerade));
+        }
         self.forget_flows(&difference);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
         self.host_lists = hosts;

@@ -71,8 +71,8 @@ impl State {
         let addresses: BTreeSet<Addr> = addresses.into_iter().collect();
         if self.host_addresses != addresses {
             self.host_addresses = addresses;
-            // Snapshots without a host endpoint have no use for them.
-            self.judges_anew |= !self.desired.host_endpoints.is_empty();
+            // Snapshots have no use for them unless the host's traffic comes by way of us.
+            self.judges_anew |= !self.host_lists.is_empty();
         }
     }
 
@@ -80,7 +80,8 @@ impl State {
     pub fn host_addresses(&self) -> Vec<Addr> {
         let of_uplinks = self.slots.values().filter_map(|slot| slot.facts.as_ref());
         let of_uplinks = of_uplinks.flat_map(|facts| facts.addresses.iter().map(|(addr, _)| *addr));
-        let all: BTreeSet<Addr> = of_uplinks.chain(self.host_addresses.iter().copied()).collect();
+        let own = of_uplinks.chain(self.host_addresses.iter().copied());
+        let all: BTreeSet<Addr> = own.chain(self.desired.masquerade.address).collect();
         all.into_iter().collect()
     }
 
@@ -100,11 +101,16 @@ impl State {
         self.host_lists.get(list).copied()
     }
 
-    /// The uplinks that are protected, by name.
-    pub(super) fn protected(&self) -> Vec<Arc<str>> {
-        let uplinks = self.slots.values().filter(|slot| matches!(slot.purpose, Purpose::Uplink { .. }));
-        let protected = uplinks.filter(|slot| protector(&self.desired, slot).is_some());
-        protected.map(|slot| slot.name.clone()).collect()
+    /// The uplinks whose host traffic comes by way of us, by name: those that are protected, and all
+    /// that workloads' packets may leave by with an address of this host, since only connection
+    /// tracking tells the answers to those from what is the host's own.
+    pub(super) fn led_through(&self) -> Vec<Arc<str>> {
+        let uplinks = self.slots.values().filter(|slot| match slot.purpose {
+            Purpose::Uplink { vlan: None } if self.desired.masquerades() => true,
+            Purpose::Uplink { .. } => protector(&self.desired, slot).is_some(),
+            _ => false,
+        });
+        uplinks.map(|slot| slot.name.clone()).collect()
     }
 
     /// What workers need to know of the interface's host endpoint.
@@ -149,7 +155,7 @@ impl State {
         endpoint.is_some_and(|endpoint| !endpoint.untracked.is_empty())
     }
 
-    /// What all host endpoints share; `None`: there is none.
+    /// What all host endpoints share; `None`: no host traffic comes by way of us.
     pub(super) fn protection(&self) -> Option<Protection> {
         Some(Protection {
             addresses: self.host_addresses().into(),
@@ -265,7 +271,7 @@ fn protector<'a>(desired: &'a Desired, slot: &Slot) -> Option<&'a Arc<HostEndpoi
 }
 
 fn lists(desired: &Desired) -> Vec<HostList> {
-    if desired.host_endpoints.is_empty() {
+    if desired.host_endpoints.is_empty() && !desired.masquerades() {
         return vec![];
     }
     let of = |id: &Arc<str>| Stage::ALL.map(|stage| HostList::Of(id.clone(), stage));

@@ -98,10 +98,10 @@ impl State {
     pub(super) fn follow_desired(&mut self, now: Nanos) {
         let desired = self.desired.endpoints.clone();
         self.moved = true;
-        let protected = self.protected();
+        let led_through = self.led_through();
         self.slots.retain(|id, slot| {
             let keep = match &slot.purpose {
-                Purpose::Stack { uplink } => protected.contains(uplink),
+                Purpose::Stack { uplink } => led_through.contains(uplink),
                 Purpose::Workload(of) => desired.get(of).is_some_and(|e| e.interface == slot.name),
                 _ => true,
             };
@@ -114,7 +114,7 @@ impl State {
             }
             keep
         });
-        for uplink in protected {
+        for uplink in led_through {
             if let Some(number) = self.id(&uplink) {
                 self.slot(&format!("margay-up{}", number.0), Purpose::Stack { uplink });
             }

@@ -15,6 +15,7 @@ pub use hosts::{HostList, Stage};
 
 use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
+use crate::conntrack::Masquerade;
 use crate::fib::Neighbours;
 use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
 use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule, Rules, Shadow};
@@ -110,6 +111,7 @@ pub struct State {
     publisher: Publisher,
     policy: Arc<PolicyTable>,
     shadow: Option<Arc<Shadow>>,
+    masquerade: Arc<Masquerade>,
     committed: u64,
     max_interfaces: u16,
     /// Numbers of interfaces that are gone and that workers may still serve: not to be given again.
@@ -147,6 +149,7 @@ impl State {
             publisher,
             policy,
             shadow: None,
+            masquerade: Arc::default(),
             committed: 0,
             max_interfaces,
             retiring: BTreeSet::new(),

@@ -46,6 +46,7 @@ impl State {
             quotas: current.quotas.clone(),
             established: self.desired.established,
             endpoint_to_host: self.desired.endpoint_to_host,
+            masquerade: self.masquerade.clone(),
             protection: self.protection(),
         });
         true
