@@ -17,7 +17,7 @@ use margay_dataplane::policy::{
     Consolidated, Consolidation, Direction, EndpointIdx, PolicyTable, PolicyTree,
 };
 use margay_dataplane::snapshot::{Publisher, Snapshot};
-use margay_dataplane::worker::{Command, Port, Returned, Rings, Worker};
+use margay_dataplane::worker::{Command, Forgotten, Port, Returned, Rings, Worker};
 use std::sync::Arc;
 
 /// Of the uplink.
@@ -179,7 +179,8 @@ impl Rig {
     /// Forgets every flow.
     pub fn forget(&mut self) {
         let all = [Addr::v4([0; 4]), Addr::v6([0; 16])].map(|addr| Prefix::truncate(addr, 0));
-        assert!(self.rings.commands.push(Command::Forget(all.into())).is_ok(), "the command ring has room");
+        let all = Box::new(Forgotten { addresses: all.into(), ..Forgotten::default() });
+        assert!(self.rings.commands.push(Command::Forget(all)).is_ok(), "the command ring has room");
         loop {
             self.worker.poll(self.now);
             if let Some(Returned::Forgotten(_)) = self.rings.returned.pop() {

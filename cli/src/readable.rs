@@ -1,8 +1,17 @@
 //! Bytes, times and shares as people read them.
 
+use std::net::IpAddr;
+
 /// A hardware address: `02:00:00:00:00:01`. Other lengths are shown the same way.
 pub fn mac(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// An IP address of 4 or 16 bytes. Nothing for other lengths.
+pub fn address(bytes: &[u8]) -> String {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let ip = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+    ip.map(|ip| ip.to_string()).unwrap_or_default()
 }
 
 /// A point in time, in UTC: `2026-01-31T12:00:00Z`. Nothing for 0, which stands for "never".

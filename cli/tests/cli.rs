@@ -132,6 +132,14 @@ fn dp_interfaces() {
 }
 
 #[test]
+fn dp_services() {
+    golden(
+        "dp_services",
+        &["dp services", "dp services -o wide", "dp services -o json", "dp services -o yaml"],
+    );
+}
+
+#[test]
 fn dp_drops() {
     golden("dp_drops", &["dp drops", "dp drops -o json", "dp drops -o yaml", "dp drops --color=always"]);
 }
@@ -343,6 +351,7 @@ fn nobody_there_is_5() {
         "dp runtime",
         "dp interfaces",
         "dp drops --watch",
+        "dp services",
         "policy explain --from 10.0.0.1 --to 10.0.0.2 --proto tcp --port 80",
         "policy show shop/web",
         "policy matrix -n shop",

@@ -129,6 +129,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let (ends, threads) = workers(&args, &cores, &frames, &mut publisher)?;
 
     let mut state = State::new(publisher, args.interfaces);
+    let chance = RandomState::new();
+    state.set_seeds([0u64, 1].map(|n| chance.hash_one(n)));
     want(&args, &mut state)?;
     let options = DeviceOptions {
         af_xdp: Options {

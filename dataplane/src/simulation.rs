@@ -311,7 +311,7 @@ impl Simulation {
         let forgotten = self.state.take_forgotten();
         if !forgotten.is_empty() {
             for ring in &self.rings {
-                assert!(ring.commands.push(Command::Forget(forgotten.clone().into())).is_ok(), "room");
+                assert!(ring.commands.push(Command::Forget(Box::new(forgotten.clone()))).is_ok(), "room");
             }
         }
         self.state.publish();

@@ -9,6 +9,7 @@ use crate::conntrack::{Masquerade, Quotas};
 use crate::fib::{Fib, Interfaces};
 use crate::net::{Addr, Generation};
 use crate::policy::{EndpointIdx, PolicyTable, Shadow};
+use crate::service::Services;
 use arc_swap::{ArcSwap, cache::Cache};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub fib: Arc<Fib>,
     /// What they come from and leave by.
     pub interfaces: Arc<Interfaces>,
+    /// What stands for others.
+    pub services: Arc<Services>,
     /// Whether they may.
     pub policy: Arc<PolicyTable>,
     /// What staged policies would say; `None`: there are none.
@@ -106,6 +109,7 @@ impl Snapshot {
             committed: 0,
             fib: Arc::default(),
             interfaces: Arc::default(),
+            services: Arc::default(),
             policy: Arc::new(PolicyTable::empty(workers)),
             shadow: None,
             quotas: Arc::default(),

@@ -4,10 +4,10 @@ mod namespace;
 
 use margay_dataplane::io::af_xdp::ifreq::Interface;
 use margay_dataplane::io::af_xdp::{
-    AfXdp, Attachment, OpenError, Options, Program, ProgramError, RingSizes, Role,
+    AfXdp, Attachment, OpenError, Options, Ours, Program, ProgramError, RingSizes, Role,
 };
 use margay_dataplane::io::{Device, tap::Tap};
-use margay_dataplane::net::{Mac, Nanos, Prefix};
+use margay_dataplane::net::{Mac, Nanos, Proto};
 use margay_dataplane::packet::{Frames, L4Checksum, Pool, VECTOR, Vector};
 use namespace::{PATIENCE, in_namespace, ip};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -184,7 +184,7 @@ fn an_uplink_gives_us_only_what_is_ours() {
         let host = Interface::named("up0").unwrap().mac().unwrap();
         let mut memory = Memory::new(4096);
         let program = Program::attach("up0", Role::Uplink, false).unwrap();
-        program.set_ours(&prefixes(&["10.64.0.0/16", "10.65.0.0/16", "fd65::/64"]), &[]).unwrap();
+        program.set_ours(&to_prefixes(&["10.64.0.0/16", "10.65.0.0/16", "fd65::/64"])).unwrap();
         let mut ours = memory.open(&program, 0);
         let mut wire = memory.open(&Program::attach("up1", Role::Workload, false).unwrap(), 0);
         ours.settle(&mut memory.pool);
@@ -221,7 +221,7 @@ fn an_uplink_gives_us_only_what_is_ours() {
         let replies = receive(&mut memory.pool, &mut [&mut wire, &mut ours], is_reply, 1);
         assert_eq!(replies[0][28..32], [10, 9, 0, 1], "the kernel answered ARP");
 
-        program.set_ours(&prefixes(&["10.64.0.0/16", "10.66.0.0/16"]), &[]).unwrap();
+        program.set_ours(&to_prefixes(&["10.64.0.0/16", "10.66.0.0/16"])).unwrap();
         send(&mut memory.pool, &mut wire, &[&mine[0], &mine[1], &not_mine[0], &to_host]);
         assert_eq!(
             receive(&mut memory.pool, &mut [&mut ours, &mut wire], |_| true, 1),
@@ -229,6 +229,16 @@ fn an_uplink_gives_us_only_what_is_ours() {
         );
         assert_eq!(datagram(&stack), b"for the host");
         assert_eq!(ours.counters().rx_packets, mine.len() as u64 + 1);
+
+        // A service at the host's address: its port, and no other.
+        let socket = |proto, port| ("10.9.0.1".parse().unwrap(), proto, port);
+        let at = |sockets: [_; 2]| Ours { sockets: sockets.into(), ..Ours::default() };
+        program.set_ours(&at([socket(Proto::UDP, 9000), socket(Proto::TCP, 9001)])).unwrap();
+        send(&mut memory.pool, &mut wire, &[&mine[0], &to_host]);
+        assert_eq!(receive(&mut memory.pool, &mut [&mut ours, &mut wire], |_| true, 1), [to_host.clone()]);
+        program.set_ours(&at([socket(Proto::TCP, 9000), socket(Proto::UDP, 9001)])).unwrap();
+        send(&mut memory.pool, &mut wire, &[&to_host]);
+        assert_eq!(datagram(&stack), b"for the host");
         memory.close([ours, wire]);
     });
 }
@@ -248,10 +258,10 @@ fn without_a_socket_workload_traffic_is_dropped_and_without_the_program_all_is_t
         let to_host = |text| tagged(host, &[], &udp4([10, 9, 0, 1], text));
 
         let uplink = Program::attach("up0", Role::Uplink, false).unwrap();
-        uplink.set_ours(&prefixes(&["10.9.0.1/32"]), &[]).unwrap();
+        uplink.set_ours(&to_prefixes(&["10.9.0.1/32"])).unwrap();
         send(&mut memory.pool, &mut wire, &[&to_host(b"ours: dropped")]);
         settled(&mut memory.pool, &mut wire);
-        uplink.set_ours(&[], &[]).unwrap();
+        uplink.set_ours(&Ours::default()).unwrap();
         send(&mut memory.pool, &mut wire, &[&to_host(b"the host's")]);
         assert_eq!(datagram(&stack), b"the host's");
         drop(uplink);
@@ -451,8 +461,8 @@ fn datagram(socket: &UdpSocket) -> Vec<u8> {
     buffer[..len].to_vec()
 }
 
-fn prefixes(list: &[&str]) -> Vec<Prefix> {
-    list.iter().map(|prefix| prefix.parse().unwrap()).collect()
+fn to_prefixes(prefixes: &[&str]) -> Ours {
+    Ours { prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(), ..Ours::default() }
 }
 
 fn ethernet(to: Mac, ether_type: u16) -> Vec<u8> {

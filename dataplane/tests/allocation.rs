@@ -174,6 +174,10 @@ fn desired(round: u16) -> Vec<pb::Change> {
     changes.push(via(&format!("10.67.{round}.0/24"), &neighbour(round)));
     changes.push(via("10.68.0.0/16", "192.168.0.250"));
     changes.push(via("10.69.0.0/16", "172.16.0.2"));
+    // Its backends change; the last client is remembered.
+    for (name, last, sticky) in [("web", 1, false), ("shop", 2, true)] {
+        changes.push(change(Change::Service(service(name, last, sticky, round))));
+    }
     if round % 2 == 1 {
         let pool = pb::IpPool { cidr: Some(prefix("10.65.0.0/16")), masquerade: true, ..Default::default() };
         changes.push(change(Change::IpPool(pool)));
@@ -182,6 +186,27 @@ fn desired(round: u16) -> Vec<pb::Change> {
         changes.push(change(Change::WorkloadEndpointRemove(endpoint_id(2))));
     }
     changes
+}
+
+/// A service at 10.96.0.`last`, port 80, which workload 3 serves, and 1 at times; none at port 81.
+fn service(name: &str, last: u8, sticky: bool, round: u16) -> pb::Service {
+    let backend = |address: [u8; 4]| pb::service::Backend {
+        address: address.into(),
+        ports: [("tcp".to_owned(), 80)].into(),
+        ready: true,
+        local: true,
+        preferred: true,
+        ..Default::default()
+    };
+    let also = (round % 4 == 1).then(|| backend([10, 65, 0, 1]));
+    pb::Service {
+        id: Some(pb::ServiceId { namespace: "default".into(), name: name.into() }),
+        cluster_ips: vec![vec![10, 96, 0, last]],
+        ports: vec![pb::service::Port { name: "tcp".into(), protocol: 6, port: 80, node_port: 0 }],
+        backends: std::iter::once(backend([10, 65, 0, 3])).chain(also).collect(),
+        client_affinity_seconds: if sticky { 60 } else { 0 },
+        ..Default::default()
+    }
 }
 
 fn traffic(node: &Simulation, round: u16) -> Vec<(&'static str, Vec<u8>)> {
@@ -193,6 +218,10 @@ fn traffic(node: &Simulation, round: u16) -> Vec<(&'static str, Vec<u8>)> {
             frames.push(("cali1", tcp_from(1, to, sport, 80, "S")));
             frames.push(("cali1", tcp_from(1, to, sport, 81, "S")));
             frames.push(("cali1", tcp_from(1, to, 5000 + n, 80, if round == 0 { "S" } else { "A" })));
+        }
+        for service in ["10.96.0.1", "10.96.0.2"] {
+            frames.push(("cali1", tcp_from(1, service, sport, 80, "S")));
+            frames.push(("cali1", tcp_from(1, service, sport, 81, "S")));
         }
         frames.push(("cali3", tcp_from(3, "10.65.0.1", 80, 5000 + n, if round == 0 { "SA" } else { "A" })));
         frames.push(("cali1", udp_from(1, &format!("10.67.{round}.{}", n % 3 + 1), sport)));
@@ -243,6 +272,7 @@ fn proves_something(node: &Simulation, workers: u8) {
         DropReason::Fragment,
         DropReason::FragmentOverlap,
         DropReason::FragmentTimeout,
+        DropReason::NoServicePort,
     ] {
         assert!(sum(reason) >= u64::from(ROUNDS - WARM), "{reason:?}: {}", sum(reason));
     }

@@ -32,4 +32,14 @@ Examples:
   margayctl dp drops
   margayctl dp drops -o json | jq '.drops[].rules[]'")]
     Drops(Look),
+
+    /// Show services and their backends as the dataplane has them.
+    #[command(after_help = "\
+Examples:
+  margayctl dp services
+  margayctl dp services -o wide
+  margayctl dp services -o json | jq '.services[] | select(.name == \"web\")'
+
+-o wide lists the backends. A port of two IP versions is listed twice.")]
+    Services(Look),
 }

@@ -8,12 +8,12 @@ use std::{
 use margay_api::dataplane::v1::{
     Accounting, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop, DryRunRequest,
     DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlushFlowsRequest, FlushFlowsResponse,
-    GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface, ListDropsRequest,
+    Frontend, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface, ListDropsRequest,
     ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
-    ListStagedRequest, ListStagedResponse, ListedRule, ListedRules, NodeRuntime, ObjectError, PolicyId,
-    Queue, Refused, RuleDrops, Runtime, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
-    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Worker, WorkerRuntime,
-    dataplane_server::Dataplane as Service,
+    ListServicesRequest, ListStagedRequest, ListStagedResponse, ListedRule, ListedRules, NodeRuntime,
+    ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime, ServedBackend, ServedPort, ServedService,
+    ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest,
+    SyncResponse, TierPolicy, TreeShape, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
@@ -79,6 +79,7 @@ pub fn status() -> DataplaneStatus {
 impl Service for Dataplane {
     type ListFlowsStream = Iter<IntoIter<Result<ListFlowsResponse, Status>>>;
     type SyncStream = Iter<IntoIter<Result<SyncResponse, Status>>>;
+    type ListServicesStream = Iter<IntoIter<Result<ServedService, Status>>>;
 
     async fn sync(&self, _: Request<Streaming<SyncRequest>>) -> Result<Response<Self::SyncStream>, Status> {
         Err(Status::unimplemented("not from here"))
@@ -155,6 +156,43 @@ impl Service for Dataplane {
             ],
         };
         Ok(Response::new(Runtime { workers: vec![worker(0), worker(1)], tsc_hz: 2.5e9 }))
+    }
+
+    async fn list_services(
+        &self,
+        _: Request<ListServicesRequest>,
+    ) -> Result<Response<Self::ListServicesStream>, Status> {
+        let backend =
+            |host, local| ServedBackend { address: vec![10, 65, 0, host], port: 8080, local, weight: 1 };
+        let frontend = |address: &[u8], port, kind: &str| Frontend {
+            address: address.to_vec(),
+            protocol: 6,
+            port,
+            kind: kind.into(),
+        };
+        let id = |name: &str| Some(ServiceId { namespace: "shop".into(), name: name.into() });
+        let web = ServedPort {
+            name: "http".into(),
+            frontends: vec![frontend(&[], 30_080, "node"), frontend(&[10, 96, 0, 1], 80, "cluster")],
+            backends: vec![backend(1, true), backend(2, false)],
+            local_backends: vec![backend(1, true)],
+            external_traffic_local: true,
+            client_affinity_seconds: 10_800,
+            table_bytes: 2042,
+            ..ServedPort::default()
+        };
+        let mut mapped = [0; 16];
+        mapped[0] = 0xfd;
+        let idle = ServedPort {
+            frontends: vec![frontend(&mapped, 53, "cluster")],
+            table_pending: true,
+            ..ServedPort::default()
+        };
+        let services = vec![
+            Ok(ServedService { id: id("idle"), ports: vec![idle] }),
+            Ok(ServedService { id: id("web"), ports: vec![web] }),
+        ];
+        Ok(Response::new(tokio_stream::iter(services)))
     }
 
     async fn list_drops(&self, _: Request<ListDropsRequest>) -> Result<Response<ListDropsResponse>, Status> {

@@ -2,8 +2,14 @@
 //! `node.NAME`.
 
 use super::{Resources, packed};
-use crate::model::{EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec, Port};
-use margay_api::dataplane::v1::{self as api, Action, NodeConfig, node_config::Established};
+use crate::model::{
+    EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec, NODE_PORT_ADDRESSES,
+    Port, REMOVED_BACKENDS, RemovedBackends, node_port_addresses,
+};
+use margay_api::dataplane::v1::{
+    self as api, Action, NodeConfig,
+    node_config::{Established, RemovedBackend},
+};
 
 /// The configuration of `node`.
 pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
@@ -14,6 +20,8 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
     let outbound = settings.first(|spec| spec.failsafe_outbound_host_ports.as_deref());
     let nat_address = settings.first(|spec| spec.nat_outgoing_address);
     let nat_ports = settings.first(|spec| spec.nat_port_range.as_ref());
+    let node_ports = settings.annotation(NODE_PORT_ADDRESSES).and_then(|text| node_port_addresses(text).ok());
+    let removed = settings.annotation(REMOVED_BACKENDS).and_then(|text| text.parse().ok());
     NodeConfig {
         hostname: node.to_owned(),
         endpoint_to_host_action: match to_host {
@@ -32,6 +40,12 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
         failsafe_outbound: ports(outbound.unwrap_or(&FailsafePort::OUTBOUND)),
         nat_outgoing_address: nat_address.map_or(vec![], |address| address.octets().to_vec()),
         nat_ports: nat_ports.and_then(range),
+        node_port_nets: node_ports.unwrap_or_default().into_iter().map(packed).collect(),
+        removed_backend: match removed.unwrap_or_default() {
+            RemovedBackends::Drain => RemovedBackend::Drain,
+            RemovedBackends::Reset => RemovedBackend::Reset,
+        }
+        .into(),
         ..NodeConfig::default()
     }
 }
@@ -49,10 +63,8 @@ impl<'a> Settings<'a> {
 
     /// The same of an annotation.
     fn annotation(&self, name: &str) -> Option<&'a str> {
-        let both = [self.own, self.cluster].into_iter().flatten();
-        both.filter_map(|configuration| configuration.metadata.annotations.get(name))
-            .next()
-            .map(String::as_str)
+        let of = |configuration: &'a FelixConfiguration| configuration.metadata.annotations.get(name);
+        [self.own, self.cluster].into_iter().flatten().find_map(of).map(String::as_str)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Everything this node's dataplane needs, and nothing else.
 
+use super::frontends::ServiceKey;
 use crate::model::Cidr;
 use margay_api::dataplane::v1::{
-    HostEndpoint, HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route,
+    HostEndpoint, HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route, Service,
     WorkloadEndpoint, WorkloadEndpointId,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The desired state of one node, as the messages that the dataplane takes, by object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,6 +29,8 @@ pub struct Desired {
     pub pools: BTreeMap<Cidr, IpPool>,
     /// All nodes of the cluster, by name.
     pub hosts: BTreeMap<String, HostMetadata>,
+    /// Those that packets can be sent to.
+    pub services: BTreeMap<ServiceKey, Arc<Service>>,
     /// What is wrong with the resources, and what was done about it. One sentence each.
     pub problems: Vec<String>,
 }

@@ -6,6 +6,7 @@ mod config;
 mod desired;
 mod endpoints;
 mod follow;
+mod frontends;
 mod ip_sets;
 mod policies;
 mod profiles;
@@ -20,6 +21,7 @@ mod tiers;
 pub use desired::{Desired, EndpointKey, PolicyKey};
 pub use endpoints::{endpoint_key, workload_name};
 pub use follow::{Calculated, Calculation};
+pub use frontends::ServiceKey;
 pub use resources::Resources;
 pub use routes::packed;
 
@@ -31,6 +33,7 @@ pub fn desired(resources: &Resources, node: &str) -> Desired {
     desired.routes = routes::routes(&resources, node, &desired.endpoints, &mut desired.problems);
     desired.pools = routes::pools(&resources);
     desired.hosts = routes::hosts(&resources);
+    desired.services = frontends::services(&resources, node, &mut desired.problems);
     desired
 }
 

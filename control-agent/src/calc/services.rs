@@ -42,7 +42,8 @@ impl<'a> Services<'a> {
         })
     }
 
-    fn of(&self, namespace: &str, name: &str) -> &[&'a EndpointSlice] {
+    /// Its slices.
+    pub fn of(&self, namespace: &str, name: &str) -> &[&'a EndpointSlice] {
         let found = self.slices.get(namespace).and_then(|of_namespace| of_namespace.get(name));
         found.map_or(&[], Vec::as_slice)
     }

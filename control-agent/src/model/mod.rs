@@ -14,6 +14,7 @@ pub mod scalar;
 mod schema;
 mod scope;
 pub mod selector;
+mod services;
 mod supported;
 mod validate;
 
@@ -32,6 +33,7 @@ pub use scope::{
     namespace_profile,
 };
 pub use selector::{Labels, Selector, SelectorError};
+pub use services::{NODE_PORT_ADDRESSES, REMOVED_BACKENDS, RemovedBackends, node_port_addresses};
 pub use validate::FieldError;
 
 /// The text of a file of the data that the project's tests share, if it is there.

@@ -11,6 +11,7 @@ use super::metadata::Metadata;
 use super::net::{Port, Protocol};
 use super::resource::Resource;
 use super::rule::Rule;
+use super::services::{NODE_PORT_ADDRESSES, REMOVED_BACKENDS, RemovedBackends, node_port_addresses};
 use super::validate::FieldError;
 
 /// One error a field that would otherwise be ignored.
@@ -115,6 +116,14 @@ impl Refused {
         if let Some(other) = established.filter(|value| !matches!(value.as_str(), "Keep" | "Recheck")) {
             let field = format!("metadata.annotations[{}]", FelixConfiguration::ESTABLISHED);
             self.0.push(FieldError::new(field, format!("{other:?} is neither \"Keep\" nor \"Recheck\"")));
+        }
+        let annotations = &felix.metadata.annotations;
+        let node_ports =
+            annotations.get(NODE_PORT_ADDRESSES).and_then(|text| node_port_addresses(text).err());
+        let removed = annotations.get(REMOVED_BACKENDS);
+        let removed = removed.and_then(|text| text.parse::<RemovedBackends>().err());
+        for (name, wrong) in [(NODE_PORT_ADDRESSES, node_ports), (REMOVED_BACKENDS, removed)] {
+            self.0.extend(wrong.map(|why| FieldError::new(format!("metadata.annotations[{name:?}]"), why)));
         }
         let named = matches!(felix.spec.nat_port_range, Some(Port::Named(_)));
         self.if_used(named, "spec.natPortRange", "give a range of numbers, like 61000:65535");

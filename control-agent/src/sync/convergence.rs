@@ -85,6 +85,10 @@ impl Held {
                 ("host", put(host.hostname.clone().into_bytes(), host.hostname.into_bytes()))
             }
             Change::HostRemove(name) => ("host", (name.into_bytes(), None)),
+            Change::Service(service) => {
+                ("service", put(service.id.as_ref().unwrap().encode_to_vec(), service.encode_to_vec()))
+            }
+            Change::ServiceRemove(id) => ("service", (id.encode_to_vec(), None)),
             Change::Config(config) => ("config", put(Vec::new(), config.encode_to_vec())),
             other => panic!("the agent does not send {other:?}"),
         };
@@ -167,7 +171,7 @@ fn the_objects_are_worth_the_trouble() {
     let (before, end) = (objects(BEFORE), objects(AFTER));
     let (then, now) = (after(before.into_values(), "a"), after(end.into_values(), "a"));
     assert_ne!(then, now);
-    for sort in ["policy", "profile", "workload", "host endpoint", "route", "pool", "host"] {
+    for sort in ["policy", "profile", "workload", "host endpoint", "route", "pool", "host", "service"] {
         assert!(now.objects.keys().any(|(held, _)| *held == sort), "no {sort} follows from the objects");
         let of = |held: &Held| held.objects.iter().filter(|((s, _), _)| *s == sort).count();
         assert!(sort == "host" || of(&then) > 0, "{sort}");
@@ -178,7 +182,7 @@ fn the_objects_are_worth_the_trouble() {
 }
 
 #[test]
-fn a_change_of_a_services_backends_is_a_change_of_a_set_alone() {
+fn a_change_of_a_services_backends_is_a_change_of_it_and_of_a_set_alone() {
     let mut known: Resources = objects(AFTER).into_values().collect();
     let old = desired(&known, "a");
     let slices = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: back-1, namespace: shop, \
@@ -186,11 +190,14 @@ fn a_change_of_a_services_backends_is_a_change_of_a_set_alone() {
                   endpoints: [{addresses: [10.0.1.7]}, {addresses: [10.0.1.8]}, {addresses: [10.0.1.9]}], ports: [{port: 80}]}";
     objects(slices).into_values().for_each(|slice| known.insert(slice));
     let changes = diff::changes(&old, &desired(&known, "a"));
-    let [Change::IpSetDelta(delta)] = changes.as_slice() else { panic!("{changes:?}") };
+    let [Change::IpSetDelta(delta), Change::Service(service)] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
     assert!(delta.id.starts_with("svc:"), "{}", delta.id);
     let added = delta.added.clone().unwrap();
     assert_eq!(added.ipv4, [10, 0, 1, 9, 6, 0, 80]);
     assert_eq!(delta.removed.clone().unwrap(), Members::default());
+    assert_eq!(service.backends.len(), 3);
 }
 
 proptest! {

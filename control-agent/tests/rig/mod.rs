@@ -18,8 +18,8 @@ use margay_api::{
         EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlushFlowsRequest,
         FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello,
         ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
-        ListInterfacesResponse, ListStagedRequest, ListStagedResponse, ObjectError, Refused, Runtime,
-        Status as DataplaneStatus, SyncRequest, SyncResponse, change,
+        ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ObjectError,
+        Refused, Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -185,6 +185,7 @@ struct Service(Arc<Notes>);
 impl Dataplane for Service {
     type SyncStream = BoxStream<'static, Result<SyncResponse, Status>>;
     type ListFlowsStream = BoxStream<'static, Result<ListFlowsResponse, Status>>;
+    type ListServicesStream = BoxStream<'static, Result<ServedService, Status>>;
 
     async fn sync(
         &self,
@@ -263,6 +264,13 @@ impl Dataplane for Service {
         &self,
         _: Request<Streaming<DryRunRequest>>,
     ) -> Result<Response<DryRunResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_services(
+        &self,
+        _: Request<ListServicesRequest>,
+    ) -> Result<Response<Self::ListServicesStream>, Status> {
         Err(Status::unimplemented("not for the agent"))
     }
 

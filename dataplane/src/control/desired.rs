@@ -2,12 +2,14 @@
 
 use super::convert::{self, FieldError};
 use super::host_endpoint::{Failsafe, HostEndpoint};
+use super::services::{self, ServiceId, ServiceSettings};
 use super::set_names::SetNames;
 use super::written::{Policy, Profile, Written};
 use crate::conntrack::nat::{Mapping, MasqueradeSettings};
 use crate::fib::Quota;
 use crate::net::{Addr, Mac, PortRange, Prefix, SharedMap};
 use crate::policy::{Direction, IpSet, PolicyId, SetMembers, TierDefault};
+use crate::service::Definition;
 use crate::snapshot::{EndpointToHost, Established};
 use margay_api::dataplane::v1::{self as pb, change::Change};
 use std::sync::Arc;
@@ -151,6 +153,10 @@ pub struct Desired {
     pub pools: SharedMap<Prefix, bool>,
     /// How it is.
     pub masquerade: MasqueradeSettings,
+    /// Services of the cluster.
+    pub services: SharedMap<ServiceId, Arc<Definition>>,
+    /// What holds for all of them.
+    pub service_settings: ServiceSettings,
 }
 
 impl Desired {
@@ -209,6 +215,7 @@ impl Desired {
             Change::Config(config) => {
                 let failsafe = Failsafe::parse(config)?;
                 let masquerade = masquerade_of(config)?;
+                let service_settings = ServiceSettings::parse(config)?;
                 self.endpoint_to_host = match config.endpoint_to_host_action() {
                     pb::Action::Allow => EndpointToHost::Accept,
                     pb::Action::Pass => EndpointToHost::Return,
@@ -224,6 +231,7 @@ impl Desired {
                 };
                 self.failsafe = Arc::new(failsafe);
                 self.masquerade = masquerade;
+                self.service_settings = service_settings;
             }
             Change::IpPool(pool) => {
                 let cidr = pool.cidr.as_ref().ok_or_else(|| FieldError::new("cidr", "missing"))?;
@@ -249,7 +257,11 @@ impl Desired {
             Change::TunnelEndpoint(_) | Change::TunnelEndpointRemove(_) => {
                 return Err(unsupported("", "VXLAN"));
             }
-            Change::Service(_) | Change::ServiceRemove(_) => return Err(unsupported("", "services")),
+            Change::Service(service) => {
+                let (id, definition) = services::definition(service)?;
+                keep_equal(&mut self.services, id, definition);
+            }
+            Change::ServiceRemove(id) => drop(self.services.remove(&services::id(Some(id))?)),
             Change::WireguardPeer(_) | Change::WireguardPeerRemove(_) => {
                 return Err(unsupported("", "WireGuard"));
             }
@@ -312,6 +324,7 @@ impl Desired {
     /// Something leaves with an address of this host.
     pub fn masquerades(&self) -> bool {
         self.pools.values().any(|masquerade| *masquerade)
+            || self.services.values().any(|service| service.is_for_outside())
     }
 
     /// Has what is as in `old` be the very same object, so that nothing need be made of it again.
@@ -322,6 +335,7 @@ impl Desired {
         reuse(&mut self.profiles, &old.profiles);
         reuse(&mut self.endpoints, &old.endpoints);
         reuse(&mut self.host_endpoints, &old.host_endpoints);
+        reuse(&mut self.services, &old.services);
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a transaction changes, found without a look at what it leaves alone.
 
 use super::desired::{Desired, Endpoint, EndpointId};
+use super::services::ServiceId;
 use super::written::{Policy, Profile, Written};
 use crate::net;
 use crate::policy::{IpSet, PolicyId};
+use crate::service::Definition;
 use std::sync::Arc;
 
 type Differences<'a, K, T> = Vec<net::Difference<'a, K, Arc<T>>>;
@@ -29,6 +31,8 @@ pub struct Difference<'a> {
     /// Whether any host endpoint differs, or a failsafe port, or whether the host's traffic comes by
     /// way of us for the sake of what leaves with its address.
     pub hosts: bool,
+    /// Services.
+    pub services: Differences<'a, ServiceId, Definition>,
 }
 
 impl<'a> Difference<'a> {
@@ -45,6 +49,8 @@ impl<'a> Difference<'a> {
             routes,
             host_endpoints,
             failsafe,
+            services,
+            service_settings: _,
             established: _,
             endpoint_to_host: _,
             pools,
@@ -62,6 +68,7 @@ impl<'a> Difference<'a> {
             hosts: !next.host_endpoints.since(host_endpoints).is_empty()
                 || next.failsafe != *failsafe
                 || next.masquerades() != old.masquerades(),
+            services: next.services.since(services),
         }
     }
 

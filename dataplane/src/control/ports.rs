@@ -3,13 +3,13 @@
 use super::state::{Facts, Purpose};
 use crate::graph::NodeCounters;
 use crate::io::Device;
-use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Program, Role};
+use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Ours, Program, Role};
 use crate::io::netlink::{Address, Link};
 use crate::io::tap::Tap;
-use crate::net::{Addr, IfId, Mac, Prefix, WorkerId};
+use crate::net::{IfId, Mac, WorkerId};
 use crate::nodes::{Event, WorkerCounters};
 use crate::packet::{Frames, Vector};
-use crate::worker::{Command, FlowPage, Port, PortCounters, Returned, Rings, Wake};
+use crate::worker::{Command, FlowPage, Forgotten, Port, PortCounters, Returned, Rings, Wake};
 use crossbeam::queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::io;
@@ -281,10 +281,10 @@ impl Ports {
         }
     }
 
-    /// Tells every worker to forget the flows of these addresses.
-    pub fn forget_flows(&self, prefixes: &[Prefix]) {
+    /// Tells every worker to forget these flows.
+    pub fn forget_flows(&self, flows: &Forgotten) {
         for at in 0..self.workers.len() {
-            self.tell(at, Command::Forget(prefixes.into()));
+            self.tell(at, Command::Forget(Box::new(flows.clone())));
         }
     }
 
@@ -303,15 +303,17 @@ impl Ports {
         self.workers.iter().for_each(|worker| worker.wake.ring());
     }
 
-    /// Leaves `ours` to us on every uplink, and where it is guarded the packets to `host`, too.
-    pub fn set_ours(&mut self, ours: &[Prefix], host: &[Addr]) {
+    /// Leaves what is ours to us on every uplink: to the host only where it is guarded.
+    pub fn set_ours(&mut self, ours: &Ours) {
         let guarded: Vec<u32> = self.ids().iter().filter_map(|id| self.guards(*id)).collect();
         for served in self.served.values_mut().filter(|served| served.closing == 0) {
             let outcome = match (&served.program, &mut served.guard) {
-                (_, Some((_, guard))) => guard.set_addresses(host),
+                (_, Some((_, guard))) => guard.set_addresses(&ours.host),
                 (Some(program), _) if program.role() == Role::Uplink => {
-                    let host = if guarded.contains(&served.index) { host } else { &[] };
-                    program.set_ours(ours, host)
+                    match guarded.contains(&served.index) {
+                        true => program.set_ours(ours),
+                        false => program.set_ours(&Ours { host: vec![], ..ours.clone() }),
+                    }
                 }
                 _ => Ok(()),
             };

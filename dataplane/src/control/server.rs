@@ -47,12 +47,14 @@ impl Service {
     }
 }
 
+type Served = Pin<Box<dyn Stream<Item = Result<pb::ServedService, Status>> + Send>>;
 type Responses = Pin<Box<dyn Stream<Item = Result<pb::SyncResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Dataplane for Service {
     type SyncStream = Responses;
     type ListFlowsStream = flow_rpc::List;
+    type ListServicesStream = Served;
 
     async fn sync(
         &self,
@@ -119,6 +121,15 @@ impl Dataplane for Service {
         _: tonic::Request<pb::ListStagedRequest>,
     ) -> Result<Response<pb::ListStagedResponse>, Status> {
         self.look(|shell| shell.staged()).await.map(Response::new)
+    }
+
+    async fn list_services(
+        &self,
+        request: tonic::Request<pb::ListServicesRequest>,
+    ) -> Result<Response<Served>, Status> {
+        let name = request.into_inner().service;
+        let served = self.look(move |shell| shell.services(&name)).await?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(served.into_iter().map(Ok)))))
     }
 
     async fn explain(

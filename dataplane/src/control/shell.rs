@@ -7,10 +7,11 @@ use super::flows::{Asked, Questions};
 use super::ports::Ports;
 use super::staged::Differences;
 use super::state::{Action, Purpose, State};
-use super::{explain, flows, view};
+use super::{explain, flows, services_view, view};
 use crate::conntrack::{Filter, FilterError, PacketLike};
+use crate::io::af_xdp::Ours;
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
-use crate::net::{Addr, IfId, Nanos, Prefix, WorkerId};
+use crate::net::{IfId, Nanos, WorkerId};
 use crate::policy::{CompileError, Consolidated};
 use crate::worker::{FlowSeen, ticks};
 use margay_api::dataplane::v1 as pb;
@@ -87,9 +88,10 @@ pub struct Shell {
     differences: Differences,
     questions: Questions,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
-    /// What uplinks were told to leave to us: prefixes, and this host's addresses where protected.
-    ours: Vec<Prefix>,
-    host: Vec<Addr>,
+    /// What uplinks were told to leave to us.
+    ours: Ours,
+    /// Tables of backends are being made.
+    building: Option<JoinHandle<()>>,
     session: u64,
     agent_connected: bool,
     last_refused: Option<pb::Refused>,
@@ -118,8 +120,8 @@ impl Shell {
             differences: Differences::default(),
             questions: Questions::default(),
             statuses: BTreeMap::new(),
-            ours: vec![],
-            host: vec![],
+            ours: Ours::default(),
+            building: None,
             session: 0,
             agent_connected: false,
             last_refused: None,
@@ -194,6 +196,11 @@ impl Shell {
     /// Reasons of drops.
     pub fn drops(&self) -> Vec<pb::Drop> {
         view::drops(&self.state, &self.ports, &self.denials)
+    }
+
+    /// The service of this name, or all where it is empty.
+    pub fn services(&self, name: &str) -> Vec<pb::ServedService> {
+        services_view::served(&self.state, name)
     }
 
     /// What staged policies would have changed.
@@ -345,19 +352,30 @@ impl Shell {
             }
         }
         if unsettled {
-            let (ours, host) = (self.state.ours(), self.state.host_addresses());
-            if ours != self.ours || host != self.host {
-                (self.ours, self.host) = (ours, host);
+            let ours = self.state.ours();
+            if ours != self.ours {
+                self.ours = ours;
                 self.leave_ours();
             }
             self.tell_statuses();
         }
+        self.build_tables();
         let adopted = self.state.adopted();
         self.tell_adopted.send_if_modified(|told| std::mem::replace(told, adopted) != adopted);
     }
 
+    /// Has tables of backends made beside. They take effect by themselves.
+    fn build_tables(&mut self) {
+        if self.building.as_ref().is_some_and(|building| !building.is_finished()) {
+            return;
+        }
+        let unbuilt = self.state.take_unbuilt();
+        self.building = (!unbuilt.is_empty())
+            .then(|| tokio::task::spawn_blocking(move || unbuilt.iter().for_each(|set| set.build())));
+    }
+
     fn leave_ours(&mut self) {
-        self.ports.set_ours(&self.ours, &self.host);
+        self.ports.set_ours(&self.ours);
     }
 
     // ---- Interfaces.

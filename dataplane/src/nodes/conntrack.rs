@@ -17,7 +17,7 @@ arcs! {
         /// A live flow whose way holds: straight on.
         Rewrite = "hit",
         /// A new flow, or one to be judged again.
-        Route = "miss",
+        Service = "miss",
         /// Another worker owns the flow; or this one, and its first packet is on the way.
         Handoff = "foreign",
         /// No flow, and cannot begin one.
@@ -85,7 +85,7 @@ fn any(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
     if packet.meta.flags.has(PacketFlags::HANDED) {
         // It was held, not handed over.
         if packet.meta.flags.has(PacketFlags::UNTRACKED) {
-            return ConntrackNext::Route;
+            return ConntrackNext::Service;
         }
         // The flow may have ended meanwhile.
         packet.meta.flags.clear(PacketFlags::HIT);
@@ -119,11 +119,11 @@ fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
         let query = Query { key: flow_key(&packet), icmp: packet.meta.icmp };
         if host::is_failsafe(world, &packet, &query) {
             packet.meta.flags.set(PacketFlags::UNTRACKED);
-            return ConntrackNext::Route;
+            return ConntrackNext::Service;
         }
     }
     match world.flows.admit(packet.meta.proto, segment(&packet)) {
-        Admit::New(_) => ConntrackNext::Route,
+        Admit::New(_) => ConntrackNext::Service,
         Admit::Invalid => invalid(packet),
     }
 }
@@ -135,7 +135,7 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -
         Observed::Invalid => return invalid(packet),
         Observed::OutOfWindow => return out_of_window(packet),
         // The same ends begin anew: a new flow, to be judged as one.
-        Observed::Reopen => return ConntrackNext::Route,
+        Observed::Reopen => return ConntrackNext::Service,
     }
     packet.meta.flow = flow.0;
     packet.meta.flags.set(PacketFlags::HIT);
@@ -152,7 +152,7 @@ fn route(world: &World, mut packet: Packet<'_>, flow: FlowRef) -> ConntrackNext 
     match world.flows.translated(flow) {
         // It is routed by where it goes, not by where it was sent.
         Some(to) if !nat::write_early(&mut packet, &to) => ConntrackNext::Drop,
-        _ => ConntrackNext::Route,
+        _ => ConntrackNext::Service,
     }
 }
 
@@ -163,7 +163,7 @@ fn related(world: &mut World, mut packet: Packet<'_>) -> ConntrackNext {
     // Held, and found to belong before.
     let held = packet.meta.flags.has(PacketFlags::HANDED) && packet.meta.flags.has(PacketFlags::RELATED);
     if held || packet.meta.flags.has(PacketFlags::UNTRACKED) {
-        return ConntrackNext::Route;
+        return ConntrackNext::Service;
     }
     let Some(quoted) = quoted(&packet).filter(|quoted| quoted.src == flow_key(&packet).dst) else {
         return invalid(packet);
@@ -186,7 +186,7 @@ fn related(world: &mut World, mut packet: Packet<'_>) -> ConntrackNext {
         }
     }
     packet.meta.flags.set(PacketFlags::RELATED);
-    ConntrackNext::Route
+    ConntrackNext::Service
 }
 
 /// The hash by which the packet's flow is known: for an ICMP error, of the key of what answers the

@@ -91,6 +91,7 @@ impl IcmpError {
             DropReason::TtlExceeded => Some(icmp::Error::TimeExceeded),
             DropReason::NeighbourUnresolved => Some(icmp::Error::HostUnreachable),
             DropReason::NoRoute => Some(icmp::Error::NoRoute),
+            DropReason::NoBackend | DropReason::NoServicePort => Some(icmp::Error::PortUnreachable),
             DropReason::TooBig => {
                 let v6 = packet.meta.flags.has(PacketFlags::V6);
                 let dont_fragment = packet.l3().get(6).is_some_and(|flags| flags & 0x40 != 0);

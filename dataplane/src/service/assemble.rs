@@ -145,12 +145,10 @@ fn assemble(definition: &Definition, at: usize, v4: bool, old: Option<&Arc<Port>
     let cluster = set(usable(false), old.map(|old| &old.cluster));
     let asks = definition.internal_local || definition.external_local;
     let local = asks.then(|| set(usable(true), old.and_then(|old| old.local.as_ref())));
-    let name: Arc<str> = match &*port.name {
-        "" => definition.name.clone(),
-        name => format!("{}:{name}", definition.name).into(),
-    };
+    let (service, name) = (definition.name.clone(), port.name.clone());
     Port {
-        salt: hash::of_text(&name),
+        salt: hash::mix(hash::of_text(&service), hash::of_text(&name)),
+        service,
         name,
         cluster,
         local,

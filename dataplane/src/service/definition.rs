@@ -62,6 +62,14 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
+impl Definition {
+    /// Clients outside may have backends on other nodes.
+    pub fn is_for_outside(&self) -> bool {
+        let addressed = !self.external_ips.is_empty() || !self.load_balancer_ips.is_empty();
+        !self.external_local && (addressed || self.ports.iter().any(|port| port.node_port.is_some()))
+    }
+}
+
 impl Endpoint {
     /// Where it serves the service's port of this index.
     pub fn port(&self, index: usize) -> Option<u16> {

@@ -48,9 +48,11 @@ pub enum Kind {
 /// A port of a service, of one IP version, as packets meet it.
 #[derive(Debug, PartialEq)]
 pub struct Port {
-    /// As in `default/web:http`.
+    /// Whose it is, as in `default/web`.
+    pub service: Arc<str>,
+    /// Empty, where there is but one.
     pub name: Arc<str>,
-    /// Of the name: what hashes are salted with.
+    /// Of both names: what hashes are salted with.
     pub salt: u64,
     /// Those for clients whom no policy keeps on one node.
     pub cluster: Arc<Backends>,
@@ -156,6 +158,11 @@ impl Services {
     /// Addresses at which node ports are served, in order.
     pub fn node_addresses(&self) -> &Arc<[Addr]> {
         &self.node_addresses
+    }
+
+    /// Every address of this node, in order.
+    pub fn own_addresses(&self) -> &Arc<[Addr]> {
+        &self.own_addresses
     }
 
     /// With these frontends set, or taken out where `None`. They ascend.

@@ -30,6 +30,8 @@ pub enum Error {
     NoRoute,
     /// The next hop did not answer.
     HostUnreachable,
+    /// Nobody listens.
+    PortUnreachable,
     /// Larger than the way out takes; its MTU.
     TooBig(u16),
 }
@@ -44,6 +46,8 @@ impl Error {
             (Self::NoRoute, true) => (1, 0, 0),
             (Self::HostUnreachable, false) => (3, 1, 0),
             (Self::HostUnreachable, true) => (1, 3, 0),
+            (Self::PortUnreachable, false) => (3, 3, 0),
+            (Self::PortUnreachable, true) => (1, 4, 0),
             (Self::TooBig(mtu), false) => (3, 4, mtu as u32),
             (Self::TooBig(mtu), true) => (2, 0, mtu as u32),
         }
@@ -91,7 +95,13 @@ mod tests {
     fn errors_are_well_formed_to_an_independent_parser() {
         for (from, to) in [("10.0.0.1", "10.0.0.2"), ("2001:db8::1", "2001:db8::2")] {
             let (from, to): (Addr, Addr) = (from.parse().unwrap(), to.parse().unwrap());
-            for error in [Error::TimeExceeded, Error::NoRoute, Error::HostUnreachable, Error::TooBig(1280)] {
+            for error in [
+                Error::TimeExceeded,
+                Error::NoRoute,
+                Error::HostUnreachable,
+                Error::PortUnreachable,
+                Error::TooBig(1280),
+            ] {
                 let mut out = [0; 1500];
                 let offending = [0x45; 1400];
                 let len = emit_error(error, from, to, &offending, &mut out).unwrap();

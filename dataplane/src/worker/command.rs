@@ -4,6 +4,7 @@ use super::FlowPage;
 use crate::io::{Device, DeviceCounters};
 use crate::net::{IfId, Prefix};
 use crate::packet::Vector;
+use crate::service::Stale;
 use crossbeam::atomic::AtomicCell;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
@@ -37,6 +38,22 @@ impl PortCounters {
     }
 }
 
+/// Flows that are to be forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct Forgotten {
+    /// Every flow from or to these addresses.
+    pub addresses: Vec<Prefix>,
+    /// Those whose services or backends are gone.
+    pub stale: Stale,
+}
+
+impl Forgotten {
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.stale.is_empty()
+    }
+}
+
 /// What a worker is told.
 pub enum Command {
     /// Serve this port, and hold packets for its interface in `outbox`.
@@ -50,8 +67,8 @@ pub enum Command {
     Detach(IfId),
     /// Send this frame by the interface.
     Inject(IfId, Box<[u8]>),
-    /// Forget every flow from or to these addresses, a part each poll.
-    Forget(Box<[Prefix]>),
+    /// Forget flows, a part each poll.
+    Forget(Box<Forgotten>),
     /// Show, count or forget flows: a page of them, a part each poll.
     Show(Box<FlowPage>),
 }
@@ -64,8 +81,8 @@ pub enum Returned {
     Outbox(Box<Vector>),
     /// Sent.
     Frame(Box<[u8]>),
-    /// No flow of theirs is left.
-    Forgotten(Box<[Prefix]>),
+    /// None of them is left.
+    Forgotten(Box<Forgotten>),
     /// As far as it goes.
     Shown(Box<FlowPage>),
 }

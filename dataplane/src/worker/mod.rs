@@ -5,13 +5,13 @@ mod flows;
 mod pipeline;
 mod thread;
 
-pub use command::{Command, Port, PortCounters, Returned, Rings};
+pub use command::{Command, Forgotten, Port, PortCounters, Returned, Rings};
 pub use flows::{FlowPage, FlowSeen, FlowTask};
 pub use pipeline::{Entries, pipeline};
 pub use thread::{Idle, Parts, Thread, Wake, ticks};
 
 use crate::graph::Graph;
-use crate::net::{IfId, Nanos, Prefix};
+use crate::net::{IfId, Nanos};
 use crate::nodes::{Credit, World};
 use crate::packet::{DropReason, PacketFlags, Pool, VECTOR, Vector};
 use crate::snapshot::Reader;
@@ -44,9 +44,9 @@ pub struct Worker {
     showing: Option<Box<FlowPage>>,
 }
 
-/// Addresses whose flows are being forgotten. Later commands wait for it.
+/// Flows that are being forgotten. Later commands wait for it.
 struct Forgetting {
-    prefixes: Box<[Prefix]>,
+    flows: Box<Forgotten>,
     cursor: u32,
 }
 
@@ -145,7 +145,7 @@ impl Worker {
                     self.ports.push(port);
                 }
                 Command::Detach(interface) => self.detach(interface),
-                Command::Forget(prefixes) => self.forgetting = Some(Forgetting { prefixes, cursor: 0 }),
+                Command::Forget(flows) => self.forgetting = Some(Forgetting { flows, cursor: 0 }),
                 Command::Show(page) => self.showing = Some(page),
                 Command::Inject(interface, frame) => {
                     self.inject(interface, &frame);
@@ -158,17 +158,19 @@ impl Worker {
     /// Forgets some of the flows that are to be forgotten.
     fn forget(&mut self) {
         let Some(forgetting) = &mut self.forgetting else { return };
-        let of = |addr| forgetting.prefixes.iter().any(|prefix| prefix.contains(addr));
+        let Forgotten { addresses, stale } = &*forgetting.flows;
+        let of = |addr| addresses.iter().any(|prefix| prefix.contains(addr));
         let (_, next) =
             self.world.flows.remove_where(forgetting.cursor, FORGET_BUDGET, self.world.now, |flow| {
                 // Translated, it is the reply's key that has the workload's address.
                 [flow.key.src, flow.key.dst, flow.reply_key.src, flow.reply_key.dst].into_iter().any(of)
+                    || stale.covers(&flow.key, &flow.reply_key)
             });
         match next {
             Some(cursor) => forgetting.cursor = cursor,
             None => {
                 if let Some(done) = self.forgetting.take() {
-                    self.rings.give_back(Returned::Forgotten(done.prefixes));
+                    self.rings.give_back(Returned::Forgotten(done.flows));
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::graph::{At, Builder, Graph};
 use crate::nodes::{
     Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Fragments, FragmentsNext, Handoff,
     Hold, IcmpError, IcmpErrorNext, Nd, NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite,
-    RewriteNext, Route, RouteNext, Tx, Untracked, UntrackedNext, Wait, World,
+    RewriteNext, Route, RouteNext, Service, ServiceNext, Tx, Untracked, UntrackedNext, Wait, World,
 };
 
 /// Where packets enter the graph.
@@ -32,6 +32,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let fragments = g.node(Fragments);
     let untracked = g.node(Untracked);
     let conntrack = g.node(Conntrack);
+    let service = g.node(Service);
     let route = g.node(Route);
     let policy = g.node(Policy);
     let commit = g.node(Commit);
@@ -61,9 +62,12 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
         .connect(untracked, UntrackedNext::Route, route)
         .connect(untracked, UntrackedNext::Drop, drop);
     g.connect(conntrack, ConntrackNext::Rewrite, rewrite)
-        .connect(conntrack, ConntrackNext::Route, route)
+        .connect(conntrack, ConntrackNext::Service, service)
         .connect(conntrack, ConntrackNext::Handoff, handoff)
         .connect(conntrack, ConntrackNext::Drop, drop);
+    g.connect(service, ServiceNext::Route, route)
+        .connect(service, ServiceNext::IcmpError, icmp_error)
+        .connect(service, ServiceNext::Drop, drop);
     g.connect(route, RouteNext::Policy, policy)
         .connect(route, RouteNext::Commit, commit)
         .connect(route, RouteNext::Rewrite, rewrite)

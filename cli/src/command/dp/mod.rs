@@ -3,6 +3,7 @@
 mod drops;
 mod interfaces;
 mod runtime;
+mod services;
 
 use std::io::Write as _;
 
@@ -10,7 +11,7 @@ use margay_api::dataplane::v1::dataplane_client::DataplaneClient;
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Status, transport::Channel};
 
-pub use self::{drops::Drops, interfaces::Interfaces, runtime::Runtime};
+pub use self::{drops::Drops, interfaces::Interfaces, runtime::Runtime, services::Services};
 use crate::{
     args::{Global, Look},
     client,

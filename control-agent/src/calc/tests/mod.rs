@@ -2,6 +2,7 @@
 
 mod hosts;
 mod kubernetes;
+mod services;
 mod staged;
 
 use super::*;

@@ -8,6 +8,7 @@ use crate::control::convert::FieldError;
 use crate::control::desired::{Desired, Endpoint, ObjectError};
 use crate::control::difference::Difference;
 use crate::net::{Nanos, Prefix};
+use crate::worker::Forgotten;
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ impl State {
         let policy = Arc::new(policy);
         let shadow =
             self.shadow_of(&difference, &policy, (&numbered, &hosts), now).map_err(|error| vec![error])?;
+        let services = self.next_services(&difference)?;
         // From here on nothing is refused.
         let forwards_anew = !difference.leaves_forwarding();
         self.retired_trees.extend(retired);
@@ -77,6 +79,7 @@ impl State {
             self.masquerade = Arc::new(Masquerade::new(&pools, difference.next.masquerade));
         }
         self.forget_flows(&difference);
+        self.hold_services(services, &difference);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
         self.host_lists = hosts;
         self.committed = commit.generation;
@@ -89,9 +92,9 @@ impl State {
         Ok(())
     }
 
-    /// Addresses whose flows are to be forgotten, once.
-    pub fn take_forgotten(&mut self) -> Vec<Prefix> {
-        std::mem::take(&mut self.forgotten)
+    /// Flows that are to be forgotten, once.
+    pub fn take_forgotten(&mut self) -> Forgotten {
+        Forgotten { addresses: std::mem::take(&mut self.forgotten), stale: self.take_stale() }
     }
 
     /// Notes the addresses that no endpoint has any more, or another one has.

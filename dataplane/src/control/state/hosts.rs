@@ -71,8 +71,8 @@ impl State {
         let addresses: BTreeSet<Addr> = addresses.into_iter().collect();
         if self.host_addresses != addresses {
             self.host_addresses = addresses;
-            // Snapshots have no use for them unless the host's traffic comes by way of us.
-            self.judges_anew |= !self.host_lists.is_empty();
+            // Snapshots have no use for them unless the host's traffic comes by way of us, or services.
+            self.judges_anew |= !self.host_lists.is_empty() || !self.desired.services.is_empty();
         }
     }
 

@@ -3,7 +3,8 @@
 use super::{Facts, Purpose, Slot, State};
 use crate::control::desired::EndpointId;
 use crate::fib::Source;
-use crate::net::{IfId, Nanos, Prefix};
+use crate::io::af_xdp::Ours;
+use crate::net::{IfId, Nanos};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -80,11 +81,13 @@ impl State {
         self.slots.iter().filter(|(_, slot)| on(slot)).map(|(id, slot)| (*id, slot.name.clone())).collect()
     }
 
-    /// Destinations that an uplink should leave to us: the workloads' addresses.
-    pub fn ours(&self) -> Vec<Prefix> {
-        let nets: BTreeSet<Prefix> =
-            self.desired.endpoints.values().flat_map(|e| e.nets.iter().copied()).collect();
-        nets.into_iter().collect()
+    /// What an uplink should leave to us: the workloads' addresses, services, and where it is guarded
+    /// the host's addresses.
+    pub fn ours(&self) -> Ours {
+        let prefixes = self.desired.endpoints.values().flat_map(|e| e.nets.iter().copied()).collect();
+        let mut ours = Ours { prefixes, host: self.host_addresses(), ..Ours::default() };
+        self.served(&mut ours);
+        ours
     }
 
     /// The endpoint's interface is there and served.

@@ -9,6 +9,7 @@ mod interfaces;
 mod neighbours;
 mod policy;
 mod publication;
+mod services;
 mod staged;
 
 pub use hosts::{HostList, Stage};
@@ -112,6 +113,7 @@ pub struct State {
     policy: Arc<PolicyTable>,
     shadow: Option<Arc<Shadow>>,
     masquerade: Arc<Masquerade>,
+    services: services::Held,
     committed: u64,
     max_interfaces: u16,
     /// Numbers of interfaces that are gone and that workers may still serve: not to be given again.
@@ -150,6 +152,7 @@ impl State {
             policy,
             shadow: None,
             masquerade: Arc::default(),
+            services: services::Held::default(),
             committed: 0,
             max_interfaces,
             retiring: BTreeSet::new(),

@@ -35,12 +35,14 @@ impl State {
             // Values are indexes: too many routes for one would need more memory than there is.
             fib = Arc::new(Fib::build(&routes, &interfaces, &self.neighbours).unwrap_or_default());
         }
+        let services = self.addressed_services();
         self.publisher.publish(Snapshot {
             generation: Generation::default(),
             ways: Generation::default(),
             committed: self.committed,
             fib,
             interfaces,
+            services,
             policy: self.policy.clone(),
             shadow: self.shadow.clone(),
             quotas: current.quotas.clone(),

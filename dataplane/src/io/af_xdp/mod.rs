@@ -30,7 +30,7 @@ mod ring;
 mod socket;
 
 pub use guard::{Guard, Named};
-pub use program::{Attachment, Program, ProgramError, Role};
+pub use program::{Attachment, Ours, Program, ProgramError, Role};
 pub use socket::RingSizes;
 
 use crate::io::{Device, DeviceCounters, Transmitted};

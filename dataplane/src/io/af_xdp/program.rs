@@ -1,13 +1,13 @@
 //! The XDP programs that decide which frames of an interface are ours (`xdp.bpf.c`).
 
 use super::ifreq::{Interface, Queues};
-use crate::net::{Addr, Prefix};
+use crate::net::{Addr, Prefix, Proto};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, MapData, MapError, XskMap};
+use aya::maps::{Array, HashMap, MapData, MapError, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError as AyaError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -135,12 +135,26 @@ pub struct Program {
     inner: Mutex<Inner>,
 }
 
+/// What of an interface's frames is ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ours {
+    /// Packets to these.
+    pub prefixes: BTreeSet<Prefix>,
+    /// The host's addresses, packets to which are ours too, with multicast and broadcast, while a
+    /// host endpoint protects the interface; none: it does not.
+    pub host: Vec<Addr>,
+    /// Of the host's addresses, the ports at which services are served.
+    pub sockets: BTreeSet<(Addr, Proto, u16)>,
+}
+
 struct Inner {
     sockets: XskMap<MapData>,
     ours4: LpmTrie<MapData, [u8; 4], u8>,
     ours6: LpmTrie<MapData, [u8; 16], u8>,
     guarded: Array<MapData, u32>,
+    served: HashMap<MapData, [u8; 20], u8>,
     ours: BTreeMap<Prefix, Owner>,
+    serves: BTreeSet<(Addr, Proto, u16)>,
     _link: FdLink,
     _loaded: Ebpf,
 }
@@ -173,14 +187,16 @@ impl Program {
 
         let mut map = |name| loaded.take_map(name).ok_or_else(|| load(format!("no map {name}")));
         let (sockets, ours4, ours6) = (map("sockets")?, map("ours4")?, map("ours6")?);
-        let guarded = map("guarded")?;
+        let (guarded, served) = (map("guarded")?, map("served")?);
         let wrong = |e: MapError| load(chain(&e));
         let inner = Inner {
             sockets: sockets.try_into().map_err(wrong)?,
             ours4: ours4.try_into().map_err(wrong)?,
             ours6: ours6.try_into().map_err(wrong)?,
             guarded: guarded.try_into().map_err(wrong)?,
+            served: served.try_into().map_err(wrong)?,
             ours: BTreeMap::new(),
+            serves: BTreeSet::new(),
             _link: link,
             _loaded: loaded,
         };
@@ -195,17 +211,14 @@ impl Program {
         }))
     }
 
-    /// Makes `prefixes` the ones that are ours. Prefixes that stay are ours throughout, and new
-    /// ones are added before old ones go. After an error some may be missing: call again.
-    ///
-    /// `host`: the host's addresses, whose packets are ours too, with multicast and broadcast, while
-    /// a host endpoint protects the interface; none: it does not.
-    pub fn set_ours(&self, prefixes: &[Prefix], host: &[Addr]) -> Result<(), ProgramError> {
+    /// Makes `ours` what is ours. What stays is ours throughout, and what is new is added before the
+    /// old goes. After an error some may be missing: call again.
+    pub fn set_ours(&self, ours: &Ours) -> Result<(), ProgramError> {
         let mut inner = self.inner();
-        let of_host = host.iter().map(|addr| (Prefix::host(*addr), Owner::Host));
+        let of_host = ours.host.iter().map(|addr| (Prefix::host(*addr), Owner::Host));
         // A workload's address is the workload's, whoever else has it.
         let wanted: BTreeMap<Prefix, Owner> =
-            of_host.chain(prefixes.iter().map(|prefix| (*prefix, Owner::Workloads))).collect();
+            of_host.chain(ours.prefixes.iter().map(|prefix| (*prefix, Owner::Workloads))).collect();
         let failed = |prefix, e: MapError| ProgramError::Prefix {
             interface: self.interface.clone(),
             prefix,
@@ -223,10 +236,9 @@ impl Program {
             inner.remove(prefix).map_err(|e| failed(prefix, e))?;
             inner.ours.remove(&prefix);
         }
-        inner
-            .guarded
-            .set(0, u32::from(!host.is_empty()), 0)
-            .map_err(|e| ProgramError::Load { interface: self.interface.clone(), reason: chain(&e) })
+        let load = |e| ProgramError::Load { interface: self.interface.clone(), reason: chain(&e) };
+        inner.serve(&ours.sockets).map_err(load)?;
+        inner.guarded.set(0, u32::from(!ours.host.is_empty()), 0).map_err(load)
     }
 
     /// The interface's name.
@@ -285,6 +297,20 @@ impl Inner {
         }
     }
 
+    fn serve(&mut self, sockets: &BTreeSet<(Addr, Proto, u16)>) -> Result<(), MapError> {
+        let fresh: Vec<_> = sockets.difference(&self.serves).copied().collect();
+        for socket in fresh {
+            self.served.insert(socket_key(socket), 1, 0)?;
+            self.serves.insert(socket);
+        }
+        let gone: Vec<_> = self.serves.difference(sockets).copied().collect();
+        for socket in gone {
+            self.served.remove(&socket_key(socket))?;
+            self.serves.remove(&socket);
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, prefix: Prefix) -> Result<(), MapError> {
         let len = u32::from(prefix.len());
         if prefix.is_v4() {
@@ -293,6 +319,15 @@ impl Inner {
             self.ours6.remove(&Key::new(len, prefix.addr().octets()))
         }
     }
+}
+
+/// As `struct socket` has it.
+fn socket_key((addr, proto, port): (Addr, Proto, u16)) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(&addr.octets());
+    key[16..18].copy_from_slice(&port.to_be_bytes());
+    key[18] = proto.0;
+    key
 }
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp.bpf.o"));

@@ -17,6 +17,10 @@
 #define WORKLOADS 1
 #define HOSTS 2
 
+#define TCP 6
+#define UDP 17
+#define SCTP 132
+
 struct prefix4 {
 	__u32 length;
 	__u8 address[4];
@@ -58,6 +62,35 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } guarded SEC(".maps");
+
+// An address of the host, IPv4 mapped, a port and a protocol at which a service is served.
+struct socket {
+	__u8 address[16];
+	__u8 port[2];
+	__u8 protocol;
+	__u8 zero;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct socket);
+	__type(value, __u8);
+} served SEC(".maps");
+
+// Whether the segment at `at`, which may begin anywhere, is for a service of the host's address
+// that `key` has.
+static __always_inline int is_served(struct socket *key, __u8 protocol, __u8 *at, void *end)
+{
+	if (protocol != TCP && protocol != UDP && protocol != SCTP)
+		return 0;
+	if ((void *)(at + 4) > end)
+		return 0;
+	key->protocol = protocol;
+	__builtin_memcpy(key->port, at + 2, sizeof(key->port));
+	return bpf_map_lookup_elem(&served, key) != NULL;
+}
 
 static __always_inline int is_guarded(void)
 {
@@ -119,6 +152,14 @@ int uplink(struct xdp_md *ctx)
 			return to_socket(ctx);
 		if (!vlan && (whose || (group && is_guarded())) && !is_kernels4(at[9]))
 			return to_socket(ctx);
+		// Later fragments have no ports, and are the kernel's.
+		if (!((at[6] & 0x1f) | at[7])) {
+			struct socket to = { .address = { [10] = 0xff, [11] = 0xff } };
+
+			__builtin_memcpy(to.address + 12, at + 16, 4);
+			if (is_served(&to, at[9], at + (at[0] & 0xf) * 4, end))
+				return to_socket(ctx);
+		}
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
 		struct prefix6 key = { .length = 128 };
 		__u8 next, option_next = 0, kind = 0;
@@ -128,6 +169,11 @@ int uplink(struct xdp_md *ctx)
 		__builtin_memcpy(key.address, at + 24, sizeof(key.address));
 		__u8 *whose = bpf_map_lookup_elem(&ours6, &key);
 		if (whose && *whose == WORKLOADS)
+			return to_socket(ctx);
+		struct socket to = {};
+
+		__builtin_memcpy(to.address, at + 24, sizeof(to.address));
+		if (is_served(&to, at[6], at + IP6_HEADER, end))
 			return to_socket(ctx);
 		if (vlan || (!whose && !(group && is_guarded())))
 			return XDP_PASS;
