@@ -216,6 +216,12 @@ fn refused_with_their_reasons() {
         let pieces = cut(&datagram(to, OPEN, 3000), 5, 1200);
         expect(&[pieces[1].clone(), pieces[1].clone()], DropReason::FragmentDuplicate, 1);
     }
+    // Of two fragment headers, one says that it is the first piece, the next that it is a later one.
+    let whole = raw(workload_mac(1), gateway_mac(), "fd65::1", "fd65::3", Proto(253), 64, &[0; 64]);
+    let inner = fragment(&whole, 6, 1200, &[1; 16], true);
+    for last in [false, true] {
+        expect(&[fragment(&inner, 7, 0, &inner[54..], last)], DropReason::BadFragment, 1);
+    }
 }
 
 #[test]

@@ -220,6 +220,16 @@ impl Mill {
             DropReason::DeviceGone,
             DropReason::FlowTableFull,
             DropReason::InjectedFault,
+            DropReason::NoBackend,
+            DropReason::NoLocalBackend,
+            DropReason::NoServicePort,
+            DropReason::ServiceSourceRange,
+            DropReason::QuotaFlows,
+            DropReason::QuotaRate,
+            DropReason::NatExhausted,
+            DropReason::NoNatAddress,
+            DropReason::NoNatReturn,
+            DropReason::Untranslatable,
         ];
         let missing: Vec<_> = DropReason::ALL
             .iter()

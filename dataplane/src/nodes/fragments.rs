@@ -62,6 +62,10 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<FragmentsNext, Dr
     }
     let part = Part { start: piece.start, end: piece.end, last: piece.last };
     let later = packet.meta.flags.has(PacketFlags::LATER);
+    // Cut twice: one IPv6 fragment header says that it is the first, the next that it is not.
+    if later == (part.start == 0) {
+        return Err(DropReason::BadFragment);
+    }
     let first = (!later).then(|| First { key: flow_key(packet), icmp: packet.meta.icmp });
     match world.fragments.see(datagram, hash, part, first, world.now) {
         Fate::Follow(first) => {
