@@ -1,30 +1,49 @@
 //! Longest-prefix match: which route is the most specific one that holds an address.
 //!
-//! Built whole and never changed: a new set of routes is a new [`Lpm`], published with the
-//! snapshot it belongs to. A lookup reads a direct table indexed by the first bits of the
-//! address, then 64-entry chunks, six bits at a time; `trie.rs` has the layout. The table grows
-//! with the number of routes: a node with a few routes pays some KiB, a full Internet table
-//! about ten MB.
+//! [`Routes`] is the control thread's: it notes changes, and publishes an immutable [`Lpm`] that shares with the ones before
+//! it all that did not change. So a change costs about what it changes, in an Internet table too, and a worker never sees
+//! one half made. `table.rs` has the layout, `family.rs` how it is kept up to date, `arena.rs` what makes sharing safe.
+//!
+//! The table grows with the number of routes: a node with a few routes pays some KiB, a full Internet table about seven MB
+//! for IPv4.
 
-mod trie;
+mod arena;
+mod family;
+mod key;
+mod slot;
+mod table;
 
 #[cfg(test)]
 mod reference;
 
 use crate::net::{Addr, Prefix};
-use trie::{Route, Trie};
+use family::Family;
+use slot::Slot;
+use std::fmt;
+use std::sync::Arc;
+use table::Table;
 
-/// An immutable longest-prefix-match table for both families.
-#[derive(Debug)]
-pub struct Lpm {
-    v4: Trie<u32>,
-    v6: Trie<u128>,
+/// Entries of a node, by family: measured on Internet tables.
+const NODE4: usize = 64;
+const NODE6: usize = 256;
+
+/// The routes that are wanted, and what is needed to publish them.
+pub struct Routes {
+    v4: Family<u32, NODE4>,
+    v6: Family<u128, NODE6>,
 }
 
-/// Why a set of routes could not be built.
+/// An immutable longest-prefix-match table for both families.
+#[derive(Clone)]
+pub struct Lpm {
+    v4: Arc<Table<u32, NODE4>>,
+    v6: Arc<Table<u128, NODE6>>,
+}
+
+/// Why a route could not be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LpmError {
-    /// The value shares its word with the tags of the trie.
+    /// The value shares its word with the tags of the table.
     #[error("route {prefix}: value {value} does not fit; number the routes from 0 to {max}", max = Lpm::MAX_VALUE)]
     ValueTooLarge {
         /// The route's prefix.
@@ -34,31 +53,125 @@ pub enum LpmError {
     },
 }
 
+impl Routes {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { v4: Family::new(), v6: Family::new() }
+    }
+
+    /// Adds a route, or gives it another value. Returns the value it had.
+    pub fn insert(&mut self, prefix: Prefix, value: u32) -> Result<Option<u32>, LpmError> {
+        if value > Lpm::MAX_VALUE {
+            return Err(LpmError::ValueTooLarge { prefix, value });
+        }
+        let addr = prefix.addr();
+        Ok(if prefix.is_v4() {
+            self.v4.insert(addr.v4_bits(), prefix.len(), value)
+        } else {
+            self.v6.insert(addr.bits(), prefix.len(), value)
+        })
+    }
+
+    /// Takes a route away. Returns the value it had.
+    pub fn remove(&mut self, prefix: Prefix) -> Option<u32> {
+        let addr = prefix.addr();
+        if prefix.is_v4() {
+            self.v4.remove(addr.v4_bits(), prefix.len())
+        } else {
+            self.v6.remove(addr.bits(), prefix.len())
+        }
+    }
+
+    /// The value of the route with exactly this prefix.
+    pub fn get(&self, prefix: Prefix) -> Option<u32> {
+        let addr = prefix.addr();
+        if prefix.is_v4() {
+            self.v4.get(addr.v4_bits(), prefix.len())
+        } else {
+            self.v6.get(addr.bits(), prefix.len())
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A table of the routes as they are now. Cheap where little has changed since the last one.
+    pub fn publish(&mut self) -> Lpm {
+        Lpm { v4: self.v4.publish(), v6: self.v6.publish() }
+    }
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Lpm {
     /// The largest value a route may carry.
-    pub const MAX_VALUE: u32 = trie::MAX_VALUE;
+    pub const MAX_VALUE: u32 = Slot::MAX_VALUE;
 
-    /// Builds the table. Of two routes with one prefix the later wins.
+    /// What a batch says where no route holds an address.
+    pub const NO_ROUTE: u32 = table::NO_ROUTE;
+
+    /// A table of its own. Of two routes with one prefix the later wins.
     pub fn build(routes: impl IntoIterator<Item = (Prefix, u32)>) -> Result<Self, LpmError> {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let mut wanted = Routes::new();
         for (prefix, value) in routes {
-            if value > Self::MAX_VALUE {
-                return Err(LpmError::ValueTooLarge { prefix, value });
-            }
-            let len = u32::from(prefix.len());
-            if prefix.is_v4() {
-                v4.push(Route { bits: prefix.addr().v4_bits(), len, value });
-            } else {
-                v6.push(Route { bits: prefix.addr().bits(), len, value });
-            }
+            wanted.insert(prefix, value)?;
         }
-        Ok(Self { v4: Trie::build(v4), v6: Trie::build(v6) })
+        Ok(wanted.publish())
     }
 
     /// The value of the most specific route that holds `addr`. Neither allocates nor fails.
     #[inline]
     pub fn lookup(&self, addr: Addr) -> Option<u32> {
-        if addr.is_v4() { self.v4.lookup(addr.v4_bits()) } else { self.v6.lookup(addr.bits()) }
+        if addr.is_v4() { self.lookup_v4(addr.v4_bits()) } else { self.lookup_v6(addr.bits()) }
+    }
+
+    /// The same for an IPv4 address as a number in host order.
+    #[inline]
+    pub fn lookup_v4(&self, addr: u32) -> Option<u32> {
+        self.v4.lookup(addr)
+    }
+
+    /// The same for an IPv6 address as a number in host order.
+    #[inline]
+    pub fn lookup_v6(&self, addr: u128) -> Option<u32> {
+        self.v6.lookup(addr)
+    }
+
+    /// Pulls towards the cache what a lookup of `addr` will read. A hint.
+    #[inline]
+    pub fn prefetch(&self, addr: Addr) {
+        if addr.is_v4() {
+            self.v4.prefetch(addr.v4_bits());
+        } else {
+            self.v6.prefetch(addr.bits());
+        }
+    }
+
+    /// The answers for many IPv4 addresses, as numbers in host order, or [`Lpm::NO_ROUTE`]: their loads overlap.
+    ///
+    /// # Panics
+    /// If there are not as many places for answers as addresses.
+    pub fn lookup_batch_v4(&self, addrs: &[u32], answers: &mut [u32]) {
+        self.v4.lookup_batch(addrs, answers);
+    }
+
+    /// The answers for many IPv6 addresses, as numbers in host order, or [`Lpm::NO_ROUTE`]: their loads overlap.
+    ///
+    /// # Panics
+    /// If there are not as many places for answers as addresses.
+    pub fn lookup_batch_v6(&self, addrs: &[u128], answers: &mut [u32]) {
+        self.v6.lookup_batch(addrs, answers);
     }
 
     /// Memory that lookups read, in bytes.
@@ -67,10 +180,16 @@ impl Lpm {
     }
 }
 
+impl fmt::Debug for Lpm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lpm").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
 impl Default for Lpm {
     /// No route at all.
     fn default() -> Self {
-        Self { v4: Trie::build(Vec::new()), v6: Trie::build(Vec::new()) }
+        Routes::new().publish()
     }
 }
 
@@ -218,6 +337,65 @@ mod tests {
             let anywhere = random.iter().flat_map(|&r| [Addr::from_bits(r), Addr::v4((r as u32).to_be_bytes())]);
             for addr in routes.iter().flat_map(|r| edges(r.0)).chain(anywhere) {
                 prop_assert_eq!(lpm.lookup(addr), reference.lookup(addr), "{}", addr);
+            }
+        }
+    }
+
+    /// Scalar, and side by side.
+    fn agree(lpm: &Lpm, reference: &Reference, addrs: &[Addr]) -> Result<(), TestCaseError> {
+        let (v4, v6): (Vec<Addr>, Vec<Addr>) = addrs.iter().partition(|addr| addr.is_v4());
+        let mut answers4 = vec![7; v4.len()];
+        lpm.lookup_batch_v4(&v4.iter().map(|addr| addr.v4_bits()).collect::<Vec<_>>(), &mut answers4);
+        let mut answers6 = vec![7; v6.len()];
+        lpm.lookup_batch_v6(&v6.iter().map(|addr| addr.bits()).collect::<Vec<_>>(), &mut answers6);
+        for (addr, batched) in v4.iter().zip(answers4).chain(v6.iter().zip(answers6)) {
+            let want = reference.lookup(*addr);
+            prop_assert_eq!(lpm.lookup(*addr), want, "{}", addr);
+            prop_assert_eq!(batched, want.unwrap_or(Lpm::NO_ROUTE), "{} in a batch", addr);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(seeded(60))]
+
+        /// Changes in many steps; the tables of all steps are asked again at the end, when nodes were written anew.
+        #[test]
+        fn every_generation_keeps_its_answers(
+            first in routes(400),
+            steps in prop::collection::vec((routes(12), prop::collection::vec(any::<prop::sample::Index>(), 0..12), any::<bool>()), 1..20),
+            large in prop::option::of(prop::collection::vec((any::<u32>(), 20..=32u8), 17_000)),
+        ) {
+            let mut wanted = Routes::new();
+            let mut present = std::collections::BTreeMap::new();
+            let large = large.into_iter().flatten().map(|(bits, len)| (Prefix::truncate(Addr::v4(bits.to_be_bytes()), len), bits % 50));
+            for (prefix, value) in first.into_iter().chain(large) {
+                prop_assert_eq!(wanted.insert(prefix, value).unwrap(), present.insert(prefix, value));
+            }
+            let mut generations = vec![];
+            for (added, removed, keep) in steps {
+                let mut touched: Vec<Addr> = added.iter().flat_map(|(prefix, _)| edges(*prefix)).collect();
+                for (prefix, value) in added {
+                    prop_assert_eq!(wanted.insert(prefix, value).unwrap(), present.insert(prefix, value));
+                }
+                for index in removed {
+                    let prefix = *index.get(&present.keys().copied().collect::<Vec<_>>());
+                    prop_assert_eq!(wanted.remove(prefix), present.remove(&prefix));
+                    prop_assert_eq!(wanted.get(prefix), None);
+                    touched.extend(edges(prefix));
+                    if present.is_empty() { break; }
+                }
+                let lpm = wanted.publish();
+                let reference: Reference = present.clone().into_iter().collect();
+                touched.extend(present.keys().step_by(present.len() / 100 + 1).flat_map(|prefix| edges(*prefix)));
+                agree(&lpm, &reference, &touched)?;
+                if keep {
+                    generations.push((lpm, reference, touched));
+                }
+                if present.is_empty() { break; }
+            }
+            for (lpm, reference, touched) in generations {
+                agree(&lpm, &reference, &touched)?;
             }
         }
     }

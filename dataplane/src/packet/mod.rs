@@ -8,4 +8,6 @@ mod pool;
 pub use drop_reason::DropReason;
 pub use mapping::Slab;
 pub use meta::{Gso, L4Checksum, Meta, PacketFlags};
-pub use pool::{Frames, FramesError, HEADROOM, Packet, PktIdx, Pool, VECTOR, Vector, prefetch};
+pub use pool::{
+    Frames, FramesError, HEADROOM, Packet, PktIdx, Pool, VECTOR, Vector, prefetch, prefetch_element,
+};
