@@ -281,7 +281,7 @@ fn a_client_stays_with_its_backend_on_every_worker() {
 #[test]
 fn a_backend_that_goes_ends_its_udp_flows_and_leaves_tcp_as_is_said() {
     for reset in [false, true] {
-        let two = vec![backend("10.65.0.2", 80, true), backend("10.65.0.3", 80, true)];
+        let two = [backend("10.65.0.2", 80, true), backend("10.65.0.3", 80, true)];
         let mut node = standard(Setup::default());
         node.commit(vec![
             change(Change::Config(pb::NodeConfig { removed_backend: reset.into(), ..Default::default() })),

@@ -238,7 +238,7 @@ mod tests {
             (|s| s.ports.push(s.ports[0].clone()), "ports[1].name"),
             (|s| s.backends[0].address = vec![224, 0, 0, 1], "backends[0].address"),
             (|s| s.backends.push(s.backends[0].clone()), "backends[1].address"),
-            (|s| drop(s.backends[0].ports.insert("ftp".into(), 21)), "backends[0].ports[\"ftp\"]"),
+            (|s| _ = s.backends[0].ports.insert("ftp".into(), 21), "backends[0].ports[\"ftp\"]"),
             (|s| s.backends[0].weight = 1001, "backends[0].weight"),
             (|s| s.client_affinity_seconds = 86_401, "client_affinity_seconds"),
         ];
