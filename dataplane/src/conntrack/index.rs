@@ -7,11 +7,11 @@
 //! and the second only if the first does not have the key; an insert moves at most two entries.
 
 use super::flow::FlowRef;
-use super::tags;
+use super::simd;
 use crate::packet::{Slab, prefetch};
 
 /// Entries a bucket.
-const WAYS: usize = tags::COUNT;
+const WAYS: usize = simd::TAGS;
 
 /// The most entries an insert may move. With one, an index of a million finds no room for some;
 /// with two it examines at most some 220 buckets, and hardly ever more than a few.
@@ -176,7 +176,7 @@ impl Bucket {
     /// One bit for each entry with this tag.
     #[inline(always)]
     fn hits(&self, tag: u16) -> u32 {
-        tags::equal(&self.tags, tag)
+        simd::equal(&self.tags, tag)
     }
 
     fn free(&self) -> Option<usize> {

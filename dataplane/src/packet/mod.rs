@@ -1,13 +1,11 @@
 #![doc = include_str!("README.md")]
 
 mod drop_reason;
-mod mapping;
 mod meta;
 mod pool;
 
 pub use drop_reason::DropReason;
-pub use mapping::Slab;
 pub use meta::{Gso, L4Checksum, Meta, PacketFlags};
 pub use pool::{
-    Frames, FramesError, HEADROOM, Packet, PktIdx, Pool, VECTOR, Vector, prefetch, prefetch_element,
+    Frames, FramesError, HEADROOM, Packet, PktIdx, Pool, Slab, VECTOR, Vector, prefetch, prefetch_element,
 };

@@ -11,10 +11,14 @@
 
 #![allow(unsafe_code)]
 
-use super::mapping::Mapping;
+mod mapping;
+
+pub use mapping::Slab;
+
 use super::{Meta, PacketFlags};
 use crate::net::FlowKey;
 use crossbeam::queue::ArrayQueue;
+use mapping::Mapping;
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -44,7 +48,8 @@ pub fn prefetch<T>(what: &T) {
     let _ = what;
 }
 
-/// Pulls element `at` of a slice towards the cache; where there is none, nothing. A hint, without a branch.
+/// Pulls element `at` of a slice towards the cache. Does not ask whether there is one: a guess that the processor
+/// would often get wrong. Where there is none it may wait for the page that is not there: let that be rare.
 #[inline(always)]
 pub fn prefetch_element<T>(slice: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]

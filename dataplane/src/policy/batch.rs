@@ -12,10 +12,10 @@ use super::compiled::{CompiledPolicy, Outcome, Stage};
 use super::leaf::Block;
 use super::lower::Space;
 use super::point::{Layout, Point, Words, at, class, prefetch_class};
-use super::prefetch::prefetch;
 use super::simd::{Job, Kernel};
 use super::tree::{Branch, NONE_FOUND, Node, Ref, Tree, group_of, spelled};
 use super::{Class, IpVersion, Query, SetId, SetTable, Verdict};
+use crate::packet::prefetch_element;
 use arrayvec::ArrayVec;
 use std::hint::select_unpredictable;
 
@@ -358,7 +358,7 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
                 let (kernel, points, branches) = (self.kernel, self.points, &tree.branches[..]);
                 for packet in packets.iter().map(|packet| u32::from(*packet)) {
                     let next = first as usize + spelled(kernel, points.words(packet), words, shift, masks);
-                    prefetch(branches, next);
+                    prefetch_element(branches, next);
                     self.branches.push(packet, next as u32, true);
                 }
             }
@@ -404,7 +404,7 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
             let wanted = branch.lowest < best[packet as usize % BATCH];
             let (is_node, at) = branch.to.parts();
             // Nodes are few: they are at hand.
-            prefetch(&tree.lines, at as usize);
+            prefetch_element(&tree.lines, at as usize);
             let next = packet << 32 | u64::from(at);
             nodes.list[node % STEPS] = next;
             node += usize::from(wanted & is_node);
@@ -424,7 +424,7 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
             if let Node::Bits { words, shift, masks, first } = &tree.nodes[node as usize] {
                 let own = points.words(packet);
                 let next = *first as usize + spelled(*kernel, own, *words, *shift, *masks);
-                prefetch(&tree.branches, next);
+                prefetch_element(&tree.branches, next);
                 branches.list[branch % STEPS] = step(packet, next as u32);
                 branch += 1;
             } else {
@@ -476,7 +476,7 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
         for set in members {
             match group_of(groups, slots, *low, *set) {
                 Some(group) if room => {
-                    prefetch(groups, group);
+                    prefetch_element(groups, group);
                     self.groups.push(packet, first + group as u32, true);
                 }
                 Some(group) if groups[group].branch.lowest < self.best[at] => {
@@ -504,7 +504,7 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
                 continue;
             }
             *best = select_unpredictable(found < *best, found, *best);
-            prefetch(&tree.lines, block as usize + 1);
+            prefetch_element(&tree.lines, block as usize + 1);
             leaves.list[next % STEPS] = waiting + 1;
             next += usize::from(lanes.goes_on(*best));
         }

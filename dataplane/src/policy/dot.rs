@@ -1,7 +1,7 @@
 //! Compiled trees as a picture: Graphviz.
 
 use super::compiled::CompiledPolicy;
-use super::lower::{Dim, Space};
+use super::lower::Dim;
 use super::patch::Patch;
 use super::point::Layout;
 use super::shape::versions;
@@ -134,7 +134,7 @@ impl Drawing<'_> {
             }
             Node::Cut { dim, bound, .. } => format!("{} < {}", dim_name(*dim), bound.get()),
             Node::Each { .. } => "each".to_owned(),
-            Node::BySet { space, .. } => format!("sets of {}", space_name(*space)),
+            Node::BySet { space, .. } => format!("sets of {}", space.name()),
         }
     }
 
@@ -192,15 +192,6 @@ fn dim_name(dim: Dim) -> &'static str {
         Dim::Sport => "src-port",
         Dim::Dport => "dst-port",
         Dim::Icmp => "icmp",
-    }
-}
-
-fn space_name(space: Space) -> &'static str {
-    match space {
-        Space::Src => "src",
-        Space::Dst => "dst",
-        Space::SrcPort => "src:port",
-        Space::DstPort => "dst:port",
     }
 }
 

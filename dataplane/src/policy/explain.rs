@@ -117,7 +117,7 @@ impl Seen {
             })
         }));
         for ((space, set), _) in self.memberships.iter().filter(|(_, held)| **held) {
-            words.push(format!("{} in set {}", space_name(*space), sets.name(*set)));
+            words.push(format!("{} in set {}", space.name(), sets.name(*set)));
         }
         for space in Space::ALL {
             let absent: Vec<_> = self
@@ -127,11 +127,11 @@ impl Seen {
                 .map(|((_, id), _)| id)
                 .collect();
             for set in absent.iter().take(NAMED_ABSENCES) {
-                words.push(format!("{} not in set {}", space_name(space), sets.name(**set)));
+                words.push(format!("{} not in set {}", space.name(), sets.name(**set)));
             }
             if absent.len() > NAMED_ABSENCES {
                 let more = absent.len() - NAMED_ABSENCES;
-                words.push(format!("{} not in {more} more sets", space_name(space)));
+                words.push(format!("{} not in {more} more sets", space.name()));
             }
         }
         if words.is_empty() { "any packet".to_owned() } else { words.join(" ") }
@@ -147,15 +147,6 @@ impl Seen {
             _ => return dim.whole(),
         };
         if has { Interval { first: 0, last: NONE - 1 } } else { Interval { first: NONE, last: NONE } }
-    }
-}
-
-fn space_name(space: Space) -> &'static str {
-    match space {
-        Space::Src => "src",
-        Space::Dst => "dst",
-        Space::SrcPort => "src:port",
-        Space::DstPort => "dst:port",
     }
 }
 

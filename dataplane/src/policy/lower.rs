@@ -75,6 +75,16 @@ pub(super) enum Space {
 
 impl Space {
     pub(super) const ALL: [Self; 4] = [Self::Src, Self::Dst, Self::SrcPort, Self::DstPort];
+
+    /// As people read it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Src => "src",
+            Self::Dst => "dst",
+            Self::SrcPort => "src:port",
+            Self::DstPort => "dst:port",
+        }
+    }
 }
 
 /// "Is in the set" or "is not".

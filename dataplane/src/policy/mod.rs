@@ -21,7 +21,6 @@ mod part;
 mod patch;
 mod pieces;
 mod point;
-mod prefetch;
 mod proof;
 pub mod reference;
 mod rule;

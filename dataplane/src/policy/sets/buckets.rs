@@ -7,7 +7,7 @@
 //! members) and the page that leads to it. Hashes are keyed: whoever names the members cannot aim them.
 
 use super::class::Class;
-use crate::policy::prefetch::prefetch;
+use crate::packet::prefetch_element;
 use std::fmt;
 use std::sync::Arc;
 
@@ -256,7 +256,7 @@ impl<K: Word, const N: usize> Buckets<K, N> {
         if self.len != 0 {
             let hash = key.hash(self.hashes);
             let shard = self.shard(hash);
-            prefetch(&shard.lines, shard.home(hash));
+            prefetch_element(&shard.lines, shard.home(hash));
         }
     }
 

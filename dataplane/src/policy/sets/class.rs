@@ -7,8 +7,8 @@
 use super::SetError;
 use super::paged::Paged;
 use crate::net::SharedMap;
+use crate::packet::{prefetch, prefetch_element};
 use crate::policy::SetId;
-use crate::policy::prefetch::prefetch;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -107,9 +107,9 @@ impl Classes {
     #[inline]
     pub(super) fn prefetch(&self, class: Class) {
         match class.index().map(|index| self.records.get(index as usize)) {
-            Some(Some(record)) => prefetch(std::slice::from_ref(record), 0),
+            Some(Some(record)) => prefetch(record),
             Some(None) => {}
-            None => prefetch(&self.singles, (class.0 & !SINGLE) as usize),
+            None => prefetch_element(&self.singles, (class.0 & !SINGLE) as usize),
         }
     }
 
