@@ -148,16 +148,6 @@ impl Lpm {
         self.v6.lookup(addr)
     }
 
-    /// Pulls towards the cache what a lookup of `addr` will read. A hint.
-    #[inline]
-    pub fn prefetch(&self, addr: Addr) {
-        if addr.is_v4() {
-            self.v4.prefetch(addr.v4_bits());
-        } else {
-            self.v6.prefetch(addr.bits());
-        }
-    }
-
     /// The answers for many IPv4 addresses, as numbers in host order, or [`Lpm::NO_ROUTE`]: their loads overlap.
     ///
     /// # Panics

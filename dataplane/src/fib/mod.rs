@@ -9,7 +9,7 @@ pub use neighbour::{Neighbours, Probe, Source};
 
 use crate::net::{Addr, IfId, Mac, Prefix};
 use crate::wire::ethernet::{self, Prebuilt};
-use lpm::{Lpm, LpmError};
+use lpm::{Lpm, LpmError, Routes};
 use std::collections::HashMap;
 
 /// A route that is wanted.
@@ -40,7 +40,7 @@ pub enum RouteTarget {
 }
 
 /// Where a packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hop {
     /// To the adjacency of this index.
     Adjacency(u32),
@@ -73,13 +73,16 @@ pub struct Adjacency {
 /// Routes, adjacencies and the lookup over them. Immutable.
 pub struct Fib {
     lpm: Lpm,
+    /// Routes in `lpm`.
+    routes: usize,
+    /// Each once: routes that lead to one place share the table's nodes.
     targets: Vec<Target>,
     adjacencies: Vec<Adjacency>,
     by_neighbour: HashMap<(IfId, Addr), u32, ahash::RandomState>,
 }
 
 /// What the lookup finds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Target {
     Hop(Hop),
     /// The destination itself is the neighbour.
@@ -90,6 +93,7 @@ impl Default for Fib {
     fn default() -> Self {
         Self {
             lpm: Lpm::default(),
+            routes: 0,
             targets: vec![],
             adjacencies: vec![],
             by_neighbour: HashMap::with_hasher(ahash::RandomState::with_seed(0)),
@@ -129,8 +133,16 @@ impl Fib {
         }
         let mut sorted: Vec<_> = table.into_iter().collect();
         sorted.sort_unstable_by_key(|(prefix, _)| *prefix);
-        fib.lpm = Lpm::build(sorted.iter().enumerate().map(|(index, (prefix, _))| (*prefix, index as u32)))?;
-        fib.targets = sorted.into_iter().map(|(_, target)| target).collect();
+        let mut numbers: HashMap<Target, u32> = HashMap::new();
+        let mut routes = Routes::new();
+        for (prefix, target) in sorted {
+            let number = *numbers.entry(target).or_insert_with(|| {
+                fib.targets.push(target);
+                fib.targets.len() as u32 - 1
+            });
+            routes.insert(prefix, number)?;
+        }
+        (fib.lpm, fib.routes) = (routes.publish(), routes.len());
         Ok(fib)
     }
 
@@ -162,12 +174,12 @@ impl Fib {
 
     /// Routes in the table, those that follow from interfaces included.
     pub fn len(&self) -> usize {
-        self.targets.len()
+        self.routes
     }
 
     /// No route at all.
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
+        self.routes == 0
     }
 
     fn add_neighbour(&mut self, interfaces: &Interfaces, interface: IfId, addr: Addr, mac: Mac) {

@@ -104,12 +104,6 @@ impl<K: Key, const N: usize> Table<K, N> {
         }
     }
 
-    /// Pulls towards the cache what a lookup will read after the direct table.
-    #[inline]
-    pub fn prefetch(&self, key: K) {
-        self.prefetch_slot(self.root[key.first(self.root_bits)], key.after(self.root_bits));
-    }
-
     /// All of `keys`, side by side: the loads of one overlap with those of the others. Without a route the answer is
     /// [`NO_ROUTE`].
     pub fn lookup_batch(&self, keys: &[K], answers: &mut [u32]) {
