@@ -1,16 +1,16 @@
 //! The flow table beside DPDK's rte_hash: the same keys, the same orders, in turns.
 
 use crate::measure::{Sample, Spread, fill, short, table as print_table};
-use crate::random::Random;
+use crate::peer::Peer;
+use crate::random::{Random, Zipf};
 use crate::{Common, record, traffic};
 use anyhow::{Context, Result, ensure};
 use margay_dataplane::conntrack::{FlowRef, Table};
 use margay_dataplane::net::{FlowKey, Key4, Nanos};
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// Keys looked up in a turn before it begins again.
@@ -62,7 +62,7 @@ pub fn run(
         for pair in &mut pairs {
             for order in 0..2 {
                 let ours = fill(span, || Ok(Sample::of(|| pair.look_up(order))))?.nanos_each();
-                let theirs = pair.peer.turn(order, span.as_millis().max(1) as u64)?;
+                let theirs = pair.peer.turn(format_args!("run {order} {}", span.as_millis().max(1)))?;
                 rounds.next().context("there are rounds for each order")?.push([ours, theirs]);
             }
         }
@@ -126,7 +126,8 @@ impl Pair {
             write("uniform", numbers(&uniform))?,
             write("zipf", numbers(&zipf))?,
         ];
-        let (peer, built) = Peer::start(program, if pad { 16 } else { 13 }, &files)?;
+        let bytes = if pad { "16" } else { "13" };
+        let (peer, built) = Peer::start::<Built>(Command::new(program).arg(bytes).args(&files))?;
         ensure!(built.keys == flows, "the peer has {} of {flows} keys", built.keys);
 
         let short: Vec<Key4> = keys.iter().filter_map(Key4::of).collect();
@@ -157,20 +158,10 @@ impl Pair {
 
 /// Numbers below `count`, the n-th most frequent as often as 1/n; which is frequent is left to chance.
 fn zipf(count: usize, random: &mut Random) -> Vec<u32> {
-    let mut sum = 0.0;
-    let sums: Vec<f64> = (1..=count)
-        .map(|rank| {
-            sum += 1.0 / rank as f64;
-            sum
-        })
-        .collect();
+    let law = Zipf::new(count);
     let mut numbers: Vec<u32> = (0..count as u32).collect();
     random.shuffle(&mut numbers);
-    let mut draw = || {
-        let at = random.below(1 << 53) as f64 / (1u64 << 53) as f64 * sum;
-        numbers[sums.partition_point(|sum| *sum <= at).min(count - 1)]
-    };
-    (0..ORDER).map(|_| draw()).collect()
+    (0..ORDER).map(|_| numbers[law.draw(random)]).collect()
 }
 
 /// As the peer keeps keys.
@@ -184,57 +175,9 @@ fn padded(key: &FlowKey) -> [u8; 16] {
     bytes
 }
 
-/// A running peer that has filled its table.
-struct Peer {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
+/// What filling its table took the peer.
 #[derive(Clone, Copy, Deserialize)]
 struct Built {
     keys: u32,
     bytes: u64,
-}
-
-#[derive(Deserialize)]
-struct Turn {
-    nanos: f64,
-}
-
-impl Peer {
-    fn start(program: &Path, bytes: usize, files: &[PathBuf]) -> Result<(Self, Built)> {
-        let mut child = Command::new(program)
-            .arg(bytes.to_string())
-            .args(files)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}; `make` builds it", program.display()))?;
-        let to = child.stdin.take().context("the peer has a standard input")?;
-        let from = BufReader::new(child.stdout.take().context("the peer has a standard output")?);
-        let mut peer = Self { child, to, from };
-        let built = peer.answer()?;
-        Ok((peer, built))
-    }
-
-    /// Nanoseconds of CPU time a lookup.
-    fn turn(&mut self, order: usize, millis: u64) -> Result<f64> {
-        writeln!(self.to, "run {order} {millis}")?;
-        Ok(self.answer::<Turn>()?.nanos)
-    }
-
-    fn answer<A: for<'a> Deserialize<'a>>(&mut self) -> Result<A> {
-        let mut line = String::new();
-        ensure!(self.from.read_line(&mut line)? > 0, "the peer ended; what it said is above");
-        serde_json::from_str(&line).with_context(|| format!("the peer said {line:?}"))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // It ends by itself when its input does; if not, there is nothing it must do first.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

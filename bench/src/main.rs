@@ -9,6 +9,8 @@ mod conntrack;
 mod hashes;
 mod lpm;
 mod measure;
+mod packed;
+mod peer;
 mod pipeline;
 mod policy;
 mod random;

@@ -40,3 +40,28 @@ impl Random {
         }
     }
 }
+
+/// Zipf's law with exponent one: the n-th of so many is drawn as often as 1/n.
+pub struct Zipf {
+    /// Of the weights up to each.
+    sums: Vec<f64>,
+}
+
+impl Zipf {
+    /// Over `count` of them, which is above zero.
+    pub fn new(count: usize) -> Self {
+        let mut sum = 0.0;
+        let up_to = |rank: usize| {
+            sum += 1.0 / rank as f64;
+            sum
+        };
+        Self { sums: (1..=count).map(up_to).collect() }
+    }
+
+    /// A rank, from 0.
+    pub fn draw(&self, random: &mut Random) -> usize {
+        let last = self.sums.len() - 1;
+        let at = random.below(1 << 53) as f64 / (1u64 << 53) as f64 * self.sums[last];
+        self.sums.partition_point(|sum| *sum <= at).min(last)
+    }
+}

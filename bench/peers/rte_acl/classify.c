@@ -11,20 +11,9 @@
  *
  * Every answer is a line of JSON; the first, without a command, tells of the build.
  */
-#define _GNU_SOURCE
-#include <inttypes.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
+#include "../dpdk.h"
 
 #include <rte_acl.h>
-#include <rte_eal.h>
-#include <rte_errno.h>
-#include <rte_malloc.h>
-#include <rte_memory.h>
 #include <rte_vect.h>
 
 enum { PROTO, SRC, DST, SPORT, DPORT, FIELDS };
@@ -47,31 +36,6 @@ static const struct rte_acl_field_def fields[FIELDS] = {
 	[SPORT] = { RTE_ACL_FIELD_TYPE_RANGE, 2, SPORT, 3, offsetof(struct packet, sport) },
 	[DPORT] = { RTE_ACL_FIELD_TYPE_RANGE, 2, DPORT, 3, offsetof(struct packet, dport) },
 };
-
-static void fail(const char *what, const char *detail)
-{
-	fprintf(stderr, "rte_acl: %s: %s\n", what, detail);
-	exit(1);
-}
-
-static FILE *open_or_fail(const char *path)
-{
-	FILE *file = fopen(path, "r");
-	if (!file)
-		fail("cannot read", path);
-	return file;
-}
-
-/* Makes room for one more item; `items` is reallocated at powers of two. */
-static void *grow(void *items, size_t count, size_t size)
-{
-	if (count & (count - 1))
-		return items;
-	items = realloc(items, (count ? 2 * count : 1) * size);
-	if (!items)
-		fail("out of memory", "reading files");
-	return items;
-}
 
 static struct rule *read_rules(const char *path, uint32_t *count)
 {
@@ -129,26 +93,6 @@ static struct packet *read_trace(const char *path, uint32_t *count)
 	return packets;
 }
 
-static uint64_t cpu_nanos(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
-}
-
-static size_t allocated(void)
-{
-	struct rte_malloc_socket_stats stats;
-	return rte_malloc_get_socket_stats(0, &stats) ? 0 : stats.heap_allocsz_bytes;
-}
-
-/* Without hugetlbfs, transparent huge pages: with small pages it would be slower. */
-static int huge(const struct rte_memseg_list *list, void *arg)
-{
-	madvise(list->base_va, list->len, MADV_HUGEPAGE);
-	return 0;
-}
-
 static struct rte_acl_ctx *build(const struct rule *rules, uint32_t count)
 {
 	struct rte_acl_param param = { "peer", 0, RTE_ACL_RULE_SZ(FIELDS), count };
@@ -183,15 +127,7 @@ int main(int argc, char **argv)
 {
 	if (argc != 3)
 		fail("usage", "rte_acl RULES TRACE");
-	char *eal[] = { "rte_acl", "--no-huge", "-m", "3072", "--no-pci", "--no-telemetry",
-		"--no-shconf", "--log-level=error", "--force-max-simd-bitwidth=512", "--lcores=0@0" };
-	/* DPDK pins its threads; where we run is for whoever started us to say. */
-	cpu_set_t cores;
-	sched_getaffinity(0, sizeof cores, &cores);
-	if (rte_eal_init(RTE_DIM(eal), eal) < 0)
-		fail("cannot start DPDK", rte_strerror(rte_errno));
-	sched_setaffinity(0, sizeof cores, &cores);
-	rte_memseg_list_walk(huge, NULL);
+	start_dpdk();
 
 	uint32_t rule_count, packets;
 	struct rule *rules = read_rules(argv[1], &rule_count);

@@ -13,23 +13,13 @@
  *
  * Every answer is a line of JSON; the first, without a command, tells of the build.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <inttypes.h>
-#include <sched.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
+#include "../dpdk.h"
 
-#include <rte_eal.h>
-#include <rte_errno.h>
+#include <arpa/inet.h>
+#include <stdbool.h>
+
 #include <rte_fib.h>
 #include <rte_fib6.h>
-#include <rte_malloc.h>
-#include <rte_memory.h>
 
 enum { MAX_BATCH = 256, MAX_FILES = 8 };
 /* A number that no route has. */
@@ -50,31 +40,6 @@ struct addresses {
 static bool six;
 static struct rte_fib *fib4;
 static struct rte_fib6 *fib6;
-
-static void fail(const char *what, const char *detail)
-{
-	fprintf(stderr, "rte_fib: %s: %s\n", what, detail);
-	exit(1);
-}
-
-static FILE *open_or_fail(const char *path)
-{
-	FILE *file = fopen(path, "r");
-	if (!file)
-		fail("cannot read", path);
-	return file;
-}
-
-/* Makes room for one more item; `items` is reallocated at powers of two. */
-static void *grow(void *items, size_t count, size_t size)
-{
-	if (count & (count - 1))
-		return items;
-	items = realloc(items, (count ? 2 * count : 1) * size);
-	if (!items)
-		fail("out of memory", "reading files");
-	return items;
-}
 
 static struct route *read_routes(const char *path, uint32_t *count)
 {
@@ -116,26 +81,6 @@ static struct addresses read_addresses(const char *path)
 	}
 	fclose(file);
 	return all;
-}
-
-static uint64_t cpu_nanos(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
-}
-
-static size_t allocated(void)
-{
-	struct rte_malloc_socket_stats stats;
-	return rte_malloc_get_socket_stats(0, &stats) ? 0 : stats.heap_allocsz_bytes;
-}
-
-/* Without hugetlbfs, transparent huge pages: with small pages it would be slower. */
-static int huge(const struct rte_memseg_list *list, void *arg)
-{
-	madvise(list->base_va, list->len, MADV_HUGEPAGE);
-	return 0;
 }
 
 static void create(uint32_t routes)
@@ -197,15 +142,7 @@ int main(int argc, char **argv)
 	if (argc < 4 || argc > 3 + MAX_FILES)
 		fail("usage", "rte_fib 4|6 ROUTES ADDRESSES...");
 	six = argv[1][0] == '6';
-	char *eal[] = { "rte_fib", "--no-huge", "-m", "3072", "--no-pci", "--no-telemetry",
-		"--no-shconf", "--log-level=error", "--force-max-simd-bitwidth=512", "--lcores=0@0" };
-	/* DPDK pins its threads; where we run is for whoever started us to say. */
-	cpu_set_t cores;
-	sched_getaffinity(0, sizeof cores, &cores);
-	if (rte_eal_init(RTE_DIM(eal), eal) < 0)
-		fail("cannot start DPDK", rte_strerror(rte_errno));
-	sched_setaffinity(0, sizeof cores, &cores);
-	rte_memseg_list_walk(huge, NULL);
+	start_dpdk();
 
 	uint32_t count;
 	struct route *routes = read_routes(argv[2], &count);

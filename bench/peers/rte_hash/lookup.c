@@ -14,22 +14,12 @@
  *
  * Every answer is a line of JSON; the first, without a command, tells of the table.
  */
-#define _GNU_SOURCE
-#include <inttypes.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
+#include "../dpdk.h"
 
-#include <rte_eal.h>
-#include <rte_errno.h>
+#include <sys/stat.h>
+
 #include <rte_hash.h>
 #include <rte_hash_crc.h>
-#include <rte_malloc.h>
-#include <rte_memory.h>
 
 struct key {
 	uint8_t bytes[16];
@@ -41,12 +31,6 @@ struct order {
 	uint32_t *numbers;
 	uint32_t count;
 };
-
-static void fail(const char *what, const char *detail)
-{
-	fprintf(stderr, "rte_hash: %s: %s\n", what, detail);
-	exit(1);
-}
 
 static void *read_all(const char *path, size_t size, uint32_t *count)
 {
@@ -63,26 +47,6 @@ static void *read_all(const char *path, size_t size, uint32_t *count)
 		fail("cannot read", path);
 	fclose(file);
 	return items;
-}
-
-static uint64_t cpu_nanos(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
-}
-
-static size_t allocated(void)
-{
-	struct rte_malloc_socket_stats stats;
-	return rte_malloc_get_socket_stats(0, &stats) ? 0 : stats.heap_allocsz_bytes;
-}
-
-/* Without hugetlbfs, transparent huge pages: with small pages it would be slower. */
-static int huge(const struct rte_memseg_list *list, void *arg)
-{
-	madvise(list->base_va, list->len, MADV_HUGEPAGE);
-	return 0;
 }
 
 static struct order read_order(const char *path, const struct key *keys, uint32_t key_count)
@@ -125,15 +89,7 @@ int main(int argc, char **argv)
 	uint32_t bytes = argc < 4 ? 0 : atoi(argv[1]);
 	if (bytes < 1 || bytes > sizeof(struct key))
 		fail("usage", "rte_hash BYTES KEYS ORDER...");
-	char *eal[] = { "rte_hash", "--no-huge", "-m", "3072", "--no-pci", "--no-telemetry", "--no-shconf",
-		"--log-level=error", "--force-max-simd-bitwidth=512", "--lcores=0@0" };
-	/* DPDK pins its threads; where we run is for whoever started us to say. */
-	cpu_set_t cores;
-	sched_getaffinity(0, sizeof cores, &cores);
-	if (rte_eal_init(RTE_DIM(eal), eal) < 0)
-		fail("cannot start DPDK", rte_strerror(rte_errno));
-	sched_setaffinity(0, sizeof cores, &cores);
-	rte_memseg_list_walk(huge, NULL);
+	start_dpdk();
 
 	uint32_t count;
 	struct key *keys = read_all(argv[2], sizeof *keys, &count);

@@ -1,12 +1,12 @@
 //! ClassBench's files: filter sets and packet traces (Taylor and Turner, ToN 2007).
 
+use crate::packed;
 use anyhow::{Context, Result, bail};
 use margay_dataplane::net::{Addr, FlowKey, Icmp, PortRange, Prefix, Proto};
 use margay_dataplane::policy::{
     Action, ListedPolicy, PolicyId, Query, Rule, RuleList, TierDefault, TierList,
 };
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 /// A filter. TCP flags are left out, as by everybody who measures with these sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,16 +119,9 @@ fn prefix(addr: u32, len: u8, v6: bool) -> Prefix {
     Prefix::truncate(address(addr, v6), len)
 }
 
+/// As it is, or else the same with `.xz` behind.
 fn text(path: &Path) -> Result<String> {
-    if path.exists() {
-        return std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
-    }
-    let packed = PathBuf::from(format!("{}.xz", path.display()));
-    let xz = Command::new("xz").arg("-dc").arg(&packed).output().context("cannot run xz")?;
-    if !xz.status.success() {
-        bail!("{}: {}", packed.display(), String::from_utf8_lossy(&xz.stderr).trim());
-    }
-    Ok(String::from_utf8(xz.stdout)?)
+    if path.exists() { packed::text(path) } else { packed::text(&path.with_added_extension("xz")) }
 }
 
 fn filter(line: &str) -> Result<Filter> {

@@ -1,10 +1,10 @@
 //! Tables of routes, and changes of them, as text.
 
+use crate::packed;
 use anyhow::{Context, Result, bail};
 use margay_dataplane::net::Prefix;
 use std::io::Read;
 use std::path::Path;
-use std::process::Command;
 
 /// Hops that made-up numbers lead to.
 const HOPS: u32 = 200;
@@ -49,20 +49,12 @@ pub fn changes(path: &Path) -> Result<Vec<(Prefix, Option<u32>)>> {
     Ok(changes)
 }
 
-/// A file as it is, or unpacked if its name ends in .xz.
+/// A file, packed or not, or standard input.
 fn text(path: &Path) -> Result<String> {
-    let cannot = || format!("cannot read {}", path.display());
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
+    if path != Path::new("-") {
+        return packed::text(path);
     }
-    if path.extension().is_none_or(|end| end != "xz") {
-        return std::fs::read_to_string(path).with_context(cannot);
-    }
-    let output = Command::new("xz").arg("-dc").arg(path).output().with_context(cannot)?;
-    if !output.status.success() {
-        bail!("{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
-    }
-    String::from_utf8(output.stdout).with_context(cannot)
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -4,7 +4,7 @@ mod files;
 mod peer;
 
 use crate::measure::{Sample, Spread, fill, short, table};
-use crate::random::Random;
+use crate::random::{Random, Zipf};
 use crate::{Common, record};
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -332,21 +332,11 @@ fn within(prefix: Prefix, random: &mut Random) -> Addr {
     Addr::from_bits(first | noise & (last ^ first))
 }
 
-/// Draws by Zipf's law with exponent one.
+/// Destinations of which the n-th is asked for as often as 1/n.
 fn zipf(prefixes: &[Prefix], random: &mut Random) -> Vec<Addr> {
     let destinations: Vec<Addr> = (0..ZIPF).map(|_| within(*random.pick(prefixes), random)).collect();
-    let mut sum = 0.0;
-    let weights: Vec<f64> = (1..=ZIPF)
-        .map(|rank| {
-            sum += 1.0 / rank as f64;
-            sum
-        })
-        .collect();
-    let mut draw = || {
-        let at = random.bits() as f64 / u64::MAX as f64 * sum;
-        destinations[weights.partition_point(|weight| *weight < at).min(ZIPF - 1)]
-    };
-    (0..TURN).map(|_| draw()).collect()
+    let law = Zipf::new(ZIPF);
+    (0..TURN).map(|_| destinations[law.draw(random)]).collect()
 }
 
 fn print(figures: &Figures) {
