@@ -23,7 +23,8 @@ use std::fmt;
 use std::sync::Arc;
 use table::Table;
 
-/// Entries of a node, by family: measured on Internet tables.
+/// Entries of a node, by family. On an Internet table of IPv6 256 entries answer a sixth sooner than 64, in 17 MB instead
+/// of 7.
 const NODE4: usize = 64;
 const NODE6: usize = 256;
 

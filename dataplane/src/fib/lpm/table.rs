@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// Lookups that are under way at once, in a batch.
-pub const BATCH: usize = 64;
+const BATCH: usize = 64;
 
 /// The answer of a batch where there is no route. Larger than any value.
 pub const NO_ROUTE: u32 = u32::MAX;
@@ -104,13 +104,17 @@ impl<K: Key, const N: usize> Table<K, N> {
         }
     }
 
-    /// All of `keys`, side by side: the loads of one overlap with those of the others. Without a route the answer is
-    /// [`NO_ROUTE`].
+    /// All of `keys`; where they all lead to narrow nodes, side by side: the loads of one overlap with those of the
+    /// others. Without a route the answer is [`NO_ROUTE`].
     pub fn lookup_batch(&self, keys: &[K], answers: &mut [u32]) {
         assert_eq!(keys.len(), answers.len(), "an answer for each key");
         for (keys, answers) in keys.chunks(BATCH).zip(answers.chunks_mut(BATCH)) {
             if !self.lookup_shallow(keys, answers) {
-                self.lookup_deep(keys, answers);
+                // Level by level, with each key's node fetched a round ahead, takes half as long again: what to do
+                // next is then guessed wrong for nearly every key of every round.
+                for (key, answer) in keys.iter().zip(answers) {
+                    *answer = self.lookup(*key).unwrap_or(NO_ROUTE);
+                }
             }
         }
     }
@@ -136,40 +140,6 @@ impl<K: Key, const N: usize> Table<K, N> {
         true
     }
 
-    /// At most [`BATCH`] keys, level by level; what has come to a leaf leaves the round.
-    fn lookup_deep(&self, keys: &[K], answers: &mut [u32]) {
-        let mut open: [u8; BATCH] = array::from_fn(|at| at as u8);
-        let mut slots = [Slot::NO_ROUTE; BATCH];
-        let mut rests = [K::ZERO; BATCH];
-        for ((key, slot), rest) in keys.iter().zip(&mut slots).zip(&mut rests) {
-            *slot = self.root[key.first(self.root_bits)];
-            *rest = key.after(self.root_bits);
-            self.prefetch_slot(*slot, *rest);
-        }
-        let mut left = keys.len();
-        while left > 0 {
-            let mut stay = 0;
-            for turn in 0..left {
-                let at = usize::from(open[turn]);
-                let (slot, rest) = (slots[at], rests[at]);
-                let answer = match slot.kind() {
-                    Kind::Narrow(node) => self.narrow_answer(node, rest),
-                    Kind::Leaf => slot.value(),
-                    Kind::Wide(_) | Kind::Skip(_) => {
-                        let (slot, rest) = self.step(slot, rest);
-                        self.prefetch_slot(slot, rest);
-                        (slots[at], rests[at]) = (slot, rest);
-                        open[stay] = at as u8;
-                        stay += 1;
-                        continue;
-                    }
-                };
-                answers[at] = answer.unwrap_or(NO_ROUTE);
-            }
-            left = stay;
-        }
-    }
-
     #[inline]
     fn narrow_answer(&self, node: u32, rest: K) -> Option<u32> {
         let entry = self.narrow.word(Nodes::<u16, N>::place(node, rest.first(Self::STRIDE)));
@@ -181,42 +151,22 @@ impl<K: Key, const N: usize> Table<K, N> {
             match slot.kind() {
                 Kind::Leaf => return slot.value(),
                 Kind::Narrow(node) => return self.narrow_answer(node, rest),
-                Kind::Wide(_) | Kind::Skip(_) => (slot, rest) = self.step(slot, rest),
-            }
-        }
-    }
-
-    /// One node further down.
-    #[inline]
-    fn step(&self, slot: Slot, rest: K) -> (Slot, K) {
-        match slot.kind() {
-            Kind::Wide(node) => {
-                let place = Nodes::<u32, N>::place(node, rest.first(Self::STRIDE));
-                (Slot(self.wide.word(place)), rest.after(Self::STRIDE))
-            }
-            Kind::Skip(node) => {
-                let skip = Skip::from_words(array::from_fn(|at| {
-                    self.skips.word(Nodes::<u32, SKIP_WORDS>::place(node, at))
-                }));
-                if rest.shared(skip.bits) < skip.len {
-                    (skip.miss, rest)
-                } else {
-                    (skip.next, rest.after(skip.len))
+                Kind::Wide(node) => {
+                    let place = Nodes::<u32, N>::place(node, rest.first(Self::STRIDE));
+                    slot = Slot(self.wide.word(place));
+                    rest = rest.after(Self::STRIDE);
+                }
+                Kind::Skip(node) => {
+                    let word = |at| self.skips.word(Nodes::<u32, SKIP_WORDS>::place(node, at));
+                    let skip = Skip::from_words(array::from_fn(word));
+                    if rest.shared(skip.bits) < skip.len {
+                        slot = skip.miss;
+                    } else {
+                        slot = skip.next;
+                        rest = rest.after(skip.len);
+                    }
                 }
             }
-            Kind::Narrow(_) | Kind::Leaf => (slot, rest),
-        }
-    }
-
-    #[inline]
-    fn prefetch_slot(&self, slot: Slot, rest: K) {
-        match slot.kind() {
-            Kind::Narrow(node) => {
-                self.narrow.prefetch(Nodes::<u16, N>::place(node, rest.first(Self::STRIDE)))
-            }
-            Kind::Wide(node) => self.wide.prefetch(Nodes::<u32, N>::place(node, rest.first(Self::STRIDE))),
-            Kind::Skip(node) => self.skips.prefetch(Nodes::<u32, SKIP_WORDS>::place(node, 0)),
-            Kind::Leaf => {}
         }
     }
 }
