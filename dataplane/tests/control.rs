@@ -10,8 +10,6 @@ use margay_dataplane::net::Nanos;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 
-const NOW: Nanos = Nanos(1000);
-
 /// A packet from workload 1 to port `dport` of workload 3 arrives.
 fn passes(node: &mut Simulation, sport: u16, dport: u16) -> bool {
     node.push("cali1", &tcp_from(1, "10.65.0.3", sport, dport, "S"));

@@ -3,17 +3,15 @@
 #![allow(missing_docs)]
 
 mod build;
+mod station;
 
 use build::*;
 use margay_dataplane::io::fault::{Fault, Rates};
 use margay_dataplane::io::memory::MemoryHandle;
 use margay_dataplane::net::{Addr, Mac, Nanos};
 use margay_dataplane::simulation::{Setup, Simulation};
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
-use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
+use station::Station;
 
 const MIB: usize = 1 << 20;
 const STEP: Nanos = Nanos::from_millis(1);
@@ -69,10 +67,10 @@ fn transfer((from, to): (&str, &str), port: u16, rates: Rates, seed: u64) -> Rep
     }
     let mut node = furnished(node);
     let sent: Vec<u8> = (0..MIB as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let mut client = Station::new(workload_mac(1), addr(from), node.wire("cali1").clone());
-    let mut server = Station::new(workload_mac(3), addr(to), node.wire("cali3").clone());
+    let mut client = End::new(workload_mac(1), addr(from), node.wire("cali1").clone());
+    let mut server = End::new(workload_mac(3), addr(to), node.wire("cali3").clone());
     server.socket().listen(port).unwrap();
-    client.connect(addr(to), port);
+    client.station.connect(addr(to), port);
 
     let (mut written, mut received, mut report) = (0, vec![], Report::default());
     for _ in 0..PATIENCE {
@@ -108,7 +106,7 @@ fn transfer((from, to): (&str, &str), port: u16, rates: Rates, seed: u64) -> Rep
             && client.socket().state() == tcp::State::TimeWait
             && server.socket().state() == tcp::State::Closed,
         arrived: received.len(),
-        heard: server.wire.heard,
+        heard: server.heard,
         denied: counters(margay_dataplane::packet::DropReason::PolicyDenied),
         faulted: counters(margay_dataplane::packet::DropReason::InjectedFault),
         ..report
@@ -124,96 +122,33 @@ fn check(node: &Simulation) -> usize {
     held
 }
 
-/// A workload with a TCP stack.
-struct Station {
-    interface: Interface,
-    sockets: SocketSet<'static>,
-    tcp: SocketHandle,
-    wire: Wire,
-}
-
-impl Station {
-    fn new(mac: Mac, own: Addr, wire: MemoryHandle) -> Self {
-        let mut config = Config::new(EthernetAddress(mac.0).into());
-        config.random_seed = u64::from(mac.0[5]);
-        let mut wire = Wire { wire, heard: 0 };
-        let mut interface = Interface::new(config, &mut wire, Instant::ZERO);
-        // The network's own length: smoltcp believes no answer from beyond it.
-        let len = if own.is_v4() { 16 } else { 64 };
-        interface.update_ip_addrs(|addrs| addrs.push(IpCidr::new(ip_address(own), len)).unwrap());
-        let buffer = || tcp::SocketBuffer::new(vec![0; 1 << 16]);
-        let mut sockets = SocketSet::new(vec![]);
-        let tcp = sockets.add(tcp::Socket::new(buffer(), buffer()));
-        Self { interface, sockets, tcp, wire }
-    }
-
-    fn socket(&mut self) -> &mut tcp::Socket<'static> {
-        self.sockets.get_mut(self.tcp)
-    }
-
-    fn connect(&mut self, to: Addr, port: u16) {
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.tcp);
-        socket.connect(self.interface.context(), (ip_address(to), port), 50_000).unwrap();
-    }
-
-    fn poll(&mut self, now: Nanos) {
-        let now = Instant::from_micros((now.0 / 1000) as i64);
-        self.interface.poll(now, &mut self.wire, &mut self.sockets);
-    }
-}
-
-fn ip_address(addr: Addr) -> IpAddress {
-    if addr.is_v4() {
-        IpAddress::Ipv4(addr.v4_octets().into())
-    } else {
-        IpAddress::Ipv6(addr.octets().into())
-    }
-}
-
-/// The far end of an interface, as smoltcp wants it.
-struct Wire {
+/// A workload with a TCP stack, at the far end of an interface.
+struct End {
+    station: Station,
     wire: MemoryHandle,
+    /// IP packets that reached it.
     heard: usize,
 }
 
-struct Received(Vec<u8>);
-struct Sending(MemoryHandle);
-
-impl phy::Device for Wire {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received, Sending)> {
-        let frame = self.wire.pop()?;
-        // Not neighbour discovery, which is the node's own.
-        let tcp = frame.get(12..14) == Some(&[8, 0]) || frame.get(20) == Some(&6);
-        self.heard += usize::from(tcp);
-        Some((Received(frame), Sending(self.wire.clone())))
+impl End {
+    fn new(mac: Mac, own: Addr, wire: MemoryHandle) -> Self {
+        Self { station: Station::new(mac, own, 1 << 16, u64::from(mac.0[5])), wire, heard: 0 }
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<Sending> {
-        Some(Sending(self.wire.clone()))
+    fn socket(&mut self) -> &mut tcp::Socket<'static> {
+        self.station.socket()
     }
 
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = 1514;
-        capabilities
-    }
-}
-
-impl phy::RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl phy::TxToken for Sending {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut frame = vec![0; len];
-        let result = f(&mut frame);
-        assert!(self.0.push(&frame), "the wire has room");
-        result
+    fn poll(&mut self, now: Nanos) {
+        while let Some(frame) = self.wire.pop() {
+            // Not neighbour discovery, which is the node's own.
+            let tcp = frame.get(12..14) == Some(&[8, 0]) || frame.get(20) == Some(&6);
+            self.heard += usize::from(tcp);
+            self.station.wire.arrived.push_back(frame);
+        }
+        self.station.poll(now);
+        for frame in self.station.wire.sent.drain(..) {
+            assert!(self.wire.push(&frame), "the wire has room");
+        }
     }
 }

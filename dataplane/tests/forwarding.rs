@@ -12,19 +12,6 @@ use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::{arp, ethernet};
 use margay_dataplane::worker::Worker;
 
-const NOW: Nanos = Nanos(1000);
-
-fn dropped(node: &Simulation, reason: DropReason) -> u64 {
-    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
-}
-
-/// Puts a frame in and lets it run; checks the account.
-fn give(node: &mut Simulation, interface: &str, frame: &[u8]) {
-    node.push(interface, frame);
-    node.step(NOW);
-    node.check();
-}
-
 #[test]
 fn between_workloads_with_new_link_headers_and_one_hop_less() {
     let mut node = standard(Setup::default());

@@ -12,7 +12,6 @@ use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use proptest::prelude::*;
 
-const NOW: Nanos = Nanos(1000);
 const OPEN: u16 = 5300;
 const SHUT: u16 = 5301;
 
@@ -46,10 +45,6 @@ fn datagram(to: &str, dport: u16, len: usize) -> Vec<u8> {
     let mut out = vec![];
     ip(workload_mac(1), gateway_mac(), from, to, 64).udp(4000, dport).write(&mut out, &payload).unwrap();
     out
-}
-
-fn dropped(node: &Simulation, reason: DropReason) -> u64 {
-    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
 }
 
 /// Everything that came out of an interface, as it was before the hop.

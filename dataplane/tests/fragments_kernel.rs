@@ -7,7 +7,7 @@ mod namespace;
 mod process;
 
 use build::*;
-use margay_api::dataplane::v1::{self as pb, change::Change, sync_response::Response};
+use margay_api::dataplane::v1::{self as pb, change::Change};
 use namespace::{PATIENCE, Station, in_namespace, ip};
 use process::{Agent, Process};
 use std::net::{SocketAddr, UdpSocket};
@@ -18,19 +18,6 @@ const SHUT: u16 = 5301;
 const LONG: usize = 8000;
 /// How long what must not come is waited for.
 const BRIEFLY: Duration = Duration::from_millis(300);
-
-/// Workload `n` of `build`, in a namespace of its own.
-fn workload(n: u8) -> Station {
-    let station =
-        Station::at(&format!("cali{n}"), "eth0", &[&format!("10.65.0.{n}/32"), &format!("fd65::{n}/128")]);
-    station.there(move || {
-        ip(&format!("link set eth0 address {}", workload_mac(n)));
-        ip("route add 169.254.1.1 dev eth0");
-        ip("route add default via 169.254.1.1 dev eth0");
-        ip("-6 route add default via fe80::ecee:eeff:feee:eeee dev eth0");
-    });
-    station
-}
 
 /// Takes UDP to port [`OPEN`] and nothing else.
 fn open_one() -> pb::Policy {
@@ -59,7 +46,7 @@ fn long(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 fn long_datagrams_pass_both_ways_and_policy_on_the_port_holds() {
     in_namespace(|| {
         ip("link set lo up");
-        let (one, three) = (workload(1), workload(3));
+        let (one, three) = (Station::workload(1, workload_mac(1)), Station::workload(3, workload_mac(3)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let process = Process::start(&["--frames", "8192"]);
         let mut changes = vec![
@@ -69,13 +56,7 @@ fn long_datagrams_pass_both_ways_and_policy_on_the_port_holds() {
             change(Change::WorkloadEndpoint(endpoint(3, &["web"]))),
         ];
         changes.extend(to_workload(1).into_iter().chain(to_workload(3)));
-        let _agent = runtime.block_on(async {
-            let mut agent = Agent::connect(&mut process.client().await).await;
-            assert!(matches!(agent.next().await.unwrap(), Response::Hello(_)));
-            agent.commit(1, changes).await;
-            assert_eq!(agent.next().await.unwrap(), Response::Adopted(pb::Adopted { generation: 1 }));
-            agent
-        });
+        let _agent = runtime.block_on(async { Agent::adopted(&mut process.client().await, changes).await });
 
         for (from, to) in [("10.65.0.1", "10.65.0.3"), ("fd65::1", "fd65::3")] {
             let [listener, closed] =

@@ -11,7 +11,6 @@ use margay_dataplane::nodes::Event;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 
-const NOW: Nanos = Nanos(1000);
 const FLOWS: u16 = 64;
 const HOST: &str = "192.168.0.1";
 const PEER: &str = "192.168.0.2";
@@ -24,10 +23,6 @@ fn node() -> Simulation {
 
 fn flows(node: &Simulation) -> usize {
     node.workers.iter().map(|worker| worker.world().flows.len()).sum()
-}
-
-fn dropped(node: &Simulation, reason: DropReason) -> u64 {
-    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
 }
 
 fn passes(node: &mut Simulation, by: &str, frame: &[u8], to: &str) -> bool {

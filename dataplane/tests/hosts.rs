@@ -5,21 +5,16 @@ mod build;
 
 use build::*;
 use margay_api::dataplane::v1::{self as pb, change::Change};
-use margay_dataplane::net::{Mac, Nanos};
+use margay_dataplane::net::Mac;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 
-const NOW: Nanos = Nanos(1000);
 /// The tap that stands between the uplink and this host's stack.
 const STACK: &str = "margay-up0";
 const HOST: &str = "192.168.0.1";
 const PEER: &str = "192.168.0.2";
 const ALLOW: pb::Action = pb::Action::Allow;
 const DENY: pb::Action = pb::Action::Deny;
-
-fn dropped(node: &Simulation, reason: DropReason) -> u64 {
-    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
-}
 
 /// From the network to this host.
 fn inward(from: u16, to: u16, flags: &str) -> Vec<u8> {

@@ -16,7 +16,6 @@ use margay_dataplane::wire::translate::Quote;
 use margay_dataplane::wire::{arp, crc32c, icmp, ip4, ip6, l4};
 use std::collections::{BTreeMap, BTreeSet};
 
-const NOW: Nanos = Nanos(1000);
 const DEFAULT: PortRange = PortRange { first: 61_000, last: 65_535 };
 const NODE4: &str = "192.168.0.1";
 const NODE6: &str = "fd00::1";
@@ -50,16 +49,6 @@ fn changes(config: pb::NodeConfig) -> Vec<pb::Change> {
 
 fn ports(first: u32, last: u32) -> pb::NodeConfig {
     pb::NodeConfig { nat_ports: Some(pb::PortRange { first, last }), ..Default::default() }
-}
-
-fn give(node: &mut Simulation, interface: &str, frame: &[u8]) {
-    node.push(interface, frame);
-    node.step(NOW);
-    node.check();
-}
-
-fn dropped(node: &Simulation, reason: DropReason) -> u64 {
-    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
 }
 
 fn flows(node: &Simulation) -> usize {

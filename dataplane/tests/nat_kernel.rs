@@ -7,7 +7,7 @@ mod namespace;
 mod process;
 
 use build::*;
-use margay_api::dataplane::v1::{self as pb, change::Change, sync_response::Response};
+use margay_api::dataplane::v1::{self as pb, change::Change};
 use namespace::{PATIENCE, Station, in_namespace, ip};
 use process::{Agent, Process};
 use std::io::{Read, Write};
@@ -19,17 +19,6 @@ use std::time::{Duration, Instant};
 const NODE: [&str; 2] = ["10.9.0.1", "fd09::1"];
 const OUTSIDE: [&str; 2] = ["10.9.0.2", "fd09::2"];
 const CONNECTIONS: usize = 200;
-
-fn workload() -> Station {
-    let station = Station::at("cali1", "eth0", &["10.65.0.1/32", "fd65::1/128"]);
-    station.there(|| {
-        ip(&format!("link set eth0 address {}", workload_mac(1)));
-        ip("route add 169.254.1.1 dev eth0");
-        ip("route add default via 169.254.1.1 dev eth0");
-        ip("-6 route add default via fe80::ecee:eeff:feee:eeee dev eth0");
-    });
-    station
-}
 
 fn changes() -> Vec<pb::Change> {
     let pool = |cidr: &str| {
@@ -87,16 +76,10 @@ fn workloads_speak_as_their_node_and_the_node_as_itself() {
         let outside = Station::at("up0", "out0", &["10.9.0.2/24", "fd09::2/64"]);
         ip("addr add 10.9.0.1/24 dev up0");
         ip("addr add fd09::1/64 dev up0 nodad");
-        let inside = workload();
+        let inside = Station::workload(1, workload_mac(1));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let process = Process::start(&["--uplink", "up0", "--frames", "8192"]);
-        let _agent = runtime.block_on(async {
-            let mut agent = Agent::connect(&mut process.client().await).await;
-            assert!(matches!(agent.next().await.unwrap(), Response::Hello(_)));
-            agent.commit(1, changes()).await;
-            assert_eq!(agent.next().await.unwrap(), Response::Adopted(pb::Adopted { generation: 1 }));
-            agent
-        });
+        let _agent = runtime.block_on(async { Agent::adopted(&mut process.client().await, changes()).await });
 
         for (own, far) in NODE.into_iter().zip(OUTSIDE) {
             // UDP, which also waits until every link is up and every neighbour known.

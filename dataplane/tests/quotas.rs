@@ -10,8 +10,6 @@ use margay_dataplane::net::Nanos;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 
-const NOW: Nanos = Nanos(1000);
-
 fn limited(n: u8, ingress: Limit, egress: Limit) -> Vec<pb::Change> {
     let qos = Some(pb::QosControls { ingress: Some(ingress), egress: Some(egress) });
     vec![change(Change::WorkloadEndpoint(pb::WorkloadEndpoint { qos, ..endpoint(n, &[]) }))]
@@ -26,10 +24,6 @@ fn node(workers: u8, changes: Vec<pb::Change>) -> Simulation {
 
 fn most(max_connections: u64) -> Limit {
     Limit { max_connections, ..Limit::default() }
-}
-
-fn dropped(node: &Simulation, reason: DropReason) -> u64 {
-    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
 }
 
 fn counted(node: &Simulation, interface: &str, side: Side) -> u32 {

@@ -7,12 +7,11 @@ mod build;
 use build::*;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use margay_api::dataplane::v1::{self as pb, change::Change, service::Backend, service::Port};
-use margay_dataplane::net::{Addr, Nanos};
+use margay_dataplane::net::Addr;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use std::collections::BTreeSet;
 
-const NOW: Nanos = Nanos(1000);
 /// A client behind the gateway.
 const FAR: &str = "192.168.0.77";
 const NODE: &str = "192.168.0.1";
@@ -58,17 +57,6 @@ fn serving(setup: Setup, backends: Vec<Backend>) -> Simulation {
     node.commit(vec![via("192.168.0.77/32", FAR)]).unwrap();
     apply(&mut node, service(backends));
     node
-}
-
-fn dropped(node: &Simulation, reason: DropReason) -> u64 {
-    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
-}
-
-/// Puts a frame in and lets it run; checks the account.
-fn give(node: &mut Simulation, interface: &str, frame: &[u8]) {
-    node.push(interface, frame);
-    node.step(NOW);
-    node.check();
 }
 
 /// Source and destination of a frame whose checksums are right.

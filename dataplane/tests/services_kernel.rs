@@ -7,7 +7,7 @@ mod namespace;
 mod process;
 
 use build::*;
-use margay_api::dataplane::v1::{self as pb, change::Change, service, sync_response::Response};
+use margay_api::dataplane::v1::{self as pb, change::Change, service};
 use namespace::{PATIENCE, Station, in_namespace, ip};
 use process::{Agent, Process};
 use std::io::{ErrorKind, Read, Write};
@@ -26,19 +26,6 @@ const SERVED: u16 = 8080;
 const CONNECTIONS: usize = 50;
 /// Takes several fragments.
 const LONG: usize = 6000;
-
-/// Workload `n` of `build`, in a namespace of its own.
-fn workload(n: u8) -> Station {
-    let station =
-        Station::at(&format!("cali{n}"), "eth0", &[&format!("10.65.0.{n}/32"), &format!("fd65::{n}/128")]);
-    station.there(move || {
-        ip(&format!("link set eth0 address {}", workload_mac(n)));
-        ip("route add 169.254.1.1 dev eth0");
-        ip("route add default via 169.254.1.1 dev eth0");
-        ip("-6 route add default via fe80::ecee:eeff:feee:eeee dev eth0");
-    });
-    station
-}
 
 /// TCP and UDP, by cluster addresses and node ports; workload 2 serves it.
 fn changes() -> Vec<pb::Change> {
@@ -140,16 +127,10 @@ fn clients_inside_and_outside_reach_a_workload_by_its_service() {
         let outside = Station::at("up0", "out0", &["10.9.0.2/24", "fd09::2/64"]);
         ip("addr add 10.9.0.1/24 dev up0");
         ip("addr add fd09::1/64 dev up0 nodad");
-        let (client, server) = (workload(1), workload(2));
+        let (client, server) = (Station::workload(1, workload_mac(1)), Station::workload(2, workload_mac(2)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let process = Process::start(&["--uplink", "up0", "--frames", "8192"]);
-        let _agent = runtime.block_on(async {
-            let mut agent = Agent::connect(&mut process.client().await).await;
-            assert!(matches!(agent.next().await.unwrap(), Response::Hello(_)));
-            agent.commit(1, changes()).await;
-            assert_eq!(agent.next().await.unwrap(), Response::Adopted(pb::Adopted { generation: 1 }));
-            agent
-        });
+        let _agent = runtime.block_on(async { Agent::adopted(&mut process.client().await, changes()).await });
 
         for family in 0..2 {
             let (cluster, node) = (at(CLUSTER[family], PORT), at(NODE[family], NODE_PORT));

@@ -10,8 +10,6 @@ use margay_dataplane::control::{ObjectError, explain};
 use margay_dataplane::net::Nanos;
 use margay_dataplane::simulation::{Setup, Simulation};
 
-const NOW: Nanos = Nanos(1000);
-
 fn staged_id(name: &str) -> pb::PolicyId {
     pb::PolicyId { kind: "StagedNetworkPolicy".into(), ..policy_id(name) }
 }

@@ -50,21 +50,20 @@ fn open_as(
     segment: Segment,
     now: Nanos,
 ) -> Result<FlowRef, InsertError> {
+    let new = session(t, [key, reply_key], state, segment, 10);
+    t.insert(new, now)
+}
+
+fn session(
+    t: &Table,
+    [key, reply_key]: [FlowKey; 2],
+    state: State,
+    segment: Segment,
+    way: u32,
+) -> NewSession {
     let (hash, reply_hash) = (t.hash(&key), t.hash(&reply_key));
-    t.insert(
-        NewSession {
-            key,
-            hash,
-            reply_key,
-            reply_hash,
-            state,
-            segment,
-            judged: Generation(1),
-            way: 10,
-            bound: Generation(1),
-        },
-        now,
-    )
+    let (judged, bound) = (Generation(1), Generation(1));
+    NewSession { key, hash, reply_key, reply_hash, state, segment, judged, way, bound }
 }
 
 fn open(t: &mut Table, key: FlowKey, segment: Segment, now: Nanos) -> Result<FlowRef, InsertError> {
@@ -556,18 +555,7 @@ impl Pair {
     fn insert(&mut self, key: FlowKey, reply_key: FlowKey, state: State, segment: Segment) {
         self.made += 1;
         let way = self.made;
-        let (hash, reply_hash) = (self.table.hash(&key), self.table.hash(&reply_key));
-        let new = NewSession {
-            key,
-            hash,
-            reply_key,
-            reply_hash,
-            state,
-            segment,
-            judged: Generation(1),
-            way,
-            bound: Generation(1),
-        };
+        let new = session(&self.table, [key, reply_key], state, segment, way);
         let (evicted, len) = (self.table.counters().evicted, self.table.len());
         let got = match self.table.insert(new, self.twin.now) {
             Ok(_) => Verdict::Made,

@@ -5,11 +5,27 @@ pub mod frames;
 
 use etherparse::PacketBuilder;
 use margay_api::dataplane::v1::{self as pb, change::Change};
-use margay_dataplane::net::{Addr, Mac, Prefix};
+use margay_dataplane::net::{Addr, Mac, Nanos, Prefix};
+use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 
 pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
 pub const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
+
+/// When most of it happens.
+pub const NOW: Nanos = Nanos(1000);
+
+/// Puts a frame in and lets it run; checks the account.
+pub fn give(node: &mut Simulation, interface: &str, frame: &[u8]) {
+    node.push(interface, frame);
+    node.step(NOW);
+    node.check();
+}
+
+/// Packets that all workers dropped for a reason.
+pub fn dropped(node: &Simulation, reason: DropReason) -> u64 {
+    node.workers.iter().map(|worker| worker.world().counters.dropped(reason).get()).sum()
+}
 
 pub fn addr(s: &str) -> Addr {
     s.parse().unwrap()

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use nix::sched::{CloneFlags, unshare};
+use std::fmt::Display;
 use std::io::Write;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
@@ -67,6 +68,20 @@ impl Station {
             ip(&format!("link set {far} up"));
         });
         ip(&format!("link set {near} up"));
+        station
+    }
+
+    /// Workload `n` at `cali<n>`: 10.65.0.n and fd65::n, and all else by the gateway that the dataplane is.
+    pub fn workload(n: u8, mac: impl Display) -> Self {
+        let mac = mac.to_string();
+        let addresses = [format!("10.65.0.{n}/32"), format!("fd65::{n}/128")];
+        let station = Self::at(&format!("cali{n}"), "eth0", &addresses.each_ref().map(String::as_str));
+        station.there(move || {
+            ip(&format!("link set eth0 address {mac}"));
+            ip("route add 169.254.1.1 dev eth0");
+            ip("route add default via 169.254.1.1 dev eth0");
+            ip("-6 route add default via fe80::ecee:eeff:feee:eeee dev eth0");
+        });
         station
     }
 

@@ -65,6 +65,15 @@ impl Agent {
         Self { requests, responses, sequence: 0 }
     }
 
+    /// Says everything once, and waits until it is in force.
+    pub async fn adopted(client: &mut DataplaneClient<Channel>, changes: Vec<pb::Change>) -> Self {
+        let mut agent = Self::connect(client).await;
+        assert!(matches!(agent.next().await.unwrap(), Response::Hello(_)));
+        agent.commit(1, changes).await;
+        assert_eq!(agent.next().await.unwrap(), Response::Adopted(pb::Adopted { generation: 1 }));
+        agent
+    }
+
     pub async fn commit(&mut self, generation: u64, changes: Vec<pb::Change>) {
         self.sequence += 1;
         let commit = Some(pb::Commit { generation, in_sync: true });

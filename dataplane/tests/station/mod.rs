@@ -1,5 +1,5 @@
 //! A workload with a TCP stack, smoltcp's, on a wire of two queues.
-#![allow(missing_docs)]
+#![allow(dead_code, missing_docs)]
 
 use margay_dataplane::net::{Addr, Mac, Nanos};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
