@@ -177,8 +177,10 @@ fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {
             }
             Err(error) if args.hugepages == Hugepages::On => {
                 let pages = bytes.div_ceil(2 << 20);
-                return Err(error)
-                    .context(format!("free hugepages are needed: sysctl vm.nr_hugepages={pages}"));
+                return Err(error).context(format!(
+                    "{pages} free hugepages are needed for packets, and those that flow tables of this and \
+                     other dataplanes take: raise vm.nr_hugepages"
+                ));
             }
             Err(error) => tracing::info!(%error, "packet buffers are on ordinary pages"),
         }
