@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`backoff`], [`health`] | pauses between attempts; what works and why not |
 //! | [`model`] | typed resources, validation, selectors |
-//! | [`datastore`] | where objects live: a file, memory, another agent |
+//! | [`datastore`] | where objects live: a file, etcd, memory, another agent |
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
 //! | [`control`] | the gRPC server for `margayctl` and for other agents |

@@ -6,7 +6,7 @@ use margay_agent::{
     backoff::Backoff,
     calc::Calculation,
     control::{self, Agent},
-    datastore::{Datastore, Embedded, Fixed, Memory, Remote, fixed},
+    datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, etcd, fixed},
     sync::Link,
 };
 use margay_api::unix::Socket;
@@ -37,7 +37,7 @@ struct Arguments {
     #[arg(long, env = "MARGAY_NODE", value_name = "NAME")]
     node: Option<String>,
 
-    /// Where objects live: embedded:PATH, agent:SOCKET (of another agent), or memory
+    /// Where objects live: embedded:PATH, etcd:URL,URL.., agent:SOCKET (of another agent), or memory
     #[arg(
         long,
         env = "MARGAY_STORE",
@@ -45,6 +45,9 @@ struct Arguments {
         default_value = "embedded:/var/lib/margay/store.redb"
     )]
     store: Store,
+
+    #[command(flatten)]
+    etcd: EtcdArguments,
 
     /// Manifest of the other machines and their workloads, which then cannot be changed here
     #[arg(long, env = "MARGAY_PEERS", value_name = "FILE")]
@@ -68,9 +71,38 @@ struct Arguments {
     log: String,
 }
 
+/// How etcd is reached, where it is the store.
+#[derive(Debug, clap::Args)]
+struct EtcdArguments {
+    /// Before every key in etcd: clusters that share an etcd differ in it
+    #[arg(long, env = "MARGAY_ETCD_PREFIX", value_name = "PREFIX", default_value = "/margay/v1")]
+    etcd_prefix: String,
+
+    /// Certificates of those who may have signed etcd's (PEM), for https
+    #[arg(long, env = "ETCD_CA_CERT_FILE", value_name = "FILE")]
+    etcd_ca: Option<PathBuf>,
+
+    /// Certificate of ours, where etcd asks for one (PEM)
+    #[arg(long, env = "ETCD_CERT_FILE", value_name = "FILE", requires = "etcd_key")]
+    etcd_cert: Option<PathBuf>,
+
+    /// The key of --etcd-cert (PEM)
+    #[arg(long, env = "ETCD_KEY_FILE", value_name = "FILE", requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+
+    /// User, where etcd asks for one
+    #[arg(long, env = "ETCD_USERNAME", value_name = "NAME", requires = "etcd_password_file")]
+    etcd_user: Option<String>,
+
+    /// A file that holds the password of --etcd-user
+    #[arg(long, env = "ETCD_PASSWORD_FILE", value_name = "FILE", requires = "etcd_user")]
+    etcd_password_file: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug)]
 enum Store {
     Embedded(PathBuf),
+    Etcd(Vec<String>),
     Agent(PathBuf),
     Memory,
 }
@@ -82,8 +114,32 @@ impl FromStr for Store {
         match text.split_once(':') {
             None if text == "memory" => Ok(Self::Memory),
             Some(("embedded", path)) if !path.is_empty() => Ok(Self::Embedded(path.into())),
+            Some(("etcd", urls)) => {
+                let urls: Vec<_> = urls.split(',').map(|url| url.trim_end_matches('/').to_owned()).collect();
+                let web = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+                match urls.iter().find(|url| !web(url)) {
+                    Some(url) => Err(format!("{url:?} is not a URL: write etcd:http://HOST:2379, or https")),
+                    None => Ok(Self::Etcd(urls)),
+                }
+            }
             Some(("agent", socket)) if !socket.is_empty() => Ok(Self::Agent(socket.into())),
-            _ => Err(format!("{text:?} is not a store: write embedded:PATH, agent:SOCKET or memory")),
+            _ => {
+                Err(format!("{text:?} is not a store: write embedded:PATH, etcd:URL, agent:SOCKET or memory"))
+            }
+        }
+    }
+}
+
+impl EtcdArguments {
+    fn settings(self, endpoints: &[String]) -> etcd::Settings {
+        etcd::Settings {
+            endpoints: endpoints.to_owned(),
+            prefix: self.etcd_prefix,
+            tls: etcd::Tls { ca: self.etcd_ca, identity: self.etcd_cert.zip(self.etcd_key) },
+            user: self
+                .etcd_user
+                .zip(self.etcd_password_file)
+                .map(|(name, password)| etcd::User { name, password }),
         }
     }
 }
@@ -106,7 +162,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let node = node(arguments.node)?;
-    let store = store(&arguments.store, arguments.peers.as_deref())?;
+    let store = store(&arguments.store, arguments.etcd, arguments.peers.as_deref())?;
     let (socket, listener) = Socket::bind(&arguments.listen).await?;
     let calculation = Calculation::start(store.clone(), &node, Backoff::LOCAL);
     let link = Link::start(&arguments.dataplane, calculation.latest(), Backoff::LOCAL);
@@ -154,9 +210,10 @@ fn node(name: Option<String>) -> Result<String> {
 }
 
 /// The store, with the built-in tiers and the peers laid beneath it.
-fn store(store: &Store, peers: Option<&Path>) -> Result<Arc<dyn Datastore>> {
+fn store(store: &Store, etcd: EtcdArguments, peers: Option<&Path>) -> Result<Arc<dyn Datastore>> {
     let store: Arc<dyn Datastore> = match store {
         Store::Embedded(path) => Arc::new(Embedded::open(path)?),
+        Store::Etcd(endpoints) => Arc::new(Etcd::new(etcd.settings(endpoints), Backoff::LOCAL)),
         Store::Agent(socket) => Arc::new(Remote::new(socket, Backoff::LOCAL)),
         Store::Memory => Arc::new(Memory::new()),
     };

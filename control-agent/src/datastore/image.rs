@@ -63,41 +63,14 @@ impl Image {
     /// What `writes` would do, at the next revision. The caller keeps other writers out
     /// between this and [`publish`](Self::publish).
     pub fn plan(&self, writes: &[Write]) -> Result<Plan, StoreError> {
+        self.read().plan(writes)
+    }
+
+    /// The plan, and the version of each write's object that it is made on: 0 where there is none.
+    pub fn plan_at(&self, writes: &[Write]) -> (Vec<u64>, Result<Plan, StoreError>) {
         let content = self.read();
-        let next = content.revision + 1;
-        let mut seen = BTreeSet::new();
-        let mut changes = Vec::new();
-        let mut outcomes = Vec::with_capacity(writes.len());
-        for write in writes {
-            if !seen.insert(write.key()) {
-                return Err(StoreError::Twice(write.key().clone()));
-            }
-            let old = content.entries.get(write.key());
-            outcomes.push(match write {
-                Write::Put { key, json, expected } => {
-                    check(key, *expected, old)?;
-                    let new = || Entry { key: key.clone(), json: json.clone(), version: next };
-                    match old {
-                        Some(old) if old.json == *json => Outcome::Unchanged(old.version),
-                        Some(_) => {
-                            changes.push(Change::Modified(new()));
-                            Outcome::Configured(next)
-                        }
-                        None => {
-                            changes.push(Change::Added(new()));
-                            Outcome::Created(next)
-                        }
-                    }
-                }
-                Write::Delete { key } => {
-                    let old = old.ok_or_else(|| StoreError::NotFound(key.clone()))?;
-                    changes.push(Change::Deleted(old.clone()));
-                    Outcome::Deleted
-                }
-            });
-        }
-        let revision = if changes.is_empty() { content.revision } else { next };
-        Ok(Plan { changes, written: Written { revision, outcomes } })
+        let version = |write: &Write| content.entries.get(write.key()).map_or(0, |entry| entry.version);
+        (writes.iter().map(version).collect(), content.plan(writes))
     }
 
     /// Makes `changes` the next transaction, visible to all readers at once. Returns its revision.
@@ -171,6 +144,43 @@ impl Image {
 }
 
 impl Content {
+    fn plan(&self, writes: &[Write]) -> Result<Plan, StoreError> {
+        let next = self.revision + 1;
+        let mut seen = BTreeSet::new();
+        let mut changes = Vec::new();
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for write in writes {
+            if !seen.insert(write.key()) {
+                return Err(StoreError::Twice(write.key().clone()));
+            }
+            let old = self.entries.get(write.key());
+            outcomes.push(match write {
+                Write::Put { key, json, expected } => {
+                    check(key, *expected, old)?;
+                    let new = || Entry { key: key.clone(), json: json.clone(), version: next };
+                    match old {
+                        Some(old) if old.json == *json => Outcome::Unchanged(old.version),
+                        Some(_) => {
+                            changes.push(Change::Modified(new()));
+                            Outcome::Configured(next)
+                        }
+                        None => {
+                            changes.push(Change::Added(new()));
+                            Outcome::Created(next)
+                        }
+                    }
+                }
+                Write::Delete { key } => {
+                    let old = old.ok_or_else(|| StoreError::NotFound(key.clone()))?;
+                    changes.push(Change::Deleted(old.clone()));
+                    Outcome::Deleted
+                }
+            });
+        }
+        let revision = if changes.is_empty() { self.revision } else { next };
+        Ok(Plan { changes, written: Written { revision, outcomes } })
+    }
+
     fn publish(&mut self, changes: Vec<Change>) {
         for change in &changes {
             match change {

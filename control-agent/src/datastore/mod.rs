@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 pub mod embedded;
+pub mod etcd;
 pub mod fixed;
 mod image;
 pub mod memory;
@@ -11,6 +12,7 @@ use futures::stream::BoxStream;
 use std::{path::PathBuf, sync::Arc};
 
 pub use embedded::Embedded;
+pub use etcd::Etcd;
 pub use fixed::Fixed;
 pub use memory::Memory;
 pub use remote::Remote;

@@ -1,5 +1,7 @@
 //! One suite of promises, for every store.
 
+mod etcd;
+#[path = "../rig/mod.rs"]
 mod rig;
 
 use futures::{FutureExt, StreamExt};
