@@ -22,6 +22,7 @@ mod swaps;
 mod traffic;
 mod updates;
 mod wire;
+mod wireguard;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -35,6 +36,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// The cipher of WireGuard alone, beside libraries
+    Aead(wireguard::Options),
     /// The whole worker on generated traffic: established flows, new flows, denied flows
     Pipeline(pipeline::Options),
     /// Policy alone: time to judge a packet, time to compile
@@ -86,6 +89,7 @@ fn seconds(s: &str) -> Result<f64, String> {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
+        What::Aead(options) => wireguard::run(&options),
         What::Pipeline(options) => pipeline::run(&options),
         What::Policy(options) => policy::run(&options),
         What::Updates(options) => updates::run(&options),

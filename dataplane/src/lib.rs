@@ -16,4 +16,5 @@ pub mod service;
 pub mod simulation;
 pub mod snapshot;
 pub mod wire;
+pub mod wireguard;
 pub mod worker;

@@ -14,6 +14,7 @@ const ROOMS: &[&str] = &[
     "service",
     "policy",
     "conntrack",
+    "wireguard",
     "snapshot",
     "nodes",
     "io",

@@ -15,6 +15,7 @@ pub mod l4;
 pub mod nd;
 pub mod tcp;
 pub mod translate;
+pub mod wireguard;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,248 @@
+//! The cipher of WireGuard's transport: whole vectors, beside libraries that take one packet at a time.
+
+use crate::measure::{Sample, Spread, fill, table};
+use crate::random::Random;
+use crate::{Common, record};
+use anyhow::{Result, ensure};
+use clap::Args;
+use margay_dataplane::wireguard::aead::{Batch, Kernel, Key, Packet, TAG};
+use serde::Serialize;
+use std::time::Duration;
+
+/// As in the pool: a frame, and where in it the text begins, behind the headers of the tunnel.
+const FRAME: usize = 2_048;
+const TEXT: usize = 270;
+
+/// Seven small packets, four of middle size, one of full size: 349 bytes on average.
+const IMIX: [usize; 12] = [64, 64, 64, 64, 64, 64, 64, 594, 594, 594, 594, 1_364];
+
+/// Command line.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Bytes of text of each packet; 0 for a mix of 64, 594 and 1,364
+    #[arg(long, value_delimiter = ',', value_name = "N", default_value = "64,256,512,1024,1420,0", value_parser = clap::value_parser!(u32).range(0..=1_500))]
+    bytes: Vec<u32>,
+    /// Packets in a vector
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=256))]
+    batch: u32,
+    /// Keys, which packets have in turn
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    keys: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Figures of one way to do it.
+#[derive(Serialize)]
+struct Figures {
+    case: String,
+    /// Nanoseconds a packet.
+    nanos: Spread,
+    /// Cycles of the time-stamp counter a packet.
+    cycles: Spread,
+    /// How many times as fast as ring, round by round.
+    times_ring: Spread,
+    gigabits: f64,
+}
+
+/// A vector of packets in frames, and the keys that they have.
+struct Vector {
+    keys: Vec<(Key, [u8; 32])>,
+    lengths: Vec<usize>,
+    frames: Vec<u8>,
+    /// The counter of the first packet: no nonce comes twice.
+    counter: u64,
+}
+
+/// Who seals or opens.
+enum Way {
+    Ours(Batch),
+    Ring(Vec<ring::aead::LessSafeKey>),
+    AwsLc(Vec<aws_lc_rs::aead::LessSafeKey>),
+}
+
+/// Measures, prints, records.
+pub fn run(options: &Options) -> Result<()> {
+    let span = Duration::from_secs_f64(options.common.seconds / f64::from(options.common.rounds));
+    let mut figures = vec![];
+    for &bytes in &options.bytes {
+        let mut vector = Vector::new(bytes as usize, options.batch as usize, options.keys as usize);
+        let mut ways = ways(&vector);
+        vector.check(&mut ways)?;
+        for open in [false, true] {
+            let mut rounds: Vec<Vec<[f64; 3]>> = ways.iter().map(|_| vec![]).collect();
+            for _ in 0..options.common.rounds {
+                let mut samples = vec![];
+                for (_, way) in &mut ways {
+                    samples.push(fill(span, || vector.turn(way, open))?);
+                }
+                let ring = samples[0].nanos_each();
+                for (rounds, sample) in rounds.iter_mut().zip(samples) {
+                    rounds.push([sample.nanos_each(), sample.cycles_each(), ring / sample.nanos_each()]);
+                }
+            }
+            let size = if bytes == 0 { "IMIX".to_owned() } else { format!("{bytes} B") };
+            let average = vector.lengths.iter().sum::<usize>() as f64 / vector.lengths.len() as f64;
+            for ((name, _), rounds) in ways.iter().zip(rounds) {
+                let of = |at: usize| Spread::of(rounds.iter().map(|round| round[at]));
+                figures.push(Figures {
+                    case: format!("{}, {size}, {name}", if open { "open" } else { "seal" }),
+                    nanos: of(0),
+                    cycles: of(1),
+                    times_ring: of(2),
+                    gigabits: 8.0 * average / of(0).median,
+                });
+            }
+        }
+    }
+    if !options.common.output.json {
+        let row = |f: &Figures| {
+            let times = &f.times_ring;
+            vec![
+                f.case.clone(),
+                f.nanos.text(),
+                format!("{:.0}", f.cycles.median),
+                format!("{:.2} ({:.2} to {:.2})", times.median, times.min, times.max),
+                format!("{:.1}", f.gigabits),
+            ]
+        };
+        let heads = ["packets", "ns (min to max)", "cycles", "times ring", "Gbit/s"];
+        table(&heads, &figures.iter().map(row).collect::<Vec<_>>());
+    }
+    record::finish(&options.common.output, &figures)
+}
+
+/// Ring first, with which all are compared.
+fn ways(vector: &Vector) -> Vec<(String, Way)> {
+    let ring = vector.keys.iter().map(|(_, key)| {
+        let key = ring::aead::UnboundKey::new(&ring::aead::CHACHA20_POLY1305, key);
+        ring::aead::LessSafeKey::new(key.expect("a key has 32 bytes"))
+    });
+    let aws_lc = vector.keys.iter().map(|(_, key)| {
+        let key = aws_lc_rs::aead::UnboundKey::new(&aws_lc_rs::aead::CHACHA20_POLY1305, key);
+        aws_lc_rs::aead::LessSafeKey::new(key.expect("a key has 32 bytes"))
+    });
+    let peers =
+        [("ring".into(), Way::Ring(ring.collect())), ("aws-lc-rs".into(), Way::AwsLc(aws_lc.collect()))];
+    let ours =
+        Kernel::all().map(|kernel| (format!("ours, {}", kernel.name()), Way::Ours(Batch::new(kernel))));
+    peers.into_iter().chain(ours).collect()
+}
+
+impl Vector {
+    fn new(bytes: usize, batch: usize, keys: usize) -> Self {
+        let mut random = Random::new(1);
+        let lengths = (0..batch).map(|_| if bytes == 0 { *random.pick(&IMIX) } else { bytes }).collect();
+        let mut key = || std::array::from_fn(|_| random.bits() as u8);
+        let keys = (0..keys).map(|_| key()).map(|key| (Key::new(&key), key)).collect();
+        Self { keys, lengths, frames: vec![0; FRAME * batch], counter: 0 }
+    }
+
+    /// What one seals the next opens, and the other way round.
+    fn check(&mut self, ways: &mut [(String, Way)]) -> Result<()> {
+        for seal in 0..ways.len() {
+            for open in 0..ways.len() {
+                self.frames.fill(0x5a);
+                self.seal(&mut ways[seal].1);
+                let right = self.open(&mut ways[open].1)?;
+                let texts = self.frames.chunks(FRAME).zip(&self.lengths);
+                let right =
+                    right && texts.into_iter().all(|(f, len)| f[TEXT..TEXT + len].iter().all(|b| *b == 0x5a));
+                ensure!(right, "{} does not open what {} seals", ways[open].0, ways[seal].0);
+            }
+        }
+        Ok(())
+    }
+
+    /// One vector sealed or opened, and only that timed.
+    fn turn(&mut self, way: &mut Way, open: bool) -> Result<Sample> {
+        self.counter += self.lengths.len() as u64;
+        let count = self.lengths.len() as u64;
+        if !open {
+            return Ok(Sample::of(|| {
+                self.seal(way);
+                count
+            }));
+        }
+        self.seal(&mut Way::Ours(Batch::new(Kernel::best())));
+        let mut right = Ok(true);
+        let sample = Sample::of(|| {
+            right = self.open(way);
+            count
+        });
+        ensure!(right?, "a packet was taken for a forged one");
+        Ok(sample)
+    }
+
+    fn seal(&mut self, way: &mut Way) {
+        match way {
+            Way::Ours(batch) => {
+                batch.seal(&mut packets(&self.keys, &self.lengths, &mut self.frames, self.counter));
+            }
+            Way::Ring(keys) => {
+                self.each(|at, nonce, bytes| {
+                    let (text, tag) = bytes.split_at_mut(bytes.len() - TAG);
+                    let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
+                    let key = &keys[at % keys.len()];
+                    let sealed = key.seal_in_place_separate_tag(nonce, ring::aead::Aad::empty(), text);
+                    tag.copy_from_slice(sealed.expect("the text is short enough").as_ref());
+                    true
+                });
+            }
+            Way::AwsLc(keys) => {
+                self.each(|at, nonce, bytes| {
+                    let (text, tag) = bytes.split_at_mut(bytes.len() - TAG);
+                    let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(nonce);
+                    let key = &keys[at % keys.len()];
+                    let sealed = key.seal_in_place_separate_tag(nonce, aws_lc_rs::aead::Aad::empty(), text);
+                    tag.copy_from_slice(sealed.expect("the text is short enough").as_ref());
+                    true
+                });
+            }
+        }
+    }
+
+    /// Whether all were genuine.
+    fn open(&mut self, way: &mut Way) -> Result<bool> {
+        Ok(match way {
+            Way::Ours(batch) => {
+                let mut genuine = vec![false; self.lengths.len()];
+                let mut packets = packets(&self.keys, &self.lengths, &mut self.frames, self.counter);
+                batch.open(&mut packets, &mut genuine);
+                genuine.iter().all(|genuine| *genuine)
+            }
+            Way::Ring(keys) => self.each(|at, nonce, bytes| {
+                let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
+                keys[at % keys.len()].open_in_place(nonce, ring::aead::Aad::empty(), bytes).is_ok()
+            }),
+            Way::AwsLc(keys) => self.each(|at, nonce, bytes| {
+                let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(nonce);
+                keys[at % keys.len()].open_in_place(nonce, aws_lc_rs::aead::Aad::empty(), bytes).is_ok()
+            }),
+        })
+    }
+
+    /// Whether `one` was true for each packet: its number, nonce, text with tag.
+    fn each(&mut self, mut one: impl FnMut(usize, [u8; 12], &mut [u8]) -> bool) -> bool {
+        let mut all = true;
+        for (at, (frame, len)) in self.frames.chunks_exact_mut(FRAME).zip(&self.lengths).enumerate() {
+            let mut nonce = [0; 12];
+            nonce[4..].copy_from_slice(&(self.counter + at as u64).to_le_bytes());
+            all &= one(at, nonce, &mut frame[TEXT..TEXT + len + TAG]);
+        }
+        all
+    }
+}
+
+fn packets<'a>(
+    keys: &'a [(Key, [u8; 32])],
+    lengths: &[usize],
+    frames: &'a mut [u8],
+    counter: u64,
+) -> Vec<Packet<'a>> {
+    let packet = |(at, (frame, len)): (usize, (&'a mut [u8], &usize))| {
+        let bytes = &mut frame[TEXT..TEXT + len + TAG];
+        Packet::new(&keys[at % keys.len()].0, counter + at as u64, bytes).expect("there is room for a tag")
+    };
+    frames.chunks_exact_mut(FRAME).zip(lengths).enumerate().map(packet).collect()
+}
