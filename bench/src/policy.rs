@@ -7,7 +7,7 @@ use crate::rules::Rules;
 use crate::traffic::{self, Wanted};
 use anyhow::Result;
 use clap::Args;
-use margay_dataplane::policy::{Query, Verdict, compile};
+use margay_dataplane::policy::{Query, Room, Verdict, compile};
 use margay_dataplane::worker::ticks;
 use std::hint::black_box;
 use std::rc::Rc;
@@ -43,9 +43,9 @@ pub fn run(options: &Options) -> Result<()> {
         let (vectors, batched) = (queries.clone(), table.clone());
         let judge_batch = move || {
             let Ok(tree) = Rig::tree(&batched) else { return 0 };
-            let mut verdicts = [Verdict { allow: false, slot: 0 }; BATCH];
+            let (mut verdicts, mut room) = ([Verdict { allow: false, slot: 0 }; BATCH], Room::default());
             for vector in vectors.chunks_exact(BATCH) {
-                tree.compiled().judge_batch(batched.sets(), black_box(vector), &mut verdicts);
+                tree.compiled().judge_batch(batched.sets(), black_box(vector), &mut verdicts, &mut room);
                 black_box(&verdicts);
             }
             vectors.len() as u64

@@ -10,7 +10,7 @@ use crate::{Common, record};
 use anyhow::{Result, ensure};
 use clap::Args;
 use files::{Packet, Set};
-use margay_dataplane::policy::{CompiledPolicy, Query, SetTable, Verdict, compile, reference};
+use margay_dataplane::policy::{CompiledPolicy, Query, Room, SetTable, Verdict, compile, reference};
 use peer::Peer;
 use serde::Serialize;
 use std::hint::black_box;
@@ -193,9 +193,9 @@ impl Case<'_> {
                 black_box(policy.judge(&sets, black_box(query)));
             }
         } else {
-            let mut verdicts = [Verdict { allow: false, slot: 0 }; 256];
+            let (mut verdicts, mut room) = ([Verdict { allow: false, slot: 0 }; 256], Room::default());
             for queries in self.queries.chunks(self.batch) {
-                policy.judge_batch(&sets, black_box(queries), &mut verdicts[..queries.len()]);
+                policy.judge_batch(&sets, black_box(queries), &mut verdicts[..queries.len()], &mut room);
                 black_box(&verdicts);
             }
         }
@@ -207,7 +207,7 @@ impl Case<'_> {
 fn verify(policy: &CompiledPolicy, queries: &[Query]) -> Result<()> {
     let sets = SetTable::default();
     let mut verdicts = vec![Verdict { allow: false, slot: 0 }; queries.len()];
-    policy.judge_batch(&sets, queries, &mut verdicts);
+    policy.judge_batch(&sets, queries, &mut verdicts, &mut Room::default());
     for (query, verdict) in queries.iter().zip(&verdicts) {
         ensure!(policy.judge(&sets, query) == *verdict, "a batch and one packet differ: {}", query.key);
     }

@@ -4,7 +4,7 @@ mod counters;
 mod node;
 
 pub use counters::{NodeCount, NodeCounters};
-pub use node::{Next, Node, Sink};
+pub use node::{NEAR, Next, Node, Sink, one_by_one};
 
 use crate::packet::{Pool, VECTOR, Vector};
 use node::AnyNode;

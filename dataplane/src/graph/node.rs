@@ -31,6 +31,16 @@ pub trait Node<W>: Send + 'static {
     /// where `prepare` looked for it. Must not change the packet's fate.
     #[inline(always)]
     fn approach(&mut self, _: &mut W, _: Packet<'_>) {}
+
+    /// Decides where all of `packets` go: `nexts` becomes the numbers of their arcs. One after the other,
+    /// unless a node gains by more at once; then it must come to the same.
+    #[inline]
+    fn vector(&mut self, world: &mut W, pool: &mut Pool, packets: &mut Vector, nexts: &mut [u8; VECTOR])
+    where
+        Self: Sized,
+    {
+        one_by_one(self, world, pool, packets, nexts);
+    }
 }
 
 /// Ends packets' way through the graph.
@@ -58,37 +68,49 @@ const AHEAD: usize = 16;
 
 /// How far a packet is fetched ahead. Frames are of a power of two, so their first bytes share few
 /// lines of the nearest cache (16 of 32 KiB): what is fetched much earlier is pushed out again.
-const NEAR: usize = 6;
+pub const NEAR: usize = 6;
+
+/// The loop over a vector: each packet is fetched ahead, prepared and judged.
+#[inline(always)]
+pub fn one_by_one<W, N: Node<W>>(
+    node: &mut N,
+    world: &mut W,
+    pool: &mut Pool,
+    packets: &mut Vector,
+    nexts: &mut [u8; VECTOR],
+) {
+    let count = packets.len();
+    for position in 0..NEAR.min(count) {
+        pool.prefetch(packets, position);
+        pool.prefetch_meta(packets, position);
+    }
+    if N::LOOKS_AHEAD {
+        for position in 0..AHEAD.min(count) {
+            pool.prefetch_meta(packets, position + NEAR);
+            node.prepare(world, pool.nth(packets, position));
+        }
+        for position in 0..(AHEAD / 2).min(count) {
+            node.approach(world, pool.nth(packets, position));
+        }
+    }
+    for (position, next) in nexts[..count].iter_mut().enumerate() {
+        pool.prefetch(packets, position + NEAR);
+        if !N::LOOKS_AHEAD {
+            pool.prefetch_meta(packets, position + NEAR);
+        } else if position + AHEAD < count {
+            pool.prefetch_meta(packets, position + AHEAD + NEAR);
+            node.prepare(world, pool.nth(packets, position + AHEAD));
+            node.approach(world, pool.nth(packets, position + AHEAD / 2));
+        } else if position + AHEAD / 2 < count {
+            node.approach(world, pool.nth(packets, position + AHEAD / 2));
+        }
+        *next = node.packet(world, pool.nth(packets, position)).index();
+    }
+}
 
 impl<W, N: Node<W>> AnyNode<W> for Judge<N> {
     fn run(&mut self, world: &mut W, pool: &mut Pool, packets: &mut Vector, nexts: &mut [u8; VECTOR]) {
-        let count = packets.len();
-        for position in 0..NEAR.min(count) {
-            pool.prefetch(packets, position);
-            pool.prefetch_meta(packets, position);
-        }
-        if N::LOOKS_AHEAD {
-            for position in 0..AHEAD.min(count) {
-                pool.prefetch_meta(packets, position + NEAR);
-                self.0.prepare(world, pool.nth(packets, position));
-            }
-            for position in 0..(AHEAD / 2).min(count) {
-                self.0.approach(world, pool.nth(packets, position));
-            }
-        }
-        for (position, next) in nexts[..count].iter_mut().enumerate() {
-            pool.prefetch(packets, position + NEAR);
-            if !N::LOOKS_AHEAD {
-                pool.prefetch_meta(packets, position + NEAR);
-            } else if position + AHEAD < count {
-                pool.prefetch_meta(packets, position + AHEAD + NEAR);
-                self.0.prepare(world, pool.nth(packets, position + AHEAD));
-                self.0.approach(world, pool.nth(packets, position + AHEAD / 2));
-            } else if position + AHEAD / 2 < count {
-                self.0.approach(world, pool.nth(packets, position + AHEAD / 2));
-            }
-            *next = self.0.packet(world, pool.nth(packets, position)).index();
-        }
+        self.0.vector(world, pool, packets, nexts);
     }
 
     fn name(&self) -> &'static str {

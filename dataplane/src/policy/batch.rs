@@ -9,14 +9,14 @@
 //! is used up a packet walks alone.
 
 use super::compiled::{CompiledPolicy, Outcome, Stage};
-use super::leaf::Block;
+use super::leaf::{Block, Line};
 use super::lower::Space;
-use super::point::{Layout, Point, Words, at, class, prefetch_class};
+use super::point::{Layout, Point, Words, at};
 use super::simd::{Job, Kernel};
 use super::tree::{Branch, NONE_FOUND, Node, Ref, Tree, group_of, spelled};
 use super::{Class, IpVersion, Query, SetId, SetTable, Verdict};
+use crate::net::FlowKey;
 use crate::packet::prefetch_element;
-use arrayvec::ArrayVec;
 use std::hint::select_unpredictable;
 
 /// Packets whose walks take turns.
@@ -24,10 +24,37 @@ const BATCH: usize = 64;
 /// Steps that wait, a power of two.
 const STEPS: usize = 2 * BATCH;
 
+/// Where walks that take turns write: made once, of no meaning between batches.
+pub struct Room {
+    words: [Words; BATCH],
+    /// By space, where trees ask.
+    classes: [[Class; BATCH]; 4],
+    /// The lowest rank found.
+    best: [u32; BATCH],
+    lists: [List; 5],
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            words: [Words::ZERO; BATCH],
+            classes: [[Class::NONE; BATCH]; 4],
+            best: [NONE_FOUND; BATCH],
+            lists: [[0; STEPS]; 5],
+        }
+    }
+}
+
 /// Judges `queries` in the order given; `verdicts` is as long.
-pub(super) fn judge(policy: &CompiledPolicy, sets: &SetTable, queries: &[Query], verdicts: &mut [Verdict]) {
+pub(super) fn judge(
+    policy: &CompiledPolicy,
+    sets: &SetTable,
+    queries: &[Query],
+    verdicts: &mut [Verdict],
+    room: &mut Room,
+) {
     assert_eq!(queries.len(), verdicts.len(), "a verdict for each query");
-    policy.cpu.tuned(Judge { policy, sets, queries, verdicts });
+    policy.cpu.tuned(Judge { policy, sets, queries, verdicts, room });
 }
 
 struct Judge<'a> {
@@ -35,6 +62,7 @@ struct Judge<'a> {
     sets: &'a SetTable,
     queries: &'a [Query],
     verdicts: &'a mut [Verdict],
+    room: &'a mut Room,
 }
 
 impl Job for Judge<'_> {
@@ -42,10 +70,9 @@ impl Job for Judge<'_> {
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) {
-        let Self { policy, sets, queries, verdicts } = self;
-        let mut room = Room::default();
+        let Self { policy, sets, queries, verdicts, room } = self;
         for (queries, verdicts) in queries.chunks(BATCH).zip(verdicts.chunks_mut(BATCH)) {
-            chunk(kernel, policy, sets, queries, verdicts, &mut room);
+            chunk(kernel, policy, sets, queries, verdicts, room);
         }
     }
 }
@@ -59,8 +86,8 @@ fn chunk<K: Kernel>(
     verdicts: &mut [Verdict],
     room: &mut Room,
 ) {
-    let Room { words, lists: room } = room;
-    let known = members(queries, sets, policy.used);
+    let Room { words, classes, best, lists } = room;
+    look_up(queries, sets, policy.used, classes);
     // Those no stage has decided yet, by IP version; and those that are of two.
     let mut open = [Packets::first(queries.len()), Packets::first(0)];
     let mut mixed = Packets::first(0);
@@ -69,7 +96,7 @@ fn chunk<K: Kernel>(
         v4 &= q.key.src.is_v4() & q.key.dst.is_v4();
         words.set(q);
     }
-    let points = Points { queries, words, members: known };
+    let points = Points { queries, words, classes, sets, used: policy.used };
     if !v4 {
         open[0] = Packets::first(0);
         for (at, q) in (0u8..).zip(queries) {
@@ -86,21 +113,18 @@ fn chunk<K: Kernel>(
             if open.len == 0 {
                 continue;
             }
-            let mut best = [NONE_FOUND; BATCH];
+            *best = [NONE_FOUND; BATCH];
             match tree.layout {
-                Layout::V4 => Turns::<K, 4>::new(kernel, tree, &points, &mut best, room).all(open),
-                Layout::V6 => Turns::<K, 6>::new(kernel, tree, &points, &mut best, room).all(open),
+                Layout::V4 => Turns::<K, 4>::new(kernel, tree, &points, best, lists).all(open),
+                Layout::V6 => Turns::<K, 6>::new(kernel, tree, &points, best, lists).all(open),
             }
-            if stage.patch.is_some() {
-                settle(policy, stage, version, &points, open.get(), &mut best);
-            } else {
-                for at in open.get() {
-                    let rank = &mut best[usize::from(*at) % BATCH];
-                    *rank = stage.slot(*rank);
-                }
+            let patched = stage.patch.is_some();
+            if patched {
+                settle(policy, stage, version, &points, open.get(), best);
             }
             open.retain(|at| {
-                let slot = best[usize::from(at) % BATCH];
+                let found = best[usize::from(at) % BATCH];
+                let slot = if patched { found } else { stage.slot(found) };
                 let outcome = policy.outcomes[slot as usize];
                 verdicts[usize::from(at)] = Verdict { allow: outcome == Outcome::Allow, slot };
                 outcome == Outcome::Next
@@ -140,11 +164,10 @@ fn settle(
 struct Points<'a> {
     queries: &'a [Query],
     words: &'a [Words; BATCH],
-    members: Members<'a>,
+    classes: &'a [[Class; BATCH]; 4],
+    sets: &'a SetTable,
+    used: [bool; 4],
 }
-
-/// The sets that packets are in, by space. Empty where no tree asks.
-type Members<'a> = [ArrayVec<&'a [SetId], BATCH>; 4];
 
 impl<'a> Points<'a> {
     #[inline(always)]
@@ -152,9 +175,11 @@ impl<'a> Points<'a> {
         &self.words[packet as usize % BATCH]
     }
 
+    /// The sets that the packet is in. None where no tree asks.
     #[inline(always)]
     fn members(&self, packet: u32, space: Space) -> &'a [SetId] {
-        self.members[space as usize].get(packet as usize).copied().unwrap_or_default()
+        let class = self.classes[space as usize][packet as usize % BATCH];
+        if self.used[space as usize] { self.sets.ids(class) } else { &[] }
     }
 
     #[inline]
@@ -164,26 +189,62 @@ impl<'a> Points<'a> {
     }
 }
 
-/// The sets that each query is in, by space that is asked about; what is read for one arrives while the
+/// The class of each query, by space that is asked about; what is read for one arrives while the
 /// others are served.
 #[inline(always)]
-fn members<'a>(queries: &[Query], sets: &'a SetTable, used: [bool; 4]) -> Members<'a> {
-    let mut members = Members::default();
-    let asked = || Space::ALL.into_iter().filter(|space| used[*space as usize]);
-    for space in asked() {
-        queries.iter().for_each(|q| prefetch_class(&q.key, sets, used, space));
+fn look_up(queries: &[Query], sets: &SetTable, used: [bool; 4], classes: &mut [[Class; BATCH]; 4]) {
+    let [src, dst, src_port, dst_port] = classes;
+    let asks = |space| used[space as usize];
+    if asks(Space::Src) {
+        queries.iter().for_each(|q| sets.prefetch_address(q.key.src));
     }
-    for space in asked() {
-        let mut classes: ArrayVec<Class, BATCH> = ArrayVec::new();
-        for q in queries {
-            let class = class(&q.key, sets, used, space);
-            sets.prefetch_ids(class);
-            classes.push(class);
-        }
-        members[space as usize].extend(classes.iter().map(|class| sets.ids(*class)));
+    if asks(Space::Dst) {
+        queries.iter().for_each(|q| sets.prefetch_address(q.key.dst));
     }
-    members
+    if asks(Space::SrcPort) {
+        queries.iter().for_each(|q| sets.prefetch_port(q.key.src, q.key.proto, q.key.sport));
+    }
+    if asks(Space::DstPort) {
+        queries.iter().for_each(|q| sets.prefetch_port(q.key.dst, q.key.proto, q.key.dport));
+    }
+    // A loop for each space: to ask each packet which space it is takes longer than the lookup.
+    if asks(Space::Src) {
+        classify(queries, sets, src, |key| sets.class_of_address(key.src));
+    }
+    if asks(Space::Dst) {
+        classify(queries, sets, dst, |key| sets.class_of_address(key.dst));
+    }
+    if asks(Space::SrcPort) {
+        classify(queries, sets, src_port, |key| sets.class_of_port(key.src, key.proto, key.sport));
+    }
+    if asks(Space::DstPort) {
+        classify(queries, sets, dst_port, |key| sets.class_of_port(key.dst, key.proto, key.dport));
+    }
 }
+
+#[inline(always)]
+fn classify(
+    queries: &[Query],
+    sets: &SetTable,
+    classes: &mut [Class; BATCH],
+    class_of: impl Fn(&FlowKey) -> Class,
+) {
+    for (q, class) in queries.iter().zip(classes) {
+        *class = class_of(&q.key);
+        sets.prefetch_ids(*class);
+    }
+}
+
+/// All packets of a batch.
+static ORDER: [u8; BATCH] = {
+    let mut order = [0; BATCH];
+    let mut at = 0;
+    while at < BATCH {
+        order[at] = at as u8;
+        at += 1;
+    }
+    order
+};
 
 /// Some of a batch's packets.
 #[derive(Clone)]
@@ -196,7 +257,7 @@ impl Packets {
     /// The first of all, so many.
     #[inline(always)]
     fn first(len: usize) -> Self {
-        Self { list: std::array::from_fn(|at| at as u8), len }
+        Self { list: ORDER, len }
     }
 
     #[inline(always)]
@@ -222,18 +283,6 @@ impl Packets {
 
 /// Steps that wait: the packet above, where to below.
 type List = [u64; STEPS];
-
-/// Where packets' words and steps that wait are written.
-struct Room {
-    words: [Words; BATCH],
-    lists: [List; 5],
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self { words: [Words::ZERO; BATCH], lists: [[0; STEPS]; 5] }
-    }
-}
 
 #[inline(always)]
 const fn step(packet: u32, to: u32) -> u64 {
@@ -279,7 +328,7 @@ impl<'a> Steps<'a> {
 
 /// Walks of one tree. There are fewer than [`STEPS`] steps in all lists together: one is replaced
 /// by one at most, and who adds more asks first. No list is read while it is added to, but for
-/// leaves, which grow by one at most for each that was read.
+/// nodes and leaves, which grow by one at most for each that was read.
 ///
 /// `V` is 4 for a tree with the layout of IPv4, else 6.
 struct Turns<'a, K, const V: u8> {
@@ -289,7 +338,7 @@ struct Turns<'a, K, const V: u8> {
     /// The lowest rank found, by packet.
     best: &'a mut [u32; BATCH],
     nodes: Steps<'a>,
-    /// At branches that were fetched.
+    /// At branches of nodes that pick no bits.
     branches: Steps<'a>,
     /// At groups that were fetched.
     groups: Steps<'a>,
@@ -313,37 +362,36 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
         Self { kernel, tree, points, best, nodes, branches, groups, leaves, others }
     }
 
-    /// To the end of all walks.
+    /// To the end of all walks: the parts of a tree one after the other, since what one finds lets the next,
+    /// and all behind it, be skipped; then the groups of the sets that hold the packet.
     #[inline(always)]
     fn all(mut self, packets: &Packets) {
         let tree = self.tree;
         if tree.root.lowest == NONE_FOUND {
             return;
         }
-        match tree.root.to.get().map(|node| &tree.nodes[node]) {
-            Ok(by_set @ Node::BySet { rest, .. }) => {
-                self.parts(packets, tree.branches[*rest as usize]);
+        let node = |branch: Branch| branch.to.get().ok().map(|node| &tree.nodes[node]);
+        let (branch, by_set) = match node(tree.root) {
+            Some(by_set @ Node::BySet { rest, .. }) => (tree.branches[*rest as usize], Some(by_set)),
+            _ => (tree.root, None),
+        };
+        let parts = match node(branch) {
+            Some(Node::Each { first, end }) => &tree.branches[*first as usize..*end as usize],
+            _ => std::slice::from_ref(&branch),
+        };
+        let mut left = packets.clone();
+        for number in 0..parts.len() + usize::from(by_set.is_some()) {
+            if let Some(part) = parts.get(number) {
+                // Nothing is found before the first.
+                if number > 0 {
+                    left.retain(|packet| part.lowest < self.best[usize::from(packet) % BATCH]);
+                }
+                self.begin(left.get(), *part);
+            } else if let Some(by_set) = by_set {
                 for (at, packet) in packets.get().iter().enumerate() {
                     self.by_set(u32::from(*packet), by_set, packets.len - at);
                 }
-                self.run();
             }
-            _ => self.parts(packets, tree.root),
-        }
-    }
-
-    /// The parts of a tree one after the other: what one finds lets the next, and all behind it, be skipped.
-    #[inline(always)]
-    fn parts(&mut self, packets: &Packets, branch: Branch) {
-        let tree = self.tree;
-        let parts = match branch.to.get().map(|node| &tree.nodes[node]) {
-            Ok(Node::Each { first, end }) => &tree.branches[*first as usize..*end as usize],
-            _ => std::slice::from_ref(&branch),
-        };
-        let mut packets = packets.clone();
-        for part in parts {
-            packets.retain(|packet| part.lowest < self.best[usize::from(packet) % BATCH]);
-            self.begin(packets.get(), *part);
             self.run();
         }
     }
@@ -355,12 +403,17 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
         match branch.to.get().map(|node| tree.nodes[node]) {
             // As in `step`, with one and the same node.
             Ok(Node::Bits { words, shift, masks, first }) => {
-                let (kernel, points, branches) = (self.kernel, self.points, &tree.branches[..]);
+                let (kernel, own, branches) = (self.kernel, self.points.words, &tree.branches[..]);
+                let Self { best, nodes, leaves, .. } = self;
+                let (node, leaf) = (nodes.len, leaves.len);
+                let mut below =
+                    Below { lines: &tree.lines, nodes: nodes.list, node, leaves: leaves.list, leaf };
                 for packet in packets.iter().map(|packet| u32::from(*packet)) {
-                    let next = first as usize + spelled(kernel, points.words(packet), words, shift, masks);
-                    prefetch_element(branches, next);
-                    self.branches.push(packet, next as u32, true);
+                    let own = &own[packet as usize % BATCH];
+                    let next = first as usize + spelled(kernel, own, words, shift, masks);
+                    below.push(packet, branches[next], best);
                 }
+                (nodes.len, leaves.len) = below.ends();
             }
             _ => {
                 for packet in packets {
@@ -378,7 +431,9 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
     fn run(&mut self) {
         let tree = self.tree;
         loop {
-            self.go(false, |branch| tree.branches[branch as usize]);
+            if self.branches.len > 0 {
+                self.go(false, |branch| tree.branches[branch as usize]);
+            }
             if self.groups.len > 0 {
                 self.go(true, |group| tree.groups[group as usize].branch);
             }
@@ -398,40 +453,38 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
     fn go(&mut self, groups: bool, branch: impl Fn(u32) -> Branch) {
         let Self { tree, best, nodes, leaves, .. } = self;
         let from = if groups { &mut self.groups } else { &mut self.branches };
-        let (mut node, mut leaf) = (nodes.len, leaves.len);
-        for at in 0..from.take() {
-            let (packet, branch) = (from.list[at % STEPS] >> 32, branch(from.list[at % STEPS] as u32));
-            let wanted = branch.lowest < best[packet as usize % BATCH];
-            let (is_node, at) = branch.to.parts();
-            // Nodes are few: they are at hand.
-            prefetch_element(&tree.lines, at as usize);
-            let next = packet << 32 | u64::from(at);
-            nodes.list[node % STEPS] = next;
-            node += usize::from(wanted & is_node);
-            leaves.list[leaf % STEPS] = next;
-            leaf += usize::from(wanted & !is_node);
+        let (node, leaf) = (nodes.len, leaves.len);
+        let mut below = Below { lines: &tree.lines, nodes: nodes.list, node, leaves: leaves.list, leaf };
+        let waiting = from.take();
+        for step in &from.list[..waiting.min(STEPS)] {
+            below.push((step >> 32) as u32, branch(*step as u32), best);
         }
-        (nodes.len, leaves.len) = (node, leaf);
+        (nodes.len, leaves.len) = below.ends();
     }
 
-    /// From nodes on.
+    /// From nodes on. No branch is fetched first: the processor is ahead by more packets than it waits for.
     #[inline(always)]
     fn step(&mut self) {
-        let Self { kernel, tree, points, nodes, branches, others, .. } = self;
-        let mut branch = branches.len;
-        for at in 0..nodes.take() {
-            let (packet, node) = nodes.get(at);
-            if let Node::Bits { words, shift, masks, first } = &tree.nodes[node as usize] {
-                let own = points.words(packet);
-                let next = *first as usize + spelled(*kernel, own, *words, *shift, *masks);
-                prefetch_element(&tree.branches, next);
-                branches.list[branch % STEPS] = step(packet, next as u32);
-                branch += 1;
+        let (kernel, own, waiting) = (self.kernel, self.points.words, self.nodes.take());
+        let (nodes, branches) = (&self.tree.nodes[..], &self.tree.branches[..]);
+        let Self { tree, best, nodes: from, leaves, others, .. } = self;
+        let mut aside = others.len;
+        let mut below =
+            Below { lines: &tree.lines, nodes: from.list, node: 0, leaves: leaves.list, leaf: leaves.len };
+        for at in 0..waiting {
+            let waiting = below.nodes[at % STEPS];
+            let packet = (waiting >> 32) as u32;
+            if let Node::Bits { words, shift, masks, first } = &nodes[waiting as u32 as usize] {
+                let own = &own[packet as usize % BATCH];
+                let next = *first as usize + spelled(kernel, own, *words, *shift, *masks);
+                below.push(packet, branches[next], best);
             } else {
-                others.push(packet, node, true);
+                others.list[aside % STEPS] = waiting;
+                aside += 1;
             }
         }
-        branches.len = branch;
+        (from.len, leaves.len) = below.ends();
+        others.len = aside;
         let waiting = self.others.take();
         for at in 0..waiting {
             let (packet, node) = self.others.get(at);
@@ -443,7 +496,7 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
     #[inline(never)]
     fn other(&mut self, packet: u32, node: u32, left: usize) {
         let tree = self.tree;
-        let waiting = left + self.branches.len + self.groups.len + self.leaves.len;
+        let waiting = left + self.nodes.len + self.branches.len + self.groups.len + self.leaves.len;
         match &tree.nodes[node as usize] {
             Node::Cut { dim, bound, first } => {
                 let key = &self.points.queries[packet as usize].key;
@@ -470,7 +523,7 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
         let Node::BySet { space, first, end, low, slots, .. } = node else { return };
         let groups = &tree.groups[*first as usize..*end as usize];
         let slots = &tree.slots[slots.0 as usize..slots.1 as usize];
-        let waiting = left + self.branches.len + self.groups.len + self.leaves.len;
+        let waiting = left + self.nodes.len + self.branches.len + self.groups.len + self.leaves.len;
         let members = self.points.members(packet, *space);
         let room = waiting + members.len() < STEPS;
         for set in members {
@@ -490,25 +543,27 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
     /// Tries blocks of leaves.
     #[inline(always)]
     fn block(&mut self) {
-        let Self { kernel, tree, points, best, leaves, others, .. } = self;
-        let mut next = 0;
-        for at in 0..leaves.take() {
-            let waiting = leaves.list[at % STEPS];
-            let (packet, block) = ((waiting >> 32) as u32, waiting as u32);
-            let lanes = Block::at(&tree.lines, Self::LAYOUT, block as usize);
-            let hits = kernel.hits(Self::LAYOUT, lanes.line, points.words(packet));
-            let best = &mut best[packet as usize % BATCH];
+        let (kernel, words, lines) = (self.kernel, self.points.words, &self.tree.lines[..]);
+        let (mut next, mut asking, waiting) = (0, self.others.len, self.leaves.take());
+        let (best, leaves, others) = (&mut *self.best, &mut *self.leaves.list, &mut *self.others.list);
+        for at in 0..waiting {
+            let waiting = leaves[at % STEPS];
+            let (packet, block) = ((waiting >> 32) as usize % BATCH, waiting as u32 as usize);
+            let lanes = Block::at(lines, Self::LAYOUT, block);
+            let hits = kernel.hits(Self::LAYOUT, lanes.line, &words[packet]);
             let (found, asks) = lanes.first(hits);
             if asks {
-                others.add(waiting, true);
+                others[asking % STEPS] = waiting;
+                asking += 1;
                 continue;
             }
-            *best = select_unpredictable(found < *best, found, *best);
-            prefetch_element(&tree.lines, block as usize + 1);
-            leaves.list[next % STEPS] = waiting + 1;
-            next += usize::from(lanes.goes_on(*best));
+            let lowest = select_unpredictable(found < best[packet], found, best[packet]);
+            best[packet] = lowest;
+            prefetch_element(lines, block + 1);
+            leaves[next % STEPS] = waiting + 1;
+            next += usize::from(lanes.goes_on(lowest));
         }
-        leaves.len = next;
+        (self.leaves.len, self.others.len) = (next, asking);
         self.alone_all();
     }
 
@@ -550,5 +605,36 @@ impl<'a, K: Kernel, const V: u8> Turns<'a, K, V> {
     fn alone(&mut self, packet: u32, at: Ref) {
         let best = &mut self.best[packet as usize % BATCH];
         *best = self.tree.lower_than(at, *best, self.kernel, &self.points.get(packet), &mut ());
+    }
+}
+
+/// Lists that steps below branches are written to, where the compiler knows that nothing else changes.
+struct Below<'s> {
+    lines: &'s [Line],
+    nodes: &'s mut List,
+    node: usize,
+    leaves: &'s mut List,
+    leaf: usize,
+}
+
+impl Below<'_> {
+    /// On to what is below `branch`, if anything there can matter.
+    #[inline(always)]
+    fn push(&mut self, packet: u32, branch: Branch, best: &[u32; BATCH]) {
+        let wanted = branch.lowest < best[packet as usize % BATCH];
+        let (is_node, at) = branch.to.parts();
+        // Nodes are few: they are at hand.
+        prefetch_element(self.lines, at as usize);
+        let next = step(packet, at);
+        self.nodes[self.node % STEPS] = next;
+        self.node += usize::from(wanted & is_node);
+        self.leaves[self.leaf % STEPS] = next;
+        self.leaf += usize::from(wanted & !is_node);
+    }
+
+    /// How many steps wait, at nodes and at leaves.
+    #[inline(always)]
+    fn ends(&self) -> (usize, usize) {
+        (self.node, self.leaf)
     }
 }

@@ -1,5 +1,6 @@
 //! From a rule list to the trees that decide, and the decision.
 
+use super::batch::{self, Room};
 use super::check::{self, CheckError};
 use super::grow::{Form, Proof, grow};
 use super::list::Part;
@@ -10,8 +11,7 @@ use super::simd::{Cpu, Job, Kernel};
 use super::slice::{Size, Slice};
 use super::tree::{NONE_FOUND, Tree, Watch};
 use super::{
-    Action, Decider, Explanation, IpVersion, Otherwise, Query, Rule, RuleList, SetTable, Verdict, batch,
-    explain,
+    Action, Decider, Explanation, IpVersion, Otherwise, Query, Rule, RuleList, SetTable, Verdict, explain,
 };
 use std::sync::Arc;
 
@@ -226,12 +226,12 @@ impl CompiledPolicy {
         self.cpu.tuned(One { policy: self, sets, q })
     }
 
-    /// Judges many packets, as [`judge`](Self::judge) does each; their walks take turns.
+    /// Judges many packets, as [`judge`](Self::judge) does each; their walks take turns in `room`.
     ///
     /// # Panics
     /// If there are not as many verdicts as queries.
-    pub fn judge_batch(&self, sets: &SetTable, queries: &[Query], verdicts: &mut [Verdict]) {
-        batch::judge(self, sets, queries, verdicts);
+    pub fn judge_batch(&self, sets: &SetTable, queries: &[Query], verdicts: &mut [Verdict], room: &mut Room) {
+        batch::judge(self, sets, queries, verdicts, room);
     }
 
     /// Judges a packet by the same walk of the same trees, and notes what was looked at.

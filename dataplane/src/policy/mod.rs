@@ -40,6 +40,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use batch::Room;
 pub use builder::PolicyTableBuilder;
 pub use check::CheckError;
 pub use compiled::{CompileError, CompiledPolicy, compile, compile_within};

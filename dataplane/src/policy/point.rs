@@ -243,18 +243,6 @@ pub(super) fn class(key: &FlowKey, sets: &SetTable, used: [bool; 4], space: Spac
     }
 }
 
-/// Fetches what [`class`] reads first.
-#[inline(always)]
-pub(super) fn prefetch_class(key: &FlowKey, sets: &SetTable, used: [bool; 4], space: Space) {
-    match space {
-        _ if !used[space as usize] => {}
-        Space::Src => sets.prefetch_address(key.src),
-        Space::Dst => sets.prefetch_address(key.dst),
-        Space::SrcPort => sets.prefetch_port(key.src, key.proto, key.sport),
-        Space::DstPort => sets.prefetch_port(key.dst, key.proto, key.dport),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -308,11 +308,11 @@ mod x86 {
         // SAFETY: a line is 64 bytes, aligned to them.
         let bounds = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
         let keys = _mm512_broadcast_i64x4(four(&words.0, 3));
-        // Of each lane 32 bits four times, then 16 bits eight times.
-        let addresses = u32::from(_mm512_mask_cmpgt_epu32_mask(0x0f0f, bounds, keys));
-        let rest = _mm512_mask_cmpgt_epu16_mask(0xff00_ff00, bounds, keys);
-        let misses = rest | addresses & 0xff | (addresses & 0xff00) << 8;
-        u32::from(misses as u16 == 0) | u32::from(misses >> 16 == 0) << 1
+        // Of each lane 32 bits four times, then 16 bits eight times: what is above is not zero.
+        let addresses = _mm512_xor_si512(_mm512_max_epu32(bounds, keys), keys);
+        let above = _mm512_mask_subs_epu16(addresses, 0xff00_ff00, bounds, keys);
+        let misses = u32::from(_mm512_test_epi64_mask(above, above));
+        u32::from(misses & 0xf == 0) | u32::from(misses < 0x10) << 1
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 
 use super::builder::{Key, PolicyTableBuilder};
 use super::{
-    CompileError, CompiledPolicy, Explanation, HitCounters, Query, SetId, SetKind, SetTable, Verdict,
+    CompileError, CompiledPolicy, Explanation, HitCounters, Query, Room, SetId, SetKind, SetTable, Verdict,
 };
 use crate::net::WorkerId;
 use std::collections::HashMap;
@@ -219,6 +219,25 @@ impl PolicyTable {
         match self.tree(endpoint, direction) {
             Some(tree) => tree.compiled.judge(&self.sets, q),
             None => Verdict { allow: false, slot: Verdict::NO_ENDPOINT },
+        }
+    }
+
+    /// Judges many packets, as [`judge`](Self::judge) does each; their walks take turns in `room`.
+    ///
+    /// # Panics
+    /// If there are not as many verdicts as queries.
+    #[inline]
+    pub fn judge_batch(
+        &self,
+        endpoint: EndpointIdx,
+        direction: Direction,
+        queries: &[Query],
+        verdicts: &mut [Verdict],
+        room: &mut Room,
+    ) {
+        match self.tree(endpoint, direction) {
+            Some(tree) => tree.compiled.judge_batch(&self.sets, queries, verdicts, room),
+            None => verdicts.fill(Verdict { allow: false, slot: Verdict::NO_ENDPOINT }),
         }
     }
 

@@ -34,7 +34,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let conntrack = g.node(Conntrack);
     let service = g.node(Service);
     let route = g.node(Route);
-    let policy = g.node(Policy);
+    let policy = g.node(Policy::default());
     let commit = g.node(Commit);
     let rewrite = g.node(Rewrite);
     let icmp_error = g.node(IcmpError::default());

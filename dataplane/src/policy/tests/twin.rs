@@ -33,7 +33,7 @@ pub fn judges_as_the_reference(
         prop_assert_eq!(told.walk, right.walk, "{:?}", q);
     }
     let mut verdicts = vec![Verdict { allow: true, slot: 0 }; queries.len()];
-    compiled.judge_batch(sets, queries, &mut verdicts);
+    compiled.judge_batch(sets, queries, &mut verdicts, &mut Room::default());
     for (q, verdict) in queries.iter().zip(verdicts) {
         prop_assert_eq!(verdict, compiled.judge(sets, q), "{:?}", q);
     }
