@@ -6,6 +6,7 @@
 
 mod classbench;
 mod conntrack;
+mod endpoints;
 mod hashes;
 mod lpm;
 mod measure;
@@ -18,6 +19,7 @@ mod record;
 mod rig;
 mod rules;
 mod sets;
+mod stream;
 mod swaps;
 mod traffic;
 mod updates;
@@ -44,6 +46,8 @@ enum What {
     Policy(policy::Options),
     /// Policy that changes: time until a change of one rule is adopted
     Updates(updates::Options),
+    /// Workloads that come and go on a node that has many
+    Endpoints(endpoints::Options),
     /// Classification of ClassBench traces, in turns with a peer
     Classbench(classbench::Options),
     /// The flow table alone
@@ -52,6 +56,8 @@ enum What {
     Lpm(lpm::Options),
     /// IP sets alone: what a change of members costs, and a lookup
     Sets(sets::Options),
+    /// An agent's stream of changes of an IP set's members, over gRPC, while the worker forwards
+    Stream(stream::Options),
     /// Verdicts while contradictory rule sets are swapped: a check, not a measurement
     Swaps(swaps::Options),
 }
@@ -93,10 +99,12 @@ fn main() -> anyhow::Result<()> {
         What::Pipeline(options) => pipeline::run(&options),
         What::Policy(options) => policy::run(&options),
         What::Updates(options) => updates::run(&options),
+        What::Endpoints(options) => endpoints::run(&options),
         What::Classbench(options) => classbench::run(&options),
         What::Conntrack(options) => conntrack::run(&options),
         What::Lpm(options) => lpm::run(&options),
         What::Sets(options) => sets::run(&options),
+        What::Stream(options) => stream::run(&options),
         What::Swaps(options) => swaps::run(&options),
     }
 }

@@ -142,6 +142,32 @@ impl Spread {
     }
 }
 
+/// Milliseconds that something took, again and again.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Tail {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl Tail {
+    /// `None`: of nothing.
+    pub fn of(millis: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = millis.into_iter().map(|ms| (ms * 1000.0).round() / 1000.0).collect();
+        sorted.sort_by(f64::total_cmp);
+        // The smallest that at least so many of a hundred do not exceed.
+        let at = |of_hundred: usize| {
+            sorted.get((sorted.len() * of_hundred).div_ceil(100).checked_sub(1)?).copied()
+        };
+        Some(Self { p50: at(50)?, p99: at(99)?, max: at(100)? })
+    }
+
+    /// `0.12 / 0.34 / 5.60`
+    pub fn text(&self) -> String {
+        format!("{:.2} / {:.2} / {:.2}", self.p50, self.p99, self.max)
+    }
+}
+
 /// Prints rows under their heads, columns aligned; all but the first to the right.
 pub fn table(heads: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
@@ -185,6 +211,13 @@ mod tests {
         let spread = Spread::of([5.0, 1.0, 9.0]);
         assert_eq!((spread.median, spread.min, spread.max), (5.0, 1.0, 9.0));
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 9.0]).median, 3.0);
+    }
+
+    #[test]
+    fn percentiles_are_of_those_there_are() {
+        let tail = Tail::of((1..=200).map(f64::from)).unwrap();
+        assert_eq!((tail.p50, tail.p99, tail.max), (100.0, 198.0, 200.0));
+        assert!(Tail::of([]).is_none());
     }
 
     #[test]

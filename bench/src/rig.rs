@@ -47,6 +47,17 @@ pub struct Rig {
     now: Nanos,
 }
 
+/// A rig in its parts.
+pub struct Apart {
+    pub worker: Worker,
+    pub state: State,
+    /// Between the two.
+    pub rings: Rings,
+    /// Lets packets in.
+    pub valve: Valve,
+    pub frames: Arc<Frames>,
+}
+
 /// What a rig is made with.
 #[derive(Clone, Copy)]
 pub struct Setup {
@@ -147,6 +158,12 @@ impl Rig {
     /// The worker and the control side, for who drives each in a thread of its own.
     pub fn ends(&mut self) -> (&mut Worker, &mut State) {
         (&mut self.worker, &mut self.state)
+    }
+
+    /// Each by itself, for who has more than one thread.
+    pub fn apart(self) -> Apart {
+        let Self { worker, state, rings, valve, frames, .. } = self;
+        Apart { worker, state, rings, valve, frames }
     }
 
     /// What policy says of packets to the workload.
@@ -251,7 +268,8 @@ impl Bare {
     }
 }
 
-fn facts(mac: Mac, addresses: &[(Addr, u8)]) -> Facts {
+/// Of an interface that is there.
+pub fn facts(mac: Mac, addresses: &[(Addr, u8)]) -> Facts {
     Facts {
         mac,
         mtu: 1500,
@@ -262,7 +280,7 @@ fn facts(mac: Mac, addresses: &[(Addr, u8)]) -> Facts {
 }
 
 /// What an agent says of one workload and its policy.
-fn changes(rules: &Rules) -> Vec<pb::Change> {
+pub fn changes(rules: &Rules) -> Vec<pb::Change> {
     let change = |change| pb::Change { change: Some(change) };
     let id = pb::WorkloadEndpointId {
         orchestrator: "k8s".into(),

@@ -282,7 +282,7 @@ fn lookups(state: &State, members: &[u32], random: &mut Random, common: &Common)
 }
 
 /// Random addresses, each once.
-fn distinct(members: usize, others: usize, random: &mut Random) -> (Vec<u32>, Vec<u32>) {
+pub fn distinct(members: usize, others: usize, random: &mut Random) -> (Vec<u32>, Vec<u32>) {
     let mut seen = HashSet::new();
     let mut drawn = vec![];
     while drawn.len() < members + others {
@@ -296,7 +296,8 @@ fn distinct(members: usize, others: usize, random: &mut Random) -> (Vec<u32>, Ve
     (drawn, others)
 }
 
-fn addr(bits: u32) -> Addr {
+/// As the dataplane has it.
+pub fn addr(bits: u32) -> Addr {
     Addr::v4(bits.to_be_bytes())
 }
 
@@ -304,11 +305,13 @@ fn packed(addresses: &[u32]) -> pb::Members {
     pb::Members { ipv4: addresses.iter().flat_map(|a| a.to_be_bytes()).collect(), ipv6: vec![] }
 }
 
-fn set(addresses: &[u32]) -> pb::IpSet {
+/// The set with these members.
+pub fn set(addresses: &[u32]) -> pb::IpSet {
     pb::IpSet { id: SET.into(), r#type: pb::ip_set::Type::Ip.into(), members: Some(packed(addresses)) }
 }
 
-fn delta(added: &[u32], removed: &[u32]) -> Change {
+/// Some come, some go.
+pub fn delta(added: &[u32], removed: &[u32]) -> Change {
     Change::IpSetDelta(pb::IpSetDelta {
         id: SET.into(),
         added: Some(packed(added)),
@@ -317,7 +320,7 @@ fn delta(added: &[u32], removed: &[u32]) -> Change {
 }
 
 /// Whom the set holds may come in.
-fn one_rule() -> Rules {
+pub fn one_rule() -> Rules {
     let id =
         pb::PolicyId { kind: "NetworkPolicy".into(), namespace: "default".into(), name: "members".into() };
     let rule =

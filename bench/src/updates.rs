@@ -2,7 +2,7 @@
 //! has to judge by it before the next. Patched lists are compiled whole on another thread meanwhile,
 //! as in the dataplane's process.
 
-use crate::measure::{Sample, short, table};
+use crate::measure::{Sample, Tail, short, table};
 use crate::random::Random;
 use crate::rig::{Rig, Setup};
 use crate::rules::Rules;
@@ -38,37 +38,13 @@ struct Figures {
     case: String,
     changes: usize,
     /// Milliseconds from the agent's message to the worker's adoption, by the clock.
-    adopted: Spread,
+    adopted: Tail,
     /// The same, counting only time in which the thread had its core.
-    on_core: Spread,
+    on_core: Tail,
     /// Lists that took over from their patches meanwhile.
     take_overs: usize,
     /// What that took, from the finished list to adoption, by the clock.
-    take_over: Option<Spread>,
-}
-
-/// Milliseconds.
-#[derive(Clone, Copy, Serialize)]
-struct Spread {
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(millis: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = millis.into_iter().map(|ms| (ms * 1000.0).round() / 1000.0).collect();
-        sorted.sort_by(f64::total_cmp);
-        // The smallest that at least so many of a hundred do not exceed.
-        let at = |of_hundred: usize| {
-            sorted.get((sorted.len() * of_hundred).div_ceil(100).checked_sub(1)?).copied()
-        };
-        Some(Self { p50: at(50)?, p99: at(99)?, max: at(100)? })
-    }
-
-    fn text(&self) -> String {
-        format!("{:.2} / {:.2} / {:.2}", self.p50, self.p99, self.max)
-    }
+    take_over: Option<Tail>,
 }
 
 /// Measures, prints, records.
@@ -132,8 +108,8 @@ fn measure(case: String, count: u32, single: bool, changes: u32) -> Result<Figur
     // The figures are worth something only if the verdicts are right.
     traffic::flows(&rules, &rig.policy(), CHECKED, Wanted::Any, false)?;
     let millis = |nanos: u64| nanos as f64 / 1e6;
-    let wall = |samples: &[Sample]| Spread::of(samples.iter().map(|sample| millis(sample.nanos)));
-    let on_core = Spread::of(adoptions.iter().map(|sample| millis(sample.busy)));
+    let wall = |samples: &[Sample]| Tail::of(samples.iter().map(|sample| millis(sample.nanos)));
+    let on_core = Tail::of(adoptions.iter().map(|sample| millis(sample.busy)));
     ensure!(!adoptions.is_empty(), "something changed");
     Ok(Figures {
         case,
@@ -143,16 +119,4 @@ fn measure(case: String, count: u32, single: bool, changes: u32) -> Result<Figur
         take_overs: take_overs.len(),
         take_over: wall(&take_overs),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_of_those_there_are() {
-        let spread = Spread::of((1..=200).map(f64::from)).unwrap();
-        assert_eq!((spread.p50, spread.p99, spread.max), (100.0, 198.0, 200.0));
-        assert!(Spread::of([]).is_none());
-    }
 }

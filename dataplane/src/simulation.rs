@@ -333,7 +333,7 @@ impl Simulation {
             while let Some(returned) = self.rings[at].returned.pop() {
                 news = true;
                 if let Returned::Port(port) = returned {
-                    self.state.released(port.interface);
+                    self.state.released(port.interface, self.now);
                 }
             }
         }

@@ -97,9 +97,14 @@ impl<'a> Difference<'a> {
             || endpoint.profiles.iter().any(profile)
     }
 
+    /// Policies and profiles in force say what they said.
+    pub fn leaves_policies(&self) -> bool {
+        self.policies.is_empty() && self.profiles.is_empty()
+    }
+
     /// The same endpoints are judged by the same rules; the members of sets may differ.
     pub fn leaves_rules(&self) -> bool {
-        self.policies.is_empty() && self.profiles.is_empty() && self.endpoints.is_empty() && !self.hosts
+        self.leaves_policies() && self.endpoints.is_empty() && !self.hosts
     }
 
     /// So does what staged policies would make of it.

@@ -23,6 +23,8 @@ use tokio::task::{JoinError, JoinHandle};
 
 /// How often workers' rings are looked at.
 const PACE: Duration = Duration::from_millis(5);
+/// How soon it is looked whether workers have adopted what was committed: agents wait for that.
+const ADOPTION: Duration = Duration::from_millis(1);
 /// How often time passes for neighbours, and failed interfaces are tried again.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -165,6 +167,7 @@ impl Shell {
                     self.consolidated(done);
                 }
                 _ = pace.tick() => self.listen_to_workers().await,
+                _ = tokio::time::sleep(ADOPTION), if self.state.committed() > *self.tell_adopted.borrow() => {}
                 _ = tick.tick() => self.pass_time().await,
             }
             if compiling.is_none() {
@@ -559,7 +562,7 @@ impl Shell {
             }
         }
         for id in self.ports.collect() {
-            self.state.released(id);
+            self.state.released(id, now);
         }
         for (worker, page) in self.ports.take_shown() {
             self.questions.answered(worker, page);

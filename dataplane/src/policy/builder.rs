@@ -82,7 +82,7 @@ pub struct PolicyTableBuilder<'a> {
     trees: Vec<Tree>,
     by_key: HashMap<Key, usize, ahash::RandomState>,
     /// Trees taken over.
-    by_place: HashMap<*const PolicyTree, usize>,
+    by_place: HashMap<*const PolicyTree, usize, ahash::RandomState>,
     /// Rules that were not seen before, by where they are.
     fresh: HashMap<*const Rule, Arc<Slice>>,
 }
@@ -117,9 +117,14 @@ impl<'a> PolicyTableBuilder<'a> {
             endpoints: vec![],
             trees: vec![],
             by_key: HashMap::with_hasher(previous.trees.hasher().clone()),
-            by_place: HashMap::new(),
+            by_place: HashMap::with_hasher(previous.trees.hasher().clone()),
             fresh: HashMap::new(),
         }
+    }
+
+    /// The same endpoints and trees, over `sets`, which answer as those of `previous` do.
+    pub(super) fn amend(previous: &'a PolicyTable, sets: Arc<SetTable>) -> Self {
+        Self { sets, ..Self::renew(previous, &HashMap::new()) }
     }
 
     /// The same endpoints and sets, and the same trees but those that are `renewed`.
@@ -128,7 +133,8 @@ impl<'a> PolicyTableBuilder<'a> {
         renewed: &HashMap<*const PolicyTree, Arc<CompiledPolicy>>,
     ) -> Self {
         let mut next = Self::new(previous, previous.sets.clone());
-        let mut places: HashMap<*const PolicyTree, usize> = HashMap::new();
+        let mut places =
+            HashMap::with_capacity_and_hasher(previous.trees.len(), next.by_place.hasher().clone());
         for (key, tree) in &*previous.trees {
             let (key, place) = (key.clone(), Arc::as_ptr(tree));
             places.insert(place, next.trees.len());
@@ -163,15 +169,11 @@ impl<'a> PolicyTableBuilder<'a> {
         Ok(())
     }
 
-    /// Binds an endpoint to the trees it had. False where it had none.
-    pub fn bind_as_before(&mut self, endpoint: EndpointIdx) -> Result<bool, TableError> {
-        let before = |direction| self.previous.tree_of(endpoint, direction);
-        let (Some(ingress), Some(egress)) = (before(Direction::Ingress), before(Direction::Egress)) else {
-            return Ok(false);
-        };
-        let both = [self.keep(ingress)?, self.keep(egress)?];
-        self.put(endpoint, both);
-        Ok(true)
+    /// Lets go of an endpoint.
+    pub fn unbind(&mut self, endpoint: EndpointIdx) {
+        if let Some(bound) = self.endpoints.get_mut(endpoint.0 as usize) {
+            *bound = None;
+        }
     }
 
     /// The table.
@@ -181,6 +183,7 @@ impl<'a> PolicyTableBuilder<'a> {
 
     /// The table, and the trees of the one before that it does not hold.
     pub fn succeed(mut self) -> (PolicyTable, Vec<RetiredTree>) {
+        self.prune();
         self.squeeze();
         let kept: HashSet<*const PolicyTree> = self.by_place.keys().copied().collect();
         let mut inherited: HashMap<*const PolicyTree, Option<Box<[u32]>>> = HashMap::new();
@@ -233,6 +236,24 @@ impl<'a> PolicyTableBuilder<'a> {
         let ceiling = self.previous.ceiling;
         let table = PolicyTable { sets: self.sets, endpoints, trees, workers, ceiling };
         (table, retired)
+    }
+
+    /// Lets go of trees that no endpoint is bound to any more.
+    fn prune(&mut self) {
+        let mut used = vec![false; self.trees.len()];
+        self.endpoints.iter().flatten().flatten().for_each(|at| used[*at] = true);
+        if used.iter().all(|used| *used) {
+            return;
+        }
+        let mut left = 0..;
+        let moved: Vec<Option<usize>> =
+            used.iter().map(|used| if *used { left.next() } else { None }).collect();
+        let mut at = moved.iter();
+        self.trees.retain(|_| at.next().is_some_and(Option::is_some));
+        self.endpoints.iter_mut().flatten().flatten().for_each(|at| *at = moved[*at].unwrap_or(*at));
+        let kept = |tree: &Tree| if let Tree::Kept(tree) = tree { Some(Arc::as_ptr(tree)) } else { None };
+        self.by_place.clear();
+        self.by_place.extend(self.trees.iter().enumerate().filter_map(|(at, tree)| Some((kept(tree)?, at))));
     }
 
     /// Makes trees smaller, the largest first, until all are below the ceiling or as small as can be.

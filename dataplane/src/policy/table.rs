@@ -183,6 +183,12 @@ impl PolicyTable {
         PolicyTableBuilder::new(self, sets)
     }
 
+    /// Begins the table that follows this one with every endpoint bound as it is; `None` where `sets` are
+    /// others, so that rules may ask for what is not there.
+    pub fn amend(&self, sets: Arc<SetTable>) -> Option<PolicyTableBuilder<'_>> {
+        sets.answers_as(&self.sets).then(|| PolicyTableBuilder::amend(self, sets))
+    }
+
     /// This table over other members of the same sets; `None` where `sets` are others: then rules may
     /// ask for what is not there.
     pub fn with_members(&self, sets: &Arc<SetTable>) -> Option<Self> {

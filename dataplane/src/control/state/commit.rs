@@ -1,16 +1,15 @@
 //! A transaction of the agent: checked against everything there is, then applied whole.
 
-use super::Purpose;
-use super::State;
+use super::{Owners, Purpose, State};
 use crate::conntrack::Masquerade;
 use crate::conntrack::nat::Pool;
 use crate::control::convert::FieldError;
-use crate::control::desired::{Desired, Endpoint, ObjectError};
+use crate::control::desired::{Desired, Endpoint, EndpointId, ObjectError};
 use crate::control::difference::Difference;
-use crate::net::{Nanos, Prefix};
+use crate::net::{self, Nanos, Prefix};
 use crate::worker::Forgotten;
 use margay_api::dataplane::v1 as pb;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl State {
@@ -51,7 +50,10 @@ impl State {
         }
         let old = self.desired.clone();
         let difference = Difference::between(&old, &next);
-        errors.extend(self.conflicts(&difference));
+        let owners = self.owners(&difference).unwrap_or_else(|conflicts| {
+            errors.extend(conflicts);
+            Owners::default()
+        });
         errors.extend(self.unprotectable(&difference));
         errors.extend(Self::misnamed(&difference));
         if !errors.is_empty() {
@@ -79,12 +81,15 @@ impl State {
             self.masquerade = Arc::new(Masquerade::new(&pools, difference.next.masquerade));
         }
         self.forget_flows(&difference);
+        let left = left(&difference);
+        let came: Vec<Arc<Endpoint>> =
+            difference.endpoints.iter().filter_map(|endpoint| endpoint.new.cloned()).collect();
         self.hold_services(services, &difference);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
-        self.host_lists = hosts;
+        (self.host_lists, self.owners) = (hosts, owners);
         self.committed = commit.generation;
         if forwards_anew {
-            self.follow_desired(now);
+            self.follow_desired(&left, &came, now);
             self.dirty = true;
         }
         self.judges_anew = true;
@@ -106,26 +111,56 @@ impl State {
         }
     }
 
-    /// Endpoints whose interface is another's, or that are too many.
-    fn conflicts(&self, difference: &Difference<'_>) -> Vec<ObjectError> {
-        if difference.endpoints.is_empty() {
-            return vec![];
-        }
+    /// Who has which interface after `difference`; or the endpoints whose interface is another's, or that
+    /// are too many.
+    fn owners(&self, difference: &Difference<'_>) -> Result<Owners, Vec<ObjectError>> {
+        let mut owners = self.owners.clone();
+        let mut left: Vec<_> = left(difference).into_iter().map(|interface| (interface, None)).collect();
+        left.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        owners.apply(&left);
+        let fixed: BTreeSet<&Arc<str>> = self
+            .slots
+            .values()
+            .filter(|slot| !matches!(slot.purpose, Purpose::Workload(_)))
+            .map(|slot| &slot.name)
+            .collect();
         let refuse = |endpoint: &Endpoint, why: String| ObjectError {
             object: format!("workload endpoint {}", endpoint.name),
             error: FieldError::new("interface_name", why),
         };
-        let fixed = self.slots.values().filter(|slot| !matches!(slot.purpose, Purpose::Workload(_)));
-        let mut taken: BTreeMap<Arc<str>, Arc<str>> =
-            fixed.map(|slot| (slot.name.clone(), "an uplink or the host port".into())).collect();
+        let name = |id: &EndpointId| difference.next.endpoints.get(id).map_or("", |endpoint| &*endpoint.name);
+        let mut new: BTreeMap<Arc<str>, EndpointId> = BTreeMap::new();
         let mut errors = vec![];
-        for endpoint in difference.next.endpoints.values() {
-            if taken.len() >= usize::from(self.max_interfaces) {
-                errors.push(refuse(endpoint, format!("no room: {} interfaces are in use", taken.len())));
-            } else if let Some(other) = taken.insert(endpoint.interface.clone(), endpoint.name.clone()) {
-                errors.push(refuse(endpoint, format!("{} belongs to {other} already", endpoint.interface)));
+        let taken = difference.endpoints.iter().filter_map(|endpoint| Some((endpoint.old, endpoint.new?)));
+        for (_, endpoint) in taken.filter(|(old, new)| old.is_none_or(|old| old.interface != new.interface)) {
+            let used = fixed.len() + owners.len() + new.len();
+            let interface = &endpoint.interface;
+            let other = match owners.get(interface).or_else(|| new.get(interface)) {
+                _ if fixed.contains(interface) => Some("an uplink or the host port"),
+                other => other.map(name),
+            };
+            if used >= usize::from(self.max_interfaces) {
+                errors.push(refuse(endpoint, format!("no room: {used} interfaces are in use")));
+            } else if let Some(other) = other {
+                errors.push(refuse(endpoint, format!("{interface} belongs to {other} already")));
+            } else {
+                new.insert(interface.clone(), endpoint.id.clone());
             }
         }
-        errors
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let new: Vec<_> = new.into_iter().map(|(interface, id)| (interface, Some(id))).collect();
+        owners.apply(&new);
+        Ok(owners)
     }
+}
+
+/// The interfaces that their endpoints do not have any more.
+fn left(difference: &Difference<'_>) -> Vec<Arc<str>> {
+    let still = |of: &net::Difference<'_, EndpointId, Arc<Endpoint>>, old: &Endpoint| {
+        of.new.is_some_and(|new| new.interface == old.interface)
+    };
+    let old = difference.endpoints.iter().filter_map(|of| of.old.filter(|old| !still(of, old)));
+    old.map(|endpoint| endpoint.interface.clone()).collect()
 }

@@ -1,7 +1,7 @@
 //! Interfaces that are wanted, and what is known of those that are there.
 
 use super::{Facts, Purpose, Slot, State};
-use crate::control::desired::EndpointId;
+use crate::control::desired::{Endpoint, EndpointId};
 use crate::fib::Source;
 use crate::io::af_xdp::Ours;
 use crate::net::{IfId, Nanos};
@@ -15,8 +15,12 @@ impl State {
     }
 
     /// No worker serves the interface any more that had this number.
-    pub fn released(&mut self, id: IfId) {
-        self.moved |= self.retiring.remove(&id);
+    pub fn released(&mut self, id: IfId, now: Nanos) {
+        if self.retiring.remove(&id) {
+            self.moved = true;
+            self.first_free = self.first_free.min(id.0);
+            self.place_waiting(now);
+        }
     }
 
     /// Endpoints or interfaces have changed since this was asked last.
@@ -47,8 +51,16 @@ impl State {
         }
         slot.facts = Some(facts);
         slot.up = true;
-        self.follow_desired(now);
-        self.dirty = true;
+        match &slot.purpose {
+            Purpose::Workload(of) => {
+                if let Some(endpoint) = self.desired.endpoints.get(of).cloned() {
+                    self.place(&endpoint, now);
+                }
+            }
+            // Its addresses say which host endpoint protects it.
+            _ => self.follow_protection(),
+        }
+        (self.moved, self.dirty) = (true, true);
     }
 
     /// An interface is no longer served.
@@ -97,39 +109,62 @@ impl State {
         slot.is_some_and(|slot| slot.up && matches!(&slot.purpose, Purpose::Workload(of) if of == id))
     }
 
-    /// Brings interfaces and static neighbours in line with what is desired.
-    pub(super) fn follow_desired(&mut self, now: Nanos) {
-        let desired = self.desired.endpoints.clone();
+    /// Brings interfaces and static neighbours in line with what is desired: endpoints have `left` the interfaces of
+    /// these names, and those that `came` are new or others than they were.
+    pub(super) fn follow_desired(&mut self, left: &[Arc<str>], came: &[Arc<Endpoint>], now: Nanos) {
         self.moved = true;
+        left.iter().for_each(|name| self.let_go(name));
+        self.follow_protection();
+        came.iter().for_each(|endpoint| self.place(endpoint, now));
+        self.place_waiting(now);
+    }
+
+    /// A tap for each uplink whose host traffic comes by way of us, and for no other.
+    fn follow_protection(&mut self) {
         let led_through = self.led_through();
-        self.slots.retain(|id, slot| {
-            let keep = match &slot.purpose {
-                Purpose::Stack { uplink } => led_through.contains(uplink),
-                Purpose::Workload(of) => desired.get(of).is_some_and(|e| e.interface == slot.name),
-                _ => true,
-            };
-            if !keep {
-                self.names.remove(&slot.name);
-                self.neighbours.forget_interface(*id);
-                if slot.facts.is_some() {
-                    self.retiring.insert(*id);
-                }
-            }
-            keep
-        });
+        let stray = |slot: &&Slot| match &slot.purpose {
+            Purpose::Stack { uplink } => !led_through.contains(uplink),
+            _ => false,
+        };
+        let stray: Vec<Arc<str>> = self.slots.values().filter(stray).map(|slot| slot.name.clone()).collect();
+        stray.iter().for_each(|name| self.let_go(name));
         for uplink in led_through {
             if let Some(number) = self.id(&uplink) {
                 self.slot(&format!("margay-up{}", number.0), Purpose::Stack { uplink });
             }
         }
-        for (id, endpoint) in &desired {
-            let Some(interface) = self.slot(&endpoint.interface, Purpose::Workload(id.clone())) else {
-                continue;
-            };
-            if let Some(mac) = endpoint.mac {
-                for net in &endpoint.nets {
-                    self.neighbours.learn(interface, net.addr(), mac, Source::Static, now);
-                }
+    }
+
+    /// The interface is not wanted any more.
+    fn let_go(&mut self, name: &str) {
+        let Some(id) = self.names.remove(name) else { return };
+        let served = self.slots.remove(&id).is_some_and(|slot| slot.facts.is_some());
+        self.neighbours.forget_interface(id);
+        if served {
+            self.retiring.insert(id);
+        } else {
+            self.first_free = self.first_free.min(id.0);
+        }
+    }
+
+    /// Wants the endpoint's interface, and knows its neighbours from the start.
+    fn place(&mut self, endpoint: &Endpoint, now: Nanos) {
+        let Some(interface) = self.slot(&endpoint.interface, Purpose::Workload(endpoint.id.clone())) else {
+            self.waiting.insert(endpoint.id.clone());
+            return;
+        };
+        if let Some(mac) = endpoint.mac {
+            for net in &endpoint.nets {
+                self.neighbours.learn(interface, net.addr(), mac, Source::Static, now);
+            }
+        }
+    }
+
+    /// Tries again what had no number.
+    fn place_waiting(&mut self, now: Nanos) {
+        for id in std::mem::take(&mut self.waiting) {
+            if let Some(endpoint) = self.desired.endpoints.get(&id).cloned() {
+                self.place(&endpoint, now);
             }
         }
     }
@@ -140,7 +175,8 @@ impl State {
             return (self.slots[&id].purpose == purpose).then_some(id);
         }
         let free = |id: &IfId| !self.slots.contains_key(id) && !self.retiring.contains(id);
-        let id = (0..self.max_interfaces).map(IfId).find(free)?;
+        let id = (self.first_free..self.max_interfaces).map(IfId).find(free)?;
+        self.first_free = id.0 + 1;
         let name: Arc<str> = name.into();
         self.names.insert(name.clone(), id);
         self.slots.insert(id, Slot { name, purpose, facts: None, up: false });

@@ -94,6 +94,8 @@ struct Slot {
     up: bool,
 }
 
+type Owners = SharedMap<Arc<str>, EndpointId>;
+
 /// The state.
 pub struct State {
     desired: Desired,
@@ -104,6 +106,12 @@ pub struct State {
     /// By name.
     names: HashMap<Arc<str>, IfId>,
     endpoints: SharedMap<EndpointId, EndpointIdx>,
+    /// By interface, the endpoint that has it.
+    owners: Owners,
+    /// Endpoints whose interface has no number yet: all were taken.
+    waiting: BTreeSet<EndpointId>,
+    /// No number of an interface below is free.
+    first_free: u16,
     /// Lists of the policy table besides those of `endpoints`.
     host_lists: BTreeMap<HostList, EndpointIdx>,
     /// As the kernel has them, those of uplinks apart.
@@ -145,6 +153,9 @@ impl State {
             slots: BTreeMap::new(),
             names: HashMap::new(),
             endpoints: SharedMap::default(),
+            owners: Owners::default(),
+            waiting: BTreeSet::new(),
+            first_free: 0,
             host_lists: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
             neighbours: Neighbours::default(),

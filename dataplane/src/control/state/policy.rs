@@ -5,12 +5,12 @@ use crate::control::convert::FieldError;
 use crate::control::desired::{self, Desired, Endpoint, EndpointId, ObjectError};
 use crate::control::difference::Difference;
 use crate::control::written::Written;
-use crate::net::SharedMap;
+use crate::net::{self, SharedMap};
 use crate::policy::{
     Direction, EndpointIdx, IpSet, ListedPolicy, ListedProfile, PolicyTable, RetiredTree, RuleList, SetId,
     SetTable, TableError, TierList,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl State {
@@ -49,14 +49,20 @@ impl State {
         if difference.endpoints.is_empty() {
             return numbered;
         }
-        let used: BTreeSet<EndpointIdx> =
-            numbered.values().chain(self.host_lists.values()).copied().collect();
-        let free = (0..).map(EndpointIdx).filter(|index| !used.contains(index));
-        let is_new = |id: &&EndpointId| !numbered.contains_key(*id);
-        let new = difference.next.endpoints.keys().filter(is_new).cloned();
-        let gone = numbered.keys().filter(|id| !difference.next.endpoints.contains_key(*id)).cloned();
-        let mut changes: Vec<_> = new.zip(free.map(Some)).chain(gone.map(|id| (id, None))).collect();
-        changes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        // Among so many numbers there are enough that are free.
+        let mut used = vec![false; numbered.len() + self.host_lists.len() + difference.endpoints.len()];
+        for index in numbered.values().chain(self.host_lists.values()) {
+            if let Some(used) = used.get_mut(index.0 as usize) {
+                *used = true;
+            }
+        }
+        let mut free = (0..).map(EndpointIdx).zip(&used).filter(|(_, used)| !**used).map(|(index, _)| index);
+        let change = |of: &net::Difference<'_, EndpointId, Arc<Endpoint>>| match (of.old, of.new) {
+            (None, Some(_)) => Some((of.key.clone(), Some(free.next()?))),
+            (Some(_), None) => Some((of.key.clone(), None)),
+            _ => None,
+        };
+        let changes: Vec<_> = difference.endpoints.iter().filter_map(change).collect();
         numbered.apply(&changes);
         numbered
     }
@@ -85,14 +91,25 @@ impl State {
         {
             return Ok((table, vec![]));
         }
-        let mut builder = self.policy.next(table.clone());
-        let same_sets = table.answers_as(current);
-        for endpoint in difference.next.endpoints.values() {
-            let Some(index) = numbered.get(&endpoint.id) else { continue };
-            if same_sets && !difference.concerns(endpoint) && builder.bind_as_before(*index).unwrap_or(false)
-            {
-                continue;
+        // Where rules may ask for other sets than before, every endpoint is bound anew.
+        let amended = self.policy.amend(table.clone());
+        let anew = amended.is_none();
+        let mut builder = amended.unwrap_or_else(|| self.policy.next(table.clone()));
+        for gone in difference.endpoints.iter().filter(|endpoint| endpoint.new.is_none()) {
+            self.endpoints.get(gone.key).into_iter().for_each(|index| builder.unbind(*index));
+        }
+        for (_, index) in self.host_lists.iter().filter(|(list, _)| !hosts.contains_key(list)) {
+            builder.unbind(*index);
+        }
+        let concerned: Vec<&Arc<Endpoint>> = match (anew, difference.leaves_policies()) {
+            (true, _) => difference.next.endpoints.values().collect(),
+            (false, true) => difference.endpoints.iter().filter_map(|endpoint| endpoint.new).collect(),
+            (false, false) => {
+                difference.next.endpoints.values().filter(|endpoint| difference.concerns(endpoint)).collect()
             }
+        };
+        for endpoint in concerned {
+            let Some(index) = numbered.get(&endpoint.id) else { continue };
             let applied = (&*endpoint.tiers, &*endpoint.profiles);
             let list = |direction| self.rule_list(difference.next, &table, applied, direction);
             let bound = builder.bind(*index, list(Direction::Ingress), list(Direction::Egress));
