@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// A table in which each key began a session.
 fn filled(keys: &[FlowKey]) -> Result<Table> {
     let sessions = (keys.len() + keys.len() / 64 + 512) as u32;
-    let settings = Settings { sessions, hugepages: true, ..Settings::default() };
+    let settings = Settings { sessions, hugepages: true };
     let mut table = Table::new(settings, FlowHasher::new([1, 2, 3, 4]))?;
     for key in keys {
         begin(&mut table, key)?;

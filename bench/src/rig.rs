@@ -75,7 +75,7 @@ impl Rig {
         let frames = Frames::new(FRAMES, 2048, false)?;
         let mut publisher = Publisher::new(Snapshot::empty(1));
         let inboxes: Arc<[Inbox]> = [Inbox::new(1024)].into();
-        let flows = Settings { sessions: setup.sessions, hugepages: true, ..Settings::default() };
+        let flows = Settings { sessions: setup.sessions, hugepages: true };
         let limits = Limits { flows, interfaces: 16 };
         let mut reader = publisher.reader();
         let first = reader.first();

@@ -16,7 +16,7 @@ use margay_api::dataplane::v1::{
     sync_response::Response,
 };
 use margay_api::unix;
-use margay_dataplane::control::{DeviceOptions, Ports, Service, Shell, WorkerEnd};
+use margay_dataplane::control::{DeviceOptions, FlowMemory, Ports, Service, Shell, WorkerEnd};
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::{FlowKey, Proto, WorkerId};
 use margay_dataplane::nodes::WorkerCounters;
@@ -142,6 +142,7 @@ impl Dataplane {
             events: worker.world().events.clone(),
             counters: counters.clone(),
             nodes: worker.graph().counters().clone(),
+            flow_table: FlowMemory::of(&worker.world().flows),
         };
         let thread = Thread::start(Parts { worker, core: None, idle: Idle::Adaptive, wakes: vec![wake] })?;
         let (netlink, events) = Netlink::connect().context("connecting to the kernel by netlink")?;

@@ -6,7 +6,9 @@ use core_affinity::CoreId;
 use margay_api::dataplane::v1::dataplane_server::DataplaneServer;
 use margay_api::unix;
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
-use margay_dataplane::control::{DeviceOptions, Ports, Purpose, Service, Shell, State, WorkerEnd};
+use margay_dataplane::control::{
+    DeviceOptions, FlowMemory, Ports, Purpose, Service, Shell, State, WorkerEnd,
+};
 use margay_dataplane::io::af_xdp::{BusyPoll, Options};
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::WorkerId;
@@ -237,11 +239,7 @@ fn workers(
         IdleMode::Spin => Idle::Spin,
     };
     let limits = Limits {
-        flows: Settings {
-            sessions: args.flows,
-            hugepages: args.hugepages != Hugepages::Off,
-            ..Settings::default()
-        },
+        flows: Settings { sessions: args.flows, hugepages: args.hugepages != Hugepages::Off },
         interfaces: args.interfaces,
     };
     let directory = Arc::new(Directory::new(u64::from(args.flows) * cores.len() as u64));
@@ -252,8 +250,9 @@ fn workers(
         let id = WorkerId(number);
         let mut world =
             World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()).context("--flows")?;
-        let (hugepages, mebibytes) = (world.flows.hugepages(), world.flows.bytes() >> 20);
-        tracing::info!(worker = number, hugepages, mebibytes, "flow table");
+        let flow_table = FlowMemory::of(&world.flows);
+        let FlowMemory { hugepages, bytes, .. } = flow_table;
+        tracing::info!(worker = number, hugepages, mebibytes = bytes >> 20, "flow table");
         if cores.len() > 1 {
             world.share(directory.clone());
         }
@@ -262,7 +261,8 @@ fn workers(
         let pool = Pool::new(frames.clone(), 4096);
         let worker = Worker::new(world, pool, reader, rings.clone(), ticks);
         let nodes = worker.graph().counters().clone();
-        ends.push(WorkerEnd { id, core: Some(core.id), rings, wake: wake.clone(), events, counters, nodes });
+        let (core_id, wake) = (Some(core.id), wake.clone());
+        ends.push(WorkerEnd { id, core: core_id, rings, wake, events, counters, nodes, flow_table });
         let parts = Parts { worker, core: Some(*core), idle, wakes: wakes.clone() };
         threads.push(Thread::start(parts).context("starting a worker")?);
     }

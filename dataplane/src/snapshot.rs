@@ -5,7 +5,7 @@
 //! everything. Retired snapshots wait in the [`Publisher`] until only it holds them: their
 //! destructors run on the control thread, never on a worker.
 
-use crate::conntrack::{Masquerade, Quotas};
+use crate::conntrack::{Masquerade, Quotas, Tracking};
 use crate::fib::{Fib, Interfaces};
 use crate::net::{Addr, Generation};
 use crate::policy::{EndpointIdx, PolicyTable, Shadow};
@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub quotas: Arc<Quotas>,
     /// What a policy change means for live flows.
     pub established: Established,
+    /// How packets are held against live flows.
+    pub tracking: Tracking,
     /// What becomes of packets from a workload to its own host that its egress policy allows.
     pub endpoint_to_host: EndpointToHost,
     /// What leaves with an address of this node.
@@ -114,6 +116,7 @@ impl Snapshot {
             shadow: None,
             quotas: Arc::default(),
             established: Established::default(),
+            tracking: Tracking::default(),
             endpoint_to_host: EndpointToHost::default(),
             masquerade: Arc::default(),
             protection: None,
@@ -196,11 +199,12 @@ impl Publisher {
 
 impl Reader {
     /// Once per poll, idle polls too: the point where a worker lets go of the old snapshot.
-    /// `held` is the worker's own reference, replaced when there is a newer one.
+    /// `held` is the worker's own reference, replaced when there is a newer one: then `true`.
     #[inline]
-    pub fn refresh(&mut self, held: &mut Arc<Snapshot>) {
+    pub fn refresh(&mut self, held: &mut Arc<Snapshot>) -> bool {
         let latest = self.cache.load();
-        if latest.generation != held.generation {
+        let newer = latest.generation != held.generation;
+        if newer {
             // Not the last reference: the publisher's list holds another.
             *held = latest.clone();
         }
@@ -208,6 +212,7 @@ impl Reader {
         if self.seen.0.load(Ordering::Relaxed) != latest.generation.0 {
             self.seen.0.store(latest.generation.0, Ordering::Release);
         }
+        newer
     }
 
     /// What is published now, for a worker's start.

@@ -150,3 +150,48 @@ fn a_workloads_flows_go_with_it_and_others_stay() {
     assert!(!passes(&mut node, "cali2", &tcp_from(2, "10.65.0.1", 80, 1000, "SA"), "cali1"));
     assert!(passes(&mut node, "cali1", &tcp_from(1, "10.65.0.3", 1000, 80, "S"), "cali3"));
 }
+
+#[test]
+fn timeouts_and_strictness_change_under_live_flows() {
+    use pb::node_config::{Midstream, TcpWindows};
+    let mut node = standard(Setup { workers: 4, ..Setup::default() });
+    let told =
+        |node: &mut Simulation, config: pb::NodeConfig| node.commit(vec![change(Change::Config(config))]);
+    let syn = |sport| tcp_from(1, "10.65.0.2", sport, 80, "S");
+    let answer = |sport| tcp_from(2, "10.65.0.1", 80, sport, "SA");
+    assert!(passes(&mut node, "cali1", &syn(1000), "cali2"));
+    let timeouts = pb::ConntrackTimeouts { tcp_syn_sent_ms: 2_500, ..Default::default() };
+    let config = pb::NodeConfig { conntrack_timeouts: Some(timeouts), ..Default::default() };
+    told(&mut node, config.clone()).unwrap();
+    node.step(Nanos::from_millis(2_400));
+    assert!(passes(&mut node, "cali2", &answer(1000), "cali1"), "in time");
+    node.step(Nanos::from_millis(2_500));
+    assert!(!passes(&mut node, "cali2", &answer(1000), "cali1"), "too late");
+    node.step(Nanos::from_secs(3));
+    assert_eq!(flows(&node), 0);
+
+    // In mid-stream, and with numbers from elsewhere.
+    let ack = |sport| tcp_from(1, "10.65.0.2", sport, 80, "A");
+    assert!(passes(&mut node, "cali1", &ack(1001), "cali2"));
+    let refuse = pb::NodeConfig { midstream: Midstream::Refuse.into(), ..Default::default() };
+    told(&mut node, refuse).unwrap();
+    assert!(!passes(&mut node, "cali1", &ack(1002), "cali2"));
+    assert!(passes(&mut node, "cali1", &ack(1001), "cali2"), "one that is known goes on");
+    establish(&mut node, 1003);
+    let far = |node: &mut Simulation| {
+        let mut frame = ack(1003);
+        frame[38] ^= 0x40;
+        passes(node, "cali1", &frame, "cali2")
+    };
+    assert!(!far(&mut node));
+    assert_eq!(dropped(&node, DropReason::TcpOutOfWindow), 1);
+    let liberal = pb::NodeConfig { tcp_windows: TcpWindows::Liberal.into(), ..Default::default() };
+    told(&mut node, liberal).unwrap();
+    assert!(far(&mut node));
+
+    let timeouts = pb::ConntrackTimeouts { udp_ms: 1 << 40, ..Default::default() };
+    let config = pb::NodeConfig { conntrack_timeouts: Some(timeouts), ..Default::default() };
+    let refused = told(&mut node, config).unwrap_err();
+    assert_eq!(refused[0].error.field, "conntrack_timeouts.udp_ms");
+    assert!(far(&mut node), "what was in force still is");
+}

@@ -94,6 +94,16 @@ struct Worker {
     idle_state: String,
     seen_generation: u64,
     flows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow_table: Option<FlowTable>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FlowTable {
+    capacity: u64,
+    bytes: u64,
+    hugepages: bool,
 }
 
 #[derive(Serialize)]
@@ -179,6 +189,11 @@ impl From<dataplane::Status> for Dataplane {
             idle_state: worker.idle_state,
             seen_generation: worker.seen_generation,
             flows: worker.flows,
+            flow_table: worker.flow_table.map(|table| FlowTable {
+                capacity: table.capacity,
+                bytes: table.bytes,
+                hugepages: table.hugepages,
+            }),
         };
         let error = |error: dataplane::ObjectError| ObjectError {
             object: error.object,
@@ -283,6 +298,19 @@ impl Status {
 }
 
 impl Dataplane {
+    /// Room and memory of a worker's flow table: all have the same, but some may have come too late for
+    /// hugepages.
+    fn flow_tables(&self, out: &mut Output) -> io::Result<()> {
+        let tables: Vec<_> = self.workers.iter().filter_map(|worker| worker.flow_table.as_ref()).collect();
+        let Some(FlowTable { capacity, bytes, .. }) = tables.first() else { return Ok(()) };
+        let memory = match (tables.iter().filter(|table| table.hugepages).count(), tables.len()) {
+            (0, _) => "without hugepages".to_owned(),
+            (on, all) if on == all => "on hugepages".to_owned(),
+            (on, all) => format!("{on} of {all} on hugepages"),
+        };
+        writeln!(out, "Flow tables: {capacity} flows and {} MiB a worker, {memory}", bytes >> 20)
+    }
+
     fn text(&self, out: &mut Output) -> io::Result<()> {
         let sync = match (self.agent_connected, self.in_sync) {
             (true, true) => out.paint("in sync", Tone::Good),
@@ -297,6 +325,7 @@ impl Dataplane {
             let (frames, size, free) = (buffers.frames, buffers.frame_size, buffers.free);
             writeln!(out, "Buffers:     {frames} frames of {size} bytes {memory}, {free} free")?;
         }
+        self.flow_tables(out)?;
         if let Some(Accounting { rx, tx, punt, drops, in_flight, originated }) = &self.accounting {
             write!(
                 out,

@@ -7,13 +7,14 @@ use std::{
 
 use margay_api::dataplane::v1::{
     Accounting, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop, DryRunRequest,
-    DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlushFlowsRequest, FlushFlowsResponse,
-    Frontend, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface, ListDropsRequest,
-    ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
-    ListServicesRequest, ListStagedRequest, ListStagedResponse, ListedRule, ListedRules, NodeRuntime,
-    ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime, ServedBackend, ServedPort, ServedService,
-    ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest,
-    SyncResponse, TierPolicy, TreeShape, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
+    DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable, FlushFlowsRequest,
+    FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface,
+    ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
+    ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListedRule,
+    ListedRules, NodeRuntime, ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime, ServedBackend,
+    ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
+    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Worker, WorkerRuntime,
+    dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
@@ -42,6 +43,7 @@ pub fn status() -> DataplaneStatus {
         flows: 60,
         idle_state: "sleeping".into(),
         pinned,
+        flow_table: Some(FlowTable { capacity: 1 << 20, bytes: 127 << 20, hugepages: pinned }),
     };
     let error = ObjectError {
         object: "policy shop/web".into(),

@@ -3,12 +3,13 @@
 
 use super::{Resources, packed};
 use crate::model::{
-    EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec, NODE_PORT_ADDRESSES,
-    Port, REMOVED_BACKENDS, RemovedBackends, node_port_addresses,
+    BpfConntrackTimeouts, EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec,
+    MIDSTREAM, NODE_PORT_ADDRESSES, Port, REMOVED_BACKENDS, RemovedBackends, TCP_WINDOWS, is_strict,
+    milliseconds, node_port_addresses, picks_up, scalar::BpfTimeout,
 };
 use margay_api::dataplane::v1::{
     self as api, Action, NodeConfig,
-    node_config::{Established, RemovedBackend},
+    node_config::{Established, Midstream, RemovedBackend, TcpWindows},
 };
 
 /// The configuration of `node`.
@@ -22,6 +23,8 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
     let nat_ports = settings.first(|spec| spec.nat_port_range.as_ref());
     let node_ports = settings.annotation(NODE_PORT_ADDRESSES).and_then(|text| node_port_addresses(text).ok());
     let removed = settings.annotation(REMOVED_BACKENDS).and_then(|text| text.parse().ok());
+    let picks_up = settings.annotation(MIDSTREAM).and_then(|text| picks_up(text).ok());
+    let strict = settings.annotation(TCP_WINDOWS).and_then(|text| is_strict(text).ok());
     NodeConfig {
         hostname: node.to_owned(),
         endpoint_to_host_action: match to_host {
@@ -46,7 +49,26 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
             RemovedBackends::Reset => RemovedBackend::Reset,
         }
         .into(),
+        conntrack_timeouts: settings.first(|spec| spec.bpf_conntrack_timeouts.as_ref()).map(timeouts),
+        midstream: if picks_up == Some(false) { Midstream::Refuse } else { Midstream::PickUp }.into(),
+        tcp_windows: if strict == Some(false) { TcpWindows::Liberal } else { TcpWindows::Strict }.into(),
         ..NodeConfig::default()
+    }
+}
+
+/// What is wrong with a timeout was said when it was applied.
+fn timeouts(of: &BpfConntrackTimeouts) -> api::ConntrackTimeouts {
+    let ms = |timeout: &Option<BpfTimeout>| {
+        timeout.as_ref().and_then(|timeout| milliseconds(timeout).ok().flatten()).unwrap_or_default()
+    };
+    api::ConntrackTimeouts {
+        tcp_syn_sent_ms: ms(&of.tcp_syn_sent),
+        tcp_established_ms: ms(&of.tcp_established),
+        tcp_fins_seen_ms: ms(&of.tcp_fins_seen),
+        tcp_reset_seen_ms: ms(&of.tcp_reset_seen),
+        udp_ms: ms(&of.udp_timeout),
+        icmp_ms: ms(&of.icmp_timeout),
+        generic_ms: ms(&of.generic_timeout),
     }
 }
 

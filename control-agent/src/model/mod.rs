@@ -16,6 +16,7 @@ mod scope;
 pub mod selector;
 mod services;
 mod supported;
+mod tracking;
 mod validate;
 
 pub use kind::{Key, Kind, UnknownKind};
@@ -34,6 +35,7 @@ pub use scope::{
 };
 pub use selector::{Labels, Selector, SelectorError};
 pub use services::{NODE_PORT_ADDRESSES, REMOVED_BACKENDS, RemovedBackends, node_port_addresses};
+pub use tracking::{MIDSTREAM, TCP_WINDOWS, is_strict, milliseconds, picks_up};
 pub use validate::FieldError;
 
 /// The text of a file of the data that the project's tests share, if it is there.

@@ -12,6 +12,7 @@ use super::net::{Port, Protocol};
 use super::resource::Resource;
 use super::rule::Rule;
 use super::services::{NODE_PORT_ADDRESSES, REMOVED_BACKENDS, RemovedBackends, node_port_addresses};
+use super::tracking::{MIDSTREAM, TCP_WINDOWS, is_strict, picks_up};
 use super::validate::FieldError;
 
 /// One error a field that would otherwise be ignored.
@@ -58,7 +59,8 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 5] = [
+const FELIX_HONOURED: [&str; 6] = [
+    "bpfConntrackTimeouts",
     "defaultEndpointToHostAction",
     "failsafeInboundHostPorts",
     "failsafeOutboundHostPorts",
@@ -122,8 +124,19 @@ impl Refused {
             annotations.get(NODE_PORT_ADDRESSES).and_then(|text| node_port_addresses(text).err());
         let removed = annotations.get(REMOVED_BACKENDS);
         let removed = removed.and_then(|text| text.parse::<RemovedBackends>().err());
-        for (name, wrong) in [(NODE_PORT_ADDRESSES, node_ports), (REMOVED_BACKENDS, removed)] {
+        let midstream = annotations.get(MIDSTREAM).and_then(|text| picks_up(text).err());
+        let windows = annotations.get(TCP_WINDOWS).and_then(|text| is_strict(text).err());
+        for (name, wrong) in [
+            (NODE_PORT_ADDRESSES, node_ports),
+            (REMOVED_BACKENDS, removed),
+            (MIDSTREAM, midstream),
+            (TCP_WINDOWS, windows),
+        ] {
             self.0.extend(wrong.map(|why| FieldError::new(format!("metadata.annotations[{name:?}]"), why)));
+        }
+        for (field, why) in felix.spec.bpf_conntrack_timeouts.iter().flat_map(|timeouts| timeouts.refusals())
+        {
+            self.0.push(FieldError::new(format!("spec.bpfConntrackTimeouts.{field}"), why));
         }
         let named = matches!(felix.spec.nat_port_range, Some(Port::Named(_)));
         self.if_used(named, "spec.natPortRange", "give a range of numbers, like 61000:65535");

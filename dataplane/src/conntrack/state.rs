@@ -1,10 +1,10 @@
-//! A session's state, whatever its protocol, and how long each state lasts.
+//! A session's state, whatever its protocol.
 
 use super::flow::Direction;
 use super::icmp::IcmpState;
-use super::tcp::{TcpSegment, TcpState, TcpTrack};
+use super::tcp::{TcpFlags, TcpSegment, TcpState, TcpTrack};
 use super::udp::Exchange;
-use crate::net::{Icmp, Nanos, Proto};
+use crate::net::{Icmp, Proto};
 
 /// What a packet's transport header says to the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,70 +53,6 @@ pub enum Observed {
     /// It opens a new connection between the same ends, the old one being over. Judge it as a
     /// packet without a session; an insert will take the old session's place.
     Reopen,
-}
-
-/// How long a session may be idle in each kind of state. All above zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP until the handshake is complete.
-    pub tcp_syn_sent: Nanos,
-    /// TCP from then on, while at most one end has finished.
-    pub tcp_established: Nanos,
-    /// TCP when both ends have sent their FIN.
-    pub tcp_fins_seen: Nanos,
-    /// TCP after a reset.
-    pub tcp_reset_seen: Nanos,
-    /// UDP and UDP-Lite.
-    pub udp: Nanos,
-    /// ICMP and ICMPv6.
-    pub icmp: Nanos,
-    /// Every other protocol.
-    pub generic: Nanos,
-}
-
-impl Default for Timeouts {
-    /// Calico's (its `bpfConntrackTimeouts`); for `tcp_fins_seen`, which Calico takes from the
-    /// kernel, the kernel's own default for TIME_WAIT.
-    fn default() -> Self {
-        Self {
-            tcp_syn_sent: Nanos::from_secs(20),
-            tcp_established: Nanos::from_secs(3_600),
-            tcp_fins_seen: Nanos::from_secs(120),
-            tcp_reset_seen: Nanos::from_secs(40),
-            udp: Nanos::from_secs(60),
-            icmp: Nanos::from_secs(5),
-            generic: Nanos::from_secs(600),
-        }
-    }
-}
-
-impl Timeouts {
-    /// The idle time after which a session in `state` is gone.
-    #[inline]
-    pub const fn of(&self, state: State) -> Nanos {
-        match state {
-            State::Tcp(TcpState::Established | TcpState::FinWait(_)) => self.tcp_established,
-            State::Tcp(TcpState::Closing | TcpState::TimeWait) => self.tcp_fins_seen,
-            State::Tcp(TcpState::Closed) => self.tcp_reset_seen,
-            State::Tcp(_) => self.tcp_syn_sent,
-            State::Udp(_) => self.udp,
-            State::Icmp(_) => self.icmp,
-            State::Other(_) => self.generic,
-        }
-    }
-
-    /// Each with its name, for messages.
-    pub(super) const fn named(&self) -> [(&'static str, Nanos); 7] {
-        [
-            ("tcp_syn_sent", self.tcp_syn_sent),
-            ("tcp_established", self.tcp_established),
-            ("tcp_fins_seen", self.tcp_fins_seen),
-            ("tcp_reset_seen", self.tcp_reset_seen),
-            ("udp", self.udp),
-            ("icmp", self.icmp),
-            ("generic", self.generic),
-        ]
-    }
 }
 
 /// What a packet does to the state of its own protocol.
@@ -168,6 +104,17 @@ impl State {
         }
     }
 
+    /// Out of its window, the segment passes all the same where that is a setting: it neither ends the
+    /// connection nor completes its handshake.
+    pub(super) const fn bears(self, segment: &Segment) -> bool {
+        match (self, segment) {
+            (Self::Tcp(tcp), Segment::Tcp(segment)) => {
+                !tcp.is_half_open() && !segment.flags.contains(TcpFlags::RST)
+            }
+            _ => false,
+        }
+    }
+
     /// A full table may give this session up for a new one: only one end has agreed to it, or
     /// it is over.
     pub const fn is_evictable(self) -> bool {
@@ -202,7 +149,6 @@ impl<S> Step<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conntrack::TcpFlags;
 
     #[test]
     fn a_segment_of_another_protocol_is_invalid() {

@@ -4,7 +4,9 @@ use super::convert::{self, FieldError};
 use super::host_endpoint::{Failsafe, HostEndpoint};
 use super::services::{self, ServiceId, ServiceSettings};
 use super::set_names::SetNames;
+use super::tracking;
 use super::written::{Policy, Profile, Written};
+use crate::conntrack::Tracking;
 use crate::conntrack::nat::{Mapping, MasqueradeSettings};
 use crate::fib::Quota;
 use crate::net::{Addr, Mac, PortRange, Prefix, SharedMap};
@@ -143,6 +145,8 @@ pub struct Desired {
     pub routes: SharedMap<Prefix, Target>,
     /// What a policy change means for live flows.
     pub established: Established,
+    /// How packets are held against live flows.
+    pub tracking: Tracking,
     /// What becomes of packets from workloads to their own host.
     pub endpoint_to_host: EndpointToHost,
     /// By name.
@@ -216,6 +220,7 @@ impl Desired {
                 let failsafe = Failsafe::parse(config)?;
                 let masquerade = masquerade_of(config)?;
                 let service_settings = ServiceSettings::parse(config)?;
+                let tracking = tracking::parse(config)?;
                 self.endpoint_to_host = match config.endpoint_to_host_action() {
                     pb::Action::Allow => EndpointToHost::Accept,
                     pb::Action::Pass => EndpointToHost::Return,
@@ -232,6 +237,7 @@ impl Desired {
                 self.failsafe = Arc::new(failsafe);
                 self.masquerade = masquerade;
                 self.service_settings = service_settings;
+                self.tracking = tracking;
             }
             Change::IpPool(pool) => {
                 let cidr = pool.cidr.as_ref().ok_or_else(|| FieldError::new("cidr", "missing"))?;

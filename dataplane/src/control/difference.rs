@@ -52,6 +52,7 @@ impl<'a> Difference<'a> {
             services,
             service_settings: _,
             established: _,
+            tracking: _,
             endpoint_to_host: _,
             pools,
             masquerade,

@@ -21,6 +21,7 @@ mod show;
 mod staged;
 mod state;
 mod tally;
+mod tracking;
 mod view;
 mod written;
 
@@ -31,7 +32,7 @@ pub use dry_run::judge_sessions;
 pub use explain::explain;
 pub use flows::{Asked, Names, Questions};
 pub use host_endpoint::{Failsafe, FailsafePort, HostEndpoint, On};
-pub use ports::{DeviceOptions, Ports, WorkerEnd};
+pub use ports::{DeviceOptions, FlowMemory, Ports, WorkerEnd};
 pub use server::Service;
 pub use services::{RemovedBackend, ServiceId, ServiceSettings};
 pub use set_names::SetNames;

@@ -1,6 +1,7 @@
 //! Opens and closes the devices of interfaces, and tells workers to serve them.
 
 use super::state::{Facts, Purpose};
+use crate::conntrack::Table;
 use crate::graph::NodeCounters;
 use crate::io::Device;
 use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Ours, Program, Role};
@@ -31,6 +32,26 @@ pub struct WorkerEnd {
     pub counters: Arc<WorkerCounters>,
     /// Its nodes' counts.
     pub nodes: Arc<NodeCounters>,
+    /// Its flow table.
+    pub flow_table: FlowMemory,
+}
+
+/// The memory of a flow table, which never changes.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowMemory {
+    /// Flows it has room for.
+    pub capacity: u32,
+    /// Bytes.
+    pub bytes: usize,
+    /// What packets touch is on hugepages.
+    pub hugepages: bool,
+}
+
+impl FlowMemory {
+    /// Of this table.
+    pub fn of(flows: &Table) -> Self {
+        Self { capacity: flows.capacity(), bytes: flows.bytes(), hugepages: flows.hugepages() }
+    }
 }
 
 /// How devices are opened.

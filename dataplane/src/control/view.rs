@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_seconds: u64) -> pb::Status {
     let seen = state.publisher().seen();
     let workers = ports.workers().iter().zip(seen).map(|(end, seen)| {
-        let counters = &end.counters;
+        let (counters, table) = (&end.counters, end.flow_table);
         pb::Worker {
             id: u32::from(end.id.0),
             core: end.core.unwrap_or_default() as u32,
@@ -25,6 +25,11 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
             seen_generation: u64::from(seen.0),
             flows: counters.flows.get(),
             idle_state: if end.wake.is_sleeping() { "sleeping" } else { "polling" }.into(),
+            flow_table: Some(pb::FlowTable {
+                capacity: table.capacity.into(),
+                bytes: table.bytes as u64,
+                hugepages: table.hugepages,
+            }),
         }
     });
     let workers: Vec<_> = workers.collect();

@@ -67,6 +67,7 @@ impl World {
     ) -> Result<Self, conntrack::SettingsError> {
         let mut flows = conntrack::Table::new(limits.flows, hasher)?;
         flows.count_in(snapshot.quotas.clone());
+        flows.track(snapshot.tracking);
         Ok(Self {
             now: Nanos(0),
             snapshot,

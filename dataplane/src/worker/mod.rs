@@ -76,7 +76,9 @@ impl Worker {
     /// Does all there is to do at `now`. Returns how many packets there were.
     pub fn poll(&mut self, now: Nanos) -> usize {
         self.world.now = now;
-        self.reader.refresh(&mut self.world.snapshot);
+        if self.reader.refresh(&mut self.world.snapshot) {
+            self.world.flows.track(self.world.snapshot.tracking);
+        }
         self.forget();
         self.show();
         self.obey();

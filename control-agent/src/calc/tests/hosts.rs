@@ -1,7 +1,10 @@
 //! Host endpoints.
 
 use super::*;
-use margay_api::dataplane::v1::{HostEndpoint, node_config::Established};
+use margay_api::dataplane::v1::{
+    ConntrackTimeouts, HostEndpoint,
+    node_config::{Established, Midstream, TcpWindows},
+};
 
 /// Node a's uplink, and another interface of node b.
 const HOSTS: &str = r#"
@@ -223,4 +226,31 @@ fn a_nodes_own_configuration_overrules_the_clusters_field_by_field() {
     assert_eq!(on("b", &[&cluster_wide, &keep]).config.established(), Established::Recheck);
     let b = on("b", &[&cluster, &own]).config;
     assert_eq!((b.endpoint_to_host_action(), b.failsafe_outbound.len()), (Action::Allow, 9));
+}
+
+#[test]
+fn timeouts_and_strictness_of_tracking_are_the_nodes() {
+    let timeouts =
+        "bpfConntrackTimeouts: {tcpSynSent: 5s, tcpFinsSeen: Auto, udpTimeout: 1m30s, icmpTimeout: 500ms}";
+    let annotated = |value: &str| {
+        let at = "annotations: {margay.io/midstream: Refuse, margay.io/tcp-windows: Liberal}, name: ";
+        configuration("default", value).replace("name: ", at)
+    };
+    let config = on("a", &[&annotated(timeouts)]).config;
+    let want =
+        ConntrackTimeouts { tcp_syn_sent_ms: 5_000, udp_ms: 90_000, icmp_ms: 500, ..Default::default() };
+    assert_eq!(config.conntrack_timeouts, Some(want));
+    assert_eq!((config.midstream(), config.tcp_windows()), (Midstream::Refuse, TcpWindows::Liberal));
+    let unsaid = on("a", &[]).config;
+    assert_eq!((unsaid.midstream(), unsaid.tcp_windows()), (Midstream::PickUp, TcpWindows::Strict));
+    assert_eq!(unsaid.conntrack_timeouts, None);
+}
+
+#[test]
+fn timeouts_that_cannot_be_honoured_are_refused_by_name() {
+    let wrong = "bpfConntrackTimeouts: {creationGracePeriod: 5s, tcpSynSent: 0s, tcpEstablished: Auto, udpTimeout: 9000h}";
+    let errors = load(&configuration("default", wrong)).unwrap().remove(0).admit().unwrap_err();
+    let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
+    let of = |field: &str| format!("spec.bpfConntrackTimeouts.{field}");
+    assert_eq!(fields, ["creationGracePeriod", "tcpSynSent", "tcpEstablished", "udpTimeout"].map(of));
 }

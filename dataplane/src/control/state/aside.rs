@@ -24,6 +24,7 @@ impl State {
             // Nobody counts here.
             quotas: Default::default(),
             established: current.established,
+            tracking: current.tracking,
             endpoint_to_host: current.endpoint_to_host,
             protection: current.protection.clone(),
         };

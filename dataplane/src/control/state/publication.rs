@@ -47,6 +47,7 @@ impl State {
             shadow: self.shadow.clone(),
             quotas: current.quotas.clone(),
             established: self.desired.established,
+            tracking: self.desired.tracking,
             endpoint_to_host: self.desired.endpoint_to_host,
             masquerade: self.masquerade.clone(),
             protection: self.protection(),

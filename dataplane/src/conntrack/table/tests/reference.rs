@@ -1,10 +1,10 @@
-//! The slow twin of [`Table`](super::Table): a list of sessions, searched from the start.
+//! The slow twin of [`Table`](super::super::Table): a list of sessions, searched from the start.
 //!
 //! It shares the protocols' state machines, which have tests of their own, and nothing else.
 //! Which of several sessions a full table gives up is the table's choice: the twin says which
 //! it may, and is told.
 
-use super::{Direction, Observed, Segment, State, Step, TcpState, TcpTrack, Timeouts};
+use crate::conntrack::{Direction, Observed, Segment, State, Step, TcpState, TcpTrack, Timeouts};
 use crate::net::{FlowKey, Nanos};
 
 #[derive(Clone, Copy, Debug)]

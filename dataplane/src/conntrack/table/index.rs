@@ -6,8 +6,8 @@
 //! entry can be moved to make room without reading its key. A lookup reads the first bucket,
 //! and the second only if the first does not have the key; an insert moves at most two entries.
 
-use super::flow::FlowRef;
 use super::simd;
+use crate::conntrack::FlowRef;
 use crate::packet::{Slab, prefetch};
 
 /// Entries a bucket.

@@ -6,8 +6,8 @@
 //! not fit, keys are in the rest. A translated IPv6 session has two pairs of addresses, and takes
 //! a second place of the table for the other one.
 
-use super::flow::{Direction, FlowRef};
-use super::{NewSession, Segment, State, TcpTrack};
+use super::NewSession;
+use crate::conntrack::{Direction, FlowRef, Segment, State, TcpTrack};
 use crate::net::{Addr, FlowKey, Generation, IfId, Key4, Nanos, Proto};
 use crate::packet::{Slab, prefetch};
 
