@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     exit::{Code, Failure, Outcome},
@@ -30,12 +30,13 @@ impl<E: std::error::Error> From<E> for Unanswered {
 }
 
 /// Answers each line of a file, or of standard input where it is `-`; blank lines ask nothing. A line longer than `limit`
-/// bytes, or one that is no question, is answered by `{"error": ...}`, and the command then ends
+/// bytes, or one that is no question, is answered by what `wrong` makes of the reason, and the command then ends
 /// with [`Code::Usage`].
 pub fn answer_each<A: Serialize>(
     file: &Path,
     limit: u64,
     out: &mut Output,
+    wrong: impl Fn(String) -> Value,
     mut answer: impl FnMut(&[u8]) -> Result<A, Unanswered>,
 ) -> Outcome {
     let mut reader: Box<dyn BufRead> = match file.to_str() {
@@ -64,12 +65,17 @@ pub fn answer_each<A: Serialize>(
             Ok(answer) => serde_json::to_writer(&mut *out, &answer).map_err(io::Error::from)?,
             Err(Unanswered::Wrong(error)) => {
                 code = Code::Usage;
-                write!(out, "{}", json!({ "error": error }))?;
+                write!(out, "{}", wrong(error))?;
             }
             Err(Unanswered::Broken(failure)) => return Err(failure),
         }
         writeln!(out)?;
     }
+}
+
+/// The reason, and nothing else.
+pub fn error(reason: String) -> Value {
+    json!({ "error": reason })
 }
 
 /// Forgets the rest of a line, piece by piece.

@@ -17,9 +17,9 @@ pub fn run(args: &Eval, out: &mut Output) -> Outcome {
     match (&args.resources, &args.raw) {
         (Some(path), _) => {
             let cluster = Cluster::read(path)?;
-            lines::answer_each(&args.packets, MAX_PACKET, out, |line| cluster.answer(line))
+            lines::answer_each(&args.packets, MAX_PACKET, out, lines::error, |line| cluster.answer(line))
         }
-        (None, Some(file)) => lines::answer_each(file, raw::MAX_LINE, out, raw::answer),
+        (None, Some(file)) => lines::answer_each(file, raw::MAX_LINE, out, lines::error, raw::answer),
         (None, None) => Err(Failure::new(
             Code::Usage,
             "there is no policy to judge by",

@@ -1,19 +1,12 @@
 //! `selector eval`: whether selectors match labels, line by line.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, BufRead, BufReader, Read as _, Write as _},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use margay_agent::model::Selector;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use crate::{
-    exit::{Code, Failure, Outcome},
-    output::Output,
-};
+use crate::{exit::Outcome, lines, output::Output};
 
 /// The longest line that is taken, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -23,7 +16,7 @@ const MAX_LINE: u64 = 1 << 20;
 struct Question {
     selector: String,
     #[serde(default)]
-    labels: BTreeMap<String, String>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Serialize)]
@@ -44,32 +37,8 @@ enum Answer {
 
 /// Answers each line of a file, or of standard input, in order.
 pub fn eval(file: &Path, out: &mut Output) -> Outcome {
-    let reader: Box<dyn BufRead> = match file.to_str() {
-        Some("-") => Box::new(BufReader::new(io::stdin())),
-        _ => Box::new(BufReader::new(File::open(file).map_err(|error| unreadable(file, &error))?)),
-    };
-    answer_all(reader, file, out)
-}
-
-fn answer_all(mut reader: impl BufRead, file: &Path, out: &mut Output) -> Outcome {
-    let mut line = Vec::new();
-    for number in 1_u64.. {
-        line.clear();
-        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
-        if read.map_err(|error| unreadable(file, &error))? == 0 {
-            break;
-        }
-        let answer = answer(&line).map_err(|error| {
-            Failure::usage(
-                format!("line {number} is not a question"),
-                error.to_string(),
-                "write {\"selector\":\"...\",\"labels\":{\"name\":\"value\"}} on one line",
-            )
-        })?;
-        serde_json::to_writer(&mut *out, &answer).map_err(io::Error::from)?;
-        writeln!(out)?;
-    }
-    Ok(Code::Ok)
+    let wrong = |error| json!({ "valid": false, "error": error });
+    lines::answer_each(file, MAX_LINE, out, wrong, |line| Ok(answer(line)?))
 }
 
 fn answer(line: &[u8]) -> serde_json::Result<Answer> {
@@ -77,18 +46,12 @@ fn answer(line: &[u8]) -> serde_json::Result<Answer> {
     Ok(match Selector::parse(&question.selector) {
         Ok(selector) => Answer::Valid {
             valid: true,
-            matched: selector.matches(&question.labels),
+            matched: selector.matches(&question.labels.unwrap_or_default()),
             canonical: selector.canonical().to_owned(),
             uid: selector.uid(),
         },
         Err(error) => Answer::Invalid { valid: false, error: error.to_string() },
     })
-}
-
-fn unreadable(file: &Path, error: &io::Error) -> Failure {
-    let code = if error.kind() == io::ErrorKind::NotFound { Code::Usage } else { Code::Failed };
-    let problem = format!("cannot read {}", file.display());
-    Failure::new(code, problem, error.to_string(), "check the name and that you may read it")
 }
 
 #[cfg(test)]
@@ -113,6 +76,6 @@ mod tests {
     #[test]
     fn what_is_no_selector_is_an_answer_and_what_is_no_question_an_error() {
         assert!(answered(r#"{"selector":"a =="}"#).starts_with(r#"{"valid":false,"error":""#));
-        assert!(answer(b"{}").is_err() && answer(b"\n").is_err() && answer(b"\xff").is_err());
+        assert!(answer(b"{}").is_err() && answer(b"\xff").is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LogSeverity, ProgramClusterRoutes, RoutePriority, Switch};
+use super::{ProgramClusterRoutes, RoutePriority, Switch};
 use crate::model::net::empty_is_none;
 use crate::model::scalar::{
     AnyCommunity, AsNumber, Community, Duration, IgnoredInterface, Whole, choices, settings,
@@ -26,7 +26,7 @@ settings! {
     /// What a [`BgpConfiguration`] says. What is absent is as its line says.
     pub struct BgpConfigurationSpec {
         /// The least severity written to standard output; Info.
-        log_severity_screen: LogSeverity | "", "logSeverityScreen";
+        log_severity_screen: BgpLogSeverity | "", "logSeverityScreen";
         /// Whether every node peers with every other; true.
         node_to_node_mesh_enabled: bool, "nodeToNodeMeshEnabled";
         /// Of nodes that name none; 64512.
@@ -102,6 +102,14 @@ pub struct PrefixAdvertisement {
 }
 
 choices! {
+    /// How much is written.
+    BgpLogSeverity { /// What helps to find faults.
+        Debug, /// What happens.
+        Info, /// What may need attention.
+        Warning, /// What failed.
+        Error, /// What ended the process.
+        Fatal }
+
     /// Which addresses are listened on.
     BindMode { /// All.
         None, /// The node's own.

@@ -257,6 +257,14 @@ fn settings_of_the_dataplane() {
 
 #[test]
 fn bgp() {
+    for severity in ["info", "INFO", "Verbose"] {
+        let text = format!(
+            "{{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {{name: default}}, \
+             spec: {{logSeverityScreen: {severity}}}}}"
+        );
+        let error = load(&text).unwrap_err()[0].to_string();
+        assert!(error.contains("spec.logSeverityScreen") && error.contains(severity), "{error}");
+    }
     for (spec, field) in [
         ("{communities: [{name: a, value: '1:2'}]}", "spec.communities"),
         (
