@@ -1,21 +1,19 @@
 //! The format: a case in JSON, read strictly into the dataplane's own types.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
-
 use margay_dataplane::{
-    net::{Addr, FlowKey, Icmp, PortRange, Prefix, Proto},
+    net::{Addr, FlowKey, Icmp, PortRange, Proto},
     policy::{
-        self, Action, IcmpMatch, IpSet, IpVersion, ListedPolicy, ListedProfile, PolicyId, PortMember,
-        RuleList, SetId, SetMembers, SetTable, TierDefault, TierList,
+        self, Action, IcmpMatch, IpVersion, ListedPolicy, ListedProfile, PolicyId, RuleList, SetTable,
+        TierDefault, TierList,
     },
 };
-use serde::Deserialize;
-use serde_json::Value;
 
-use super::interface::Packet;
+use super::{
+    interface::Packet,
+    sets::{Sets, net},
+    written::{Named, Protocol, Range, Tier, Type, WrittenCase, WrittenPacket, WrittenRule},
+    wrong::Wrong,
+};
 
 /// A case, ready to be judged.
 pub struct Case {
@@ -71,285 +69,6 @@ pub fn read(line: &[u8]) -> Result<Case, Wrong> {
     };
     let sets = SetTable::new(sets.table).map_err(|error| Wrong::new("ip_sets", error))?;
     Ok(Case { rules, sets, packets })
-}
-
-/// What is wrong with a case.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
-    field: String,
-    message: String,
-}
-
-impl Wrong {
-    fn new(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
-        Self { field: field.into(), message: message.to_string() }
-    }
-
-    fn within(self, outer: impl std::fmt::Display) -> Self {
-        let dot = if self.field.is_empty() { "" } else { "." };
-        Self { field: format!("{outer}{dot}{}", self.field), message: self.message }
-    }
-}
-
-impl std::fmt::Display for Wrong {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let colon = if self.field.is_empty() { "" } else { ": " };
-        write!(f, "{}{colon}{}", self.field, self.message)
-    }
-}
-
-impl std::error::Error for Wrong {}
-
-impl From<serde_json::Error> for Wrong {
-    fn from(error: serde_json::Error) -> Self {
-        Self::new("", error)
-    }
-}
-
-/// What a case may say and what has no say in verdicts: names, sources, expectations.
-type Ignored = Option<Value>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenCase {
-    ip_version: u8,
-    #[serde(default)]
-    rules: WrittenRules,
-    #[serde(default)]
-    ip_sets: BTreeMap<String, Vec<String>>,
-    packets: Vec<Probe>,
-    #[serde(default, rename = "suite")]
-    _suite: Ignored,
-    #[serde(default, rename = "name")]
-    _name: Ignored,
-    #[serde(default, rename = "src")]
-    _src: Ignored,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct WrittenRules {
-    tiers: Vec<Tier>,
-    profiles: Vec<Named>,
-    host_pre_dnat_tiers: Vec<Tier>,
-    host_forward_tiers: Vec<Tier>,
-    host_normal_tiers: Vec<Tier>,
-    host_profiles: Vec<Named>,
-    for_host_interface: bool,
-    for_xdp: bool,
-    suppress_normal_host_policy: bool,
-    #[serde(rename = "no_profile_match_id")]
-    _no_profile_match_id: Ignored,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tier {
-    name: String,
-    /// `pass`, or `deny`, which is also the default.
-    #[serde(default)]
-    end_action: String,
-    #[serde(default)]
-    policies: Vec<Named>,
-    #[serde(default, rename = "end_rule_id")]
-    _end_rule_id: Ignored,
-}
-
-/// A policy or a profile.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    name: String,
-    #[serde(default)]
-    rules: Vec<WrittenRule>,
-    /// Not asked, and does not make its tier count.
-    #[serde(default)]
-    staged: bool,
-    #[serde(default, rename = "no_match_id")]
-    _no_match_id: Ignored,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRule {
-    action: String,
-    #[serde(default)]
-    ip_version: Option<u8>,
-    #[serde(default)]
-    protocol: Option<Protocol>,
-    #[serde(default)]
-    not_protocol: Option<Protocol>,
-    #[serde(default)]
-    src_net: Vec<String>,
-    #[serde(default)]
-    dst_net: Vec<String>,
-    #[serde(default)]
-    not_src_net: Vec<String>,
-    #[serde(default)]
-    not_dst_net: Vec<String>,
-    #[serde(default)]
-    src_ports: Vec<Range>,
-    #[serde(default)]
-    dst_ports: Vec<Range>,
-    #[serde(default)]
-    not_src_ports: Vec<Range>,
-    #[serde(default)]
-    not_dst_ports: Vec<Range>,
-    #[serde(default)]
-    src_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    dst_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    not_src_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    not_dst_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    src_named_port_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    dst_named_port_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    not_src_named_port_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    not_dst_named_port_ip_set_ids: Vec<String>,
-    #[serde(default)]
-    dst_ip_port_set_ids: Vec<String>,
-    #[serde(default)]
-    icmp: Option<Type>,
-    #[serde(default)]
-    not_icmp: Option<Type>,
-    #[serde(default, rename = "rule_id")]
-    _rule_id: Ignored,
-    #[serde(default, rename = "match_id")]
-    _match_id: Ignored,
-}
-
-impl WrittenRule {
-    /// The names of the sets of (address, protocol, port).
-    fn port_sets(&self) -> impl Iterator<Item = &String> {
-        [
-            &self.src_named_port_ip_set_ids,
-            &self.dst_named_port_ip_set_ids,
-            &self.not_src_named_port_ip_set_ids,
-            &self.not_dst_named_port_ip_set_ids,
-            &self.dst_ip_port_set_ids,
-        ]
-        .into_iter()
-        .flatten()
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Protocol {
-    Number(u8),
-    Name(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Range {
-    first: u16,
-    last: u16,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Type {
-    r#type: u8,
-    #[serde(default)]
-    code: Option<u8>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Probe {
-    packet: WrittenPacket,
-    #[serde(default, rename = "verdict")]
-    _verdict: Ignored,
-    #[serde(default, rename = "rule_ids_hit")]
-    _rule_ids_hit: Ignored,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenPacket {
-    proto: u8,
-    src: String,
-    dst: String,
-    #[serde(default)]
-    sport: u16,
-    #[serde(default)]
-    dport: u16,
-    #[serde(default)]
-    icmp_type: u8,
-    #[serde(default)]
-    icmp_code: u8,
-    #[serde(default)]
-    pre_dnat_dst: Option<String>,
-    #[serde(default)]
-    pre_dnat_dport: Option<u16>,
-    #[serde(default)]
-    from_host: bool,
-    #[serde(default)]
-    to_host: bool,
-}
-
-/// IP sets by name.
-struct Sets {
-    ids: BTreeMap<String, SetId>,
-    table: Vec<Option<Arc<IpSet>>>,
-}
-
-impl Sets {
-    fn new(case: &WrittenCase) -> Result<Self, Wrong> {
-        let rules = &case.rules;
-        let tiers =
-            [&rules.tiers, &rules.host_pre_dnat_tiers, &rules.host_forward_tiers, &rules.host_normal_tiers];
-        let policies = tiers.into_iter().flatten().flat_map(|tier| &tier.policies);
-        let named = policies.chain(&rules.profiles).chain(&rules.host_profiles);
-        // An empty set does not show what it would hold: its use does.
-        let with_ports: BTreeSet<&String> =
-            named.flat_map(|named| &named.rules).flat_map(WrittenRule::port_sets).collect();
-        let mut sets = Self { ids: BTreeMap::new(), table: Vec::new() };
-        for (name, members) in &case.ip_sets {
-            let members = match with_ports.contains(name) {
-                true => members
-                    .iter()
-                    .map(|text| port_member(text))
-                    .collect::<Result<_, _>>()
-                    .map(SetMembers::IpPort),
-                false => members.iter().map(|text| net(text)).collect::<Result<_, _>>().map(SetMembers::Net),
-            };
-            let members = members.map_err(|message| Wrong::new(format!("ip_sets.{name}"), message))?;
-            sets.ids.insert(name.clone(), SetId(sets.table.len() as u32));
-            sets.table.push(Some(Arc::new(IpSet { name: name.as_str().into(), members })));
-        }
-        Ok(sets)
-    }
-
-    fn ids(&self, field: &str, names: &[String]) -> Result<Vec<SetId>, Wrong> {
-        let id = |name: &String| {
-            let id = self.ids.get(name).copied();
-            id.ok_or_else(|| Wrong::new(field, format_args!("ip_sets has no set {name:?}; add it")))
-        };
-        names.iter().map(id).collect()
-    }
-
-    fn addresses(&self, field: &str, names: &[String]) -> Result<Vec<SetId>, Wrong> {
-        let ids = self.ids(field, names)?;
-        let held = |id: &&SetId| {
-            self.table[id.0 as usize].as_ref().is_some_and(|set| set.kind() == policy::SetKind::Address)
-        };
-        match ids.iter().zip(names).find(|(id, _)| !held(id)) {
-            Some((_, name)) => {
-                let why = format_args!(
-                    "the set {name:?} is of addresses with ports here and of addresses there; make it two"
-                );
-                Err(Wrong::new(field, why))
-            }
-            None => Ok(ids),
-        }
-    }
 }
 
 fn tiers(field: &str, written: Vec<Tier>, sets: &Sets) -> Result<Vec<TierList>, Wrong> {
@@ -492,32 +211,9 @@ fn packet(written: &WrittenPacket, version: IpVersion) -> Result<Packet, Wrong> 
     })
 }
 
-/// Bits behind the length are taken for 0, as they are where such rules come from.
-fn net(text: &str) -> Result<Prefix, String> {
-    let wrong = || format!("{text:?} is neither an address nor a block as in 10.0.0.0/8");
-    let (addr, len) = text.split_once('/').map_or((text, None), |(addr, len)| (addr, Some(len)));
-    let addr: Addr = addr.parse().map_err(|_| wrong())?;
-    let most = if addr.is_v4() { 32 } else { 128 };
-    match len.map(str::parse::<u8>) {
-        None => Ok(Prefix::host(addr)),
-        Some(Ok(len)) if len <= most => Ok(Prefix::truncate(addr, len)),
-        Some(_) => Err(wrong()),
-    }
-}
-
-fn port_member(text: &str) -> Result<PortMember, String> {
-    let member = || {
-        let (addr, port) = text.split_once(',')?;
-        let (proto, port) = port.split_once(':')?;
-        let addr = net(addr).ok().filter(|net| *net == Prefix::host(net.addr()))?.addr();
-        Some(PortMember { addr, proto: proto.parse().ok()?, port: port.parse().ok()? })
-    };
-    member().ok_or_else(|| format!("{text:?} is not an address, protocol and port, as in 10.0.0.1,tcp:80"))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

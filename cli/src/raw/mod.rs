@@ -7,6 +7,9 @@ mod case;
 #[cfg(test)]
 mod conformance;
 mod interface;
+mod sets;
+mod written;
+mod wrong;
 
 use serde::Serialize;
 
