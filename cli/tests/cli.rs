@@ -145,6 +145,25 @@ fn dp_drops() {
 }
 
 #[test]
+fn host_endpoints() {
+    let asked = [
+        "eval --packets host-packets.jsonl",
+        "explain --from 198.51.100.1 --to node-a-eth0 --proto tcp --port 9100",
+        "explain --from shop/db --to node-b/node-b-all --proto tcp --port 5432",
+        "explain --from shop/web --to 198.51.100.1 --proto tcp --port 25",
+        "explain --from node-a-eth0 --to 198.51.100.1 --proto udp --port 53",
+        "explain --from 203.0.113.9 --to node-a-eth0 --proto tcp --port metrics -o json",
+        "explain --from 198.51.100.1 --to node-c/eth0 --proto tcp --port 80",
+        "show node-a-eth0",
+        "show node-c-eth0",
+        "matrix -n shop",
+        "diff -f host-change.yaml",
+    ];
+    let lines = asked.map(|asked| format!("policy {asked} --resources hosts.yaml"));
+    golden("host_endpoints", &lines.each_ref().map(String::as_str));
+}
+
+#[test]
 fn conntrack() {
     golden(
         "conntrack",

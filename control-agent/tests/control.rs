@@ -308,6 +308,34 @@ async fn explain_turns_names_into_addresses() {
 }
 
 #[tokio::test]
+async fn explain_knows_host_endpoints() {
+    let mut rig = start([]).await;
+    let host = |node: &str, address: &str| {
+        let ports = json!([{"name": "metrics", "protocol": "TCP", "port": 9100}]);
+        let spec = json!({"node": node, "interfaceName": "eth0", "expectedIPs": [address], "ports": ports});
+        object("HostEndpoint", &format!("{node}-eth0"), spec)
+    };
+    let objects = [host("a", "192.0.2.10"), host("b", "192.0.2.11")];
+    rig.client.apply(request(objects)).await.unwrap();
+    let ask = |from: &str, to: &str| ExplainRequest {
+        from: from.into(),
+        to: to.into(),
+        protocol: "tcp".into(),
+        destination_port: "metrics".into(),
+        ..ExplainRequest::default()
+    };
+    for to in ["a/a-eth0", "a-eth0", "192.0.2.10"] {
+        let answer = rig.client.explain(ask("b/b-eth0", to)).await.unwrap().into_inner();
+        assert_eq!((&*answer.from, &*answer.to), ("b-eth0 (192.0.2.11)", "a-eth0 (192.0.2.10)"));
+        assert_eq!(answer.notes, ["the source is on node b: its egress policy is decided there"]);
+        let question = rig.fake.questions().pop().unwrap();
+        assert_eq!((question.destination, question.destination_port), (vec![192, 0, 2, 10], 9100));
+    }
+    let (code, message) = refusal(rig.client.explain(ask("a/b-eth0", "a-eth0")).await);
+    assert!(code == Code::NotFound && message.contains("no host endpoint a/b-eth0"), "{message}");
+}
+
+#[tokio::test]
 async fn status_shows_components_and_endpoints() {
     let mut rig = start([]).await;
     let apply = ApplyRequest { wait: true, ..request([workload("a", "web", "10.0.0.1")]) };

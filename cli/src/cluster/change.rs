@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use margay_agent::{
     calc::workload_name,
     model::{
-        LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, NAMESPACE_PREFIX, Resource,
+        HostEndpoint, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, NAMESPACE_PREFIX, Resource,
         SERVICE_ACCOUNT_PREFIX, Selector, WorkloadEndpoint, namespace_profile,
     },
 };
 use margay_dataplane::policy::{Query, counterfactual::Field};
 
-use super::{Cluster, Packet};
+use super::{Cluster, End, Packet};
 
 /// Labels that every namespace has, and that say its name.
 const NAMES_OF_NAMESPACE: [&str; 2] = ["pcns.kubernetes.io/metadata.name", "pcns.projectcalico.org/name"];
@@ -25,6 +25,15 @@ pub enum Side {
     Destination,
 }
 
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Source => "the source",
+            Self::Destination => "the destination",
+        }
+    }
+}
+
 /// What is different.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
@@ -32,6 +41,8 @@ pub enum Change {
     Packet(Field, Query),
     /// One thing about an endpoint.
     End(Side, Arc<WorkloadEndpoint>, Trait),
+    /// A label of a host endpoint. `None`: it has none of that name.
+    Host(Side, Arc<HostEndpoint>, String, Option<String>),
 }
 
 /// Something that selectors see of an endpoint.
@@ -57,16 +68,32 @@ impl Trait {
 }
 
 impl Change {
-    /// The changes of an endpoint that may make a selector answer otherwise.
-    pub fn for_selector(side: Side, endpoint: &WorkloadEndpoint, selector: &Selector) -> Vec<Self> {
+    /// The changes of an end that may make a selector answer otherwise.
+    pub fn for_selector(side: Side, end: &End<'_>, selector: &Selector) -> Vec<Self> {
+        match (end.endpoint, end.protected) {
+            (Some(endpoint), _) => Self::of_workload(side, endpoint, selector),
+            (None, Some(host)) => Self::of_host(side, host, selector),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    fn of_host(side: Side, host: &HostEndpoint, selector: &Selector) -> Vec<Self> {
+        let host = Arc::new(host.clone());
+        let mentions = selector.mentions().into_iter();
+        let labels = mentions.flat_map(|(label, values)| {
+            let label = label.to_owned();
+            values_of(values).into_iter().map(move |value| (label.clone(), value))
+        });
+        labels.map(|(label, value)| Self::Host(side, host.clone(), label, value)).collect()
+    }
+
+    fn of_workload(side: Side, endpoint: &WorkloadEndpoint, selector: &Selector) -> Vec<Self> {
         let mut traits = Vec::new();
         for (label, values) in selector.mentions() {
             let values: Vec<&str> = values.into_iter().collect();
             let named = |label: &str, make: fn(String, Option<String>) -> Trait| {
-                // What is only asked to be there may have any value.
-                let some = if values.is_empty() { vec!["true"] } else { values.clone() };
-                let some = some.into_iter().map(|value| Some(value.to_owned()));
-                some.chain([None]).map(|value| make(label.to_owned(), value)).collect::<Vec<_>>()
+                let some = values_of(values.iter().copied()).into_iter();
+                some.map(|value| make(label.to_owned(), value)).collect::<Vec<_>>()
             };
             if label == LABEL_NAMESPACE || NAMES_OF_NAMESPACE.contains(&label) {
                 traits.extend(values.iter().map(|name| Trait::Namespace((*name).to_owned())));
@@ -103,6 +130,7 @@ impl Change {
                 Trait::Namespace(_) => "namespace",
                 Trait::Account(_) => "serviceAccount",
             },
+            Self::Host(..) => "label",
         }
     }
 
@@ -111,12 +139,20 @@ impl Change {
         match self {
             Self::Packet(field, query) => packet_clause(*field, query, cluster),
             Self::End(side, endpoint, one) => end_clause(*side, endpoint, one),
+            Self::Host(side, _, label, value) => label_clause(side.name().to_owned(), label, value),
         }
     }
 
     /// The resources as they would be; `None`: nothing would be different, or it cannot be.
     pub fn of_resources(&self, resources: &[Arc<Resource>]) -> Option<Vec<Arc<Resource>>> {
-        let Self::End(_, endpoint, one) = self else { return None };
+        let (endpoint, one) = match self {
+            Self::Packet(..) => return None,
+            Self::End(_, endpoint, one) => (endpoint, one),
+            Self::Host(_, host, label, value) => {
+                let changed = edit_host(resources, host, label, value);
+                return (changed.iter().zip(resources).any(|(new, old)| new != old)).then_some(changed);
+            }
+        };
         let changed = match one {
             Trait::Label(label, value) => {
                 edit_endpoint(resources, endpoint, |own| set(&mut own.metadata.labels, label, value))
@@ -167,21 +203,38 @@ fn packet_clause(field: Field, query: &Query, cluster: &Cluster) -> String {
 }
 
 fn end_clause(side: Side, endpoint: &WorkloadEndpoint, one: &Trait) -> String {
-    let side = if side == Side::Source { "the source" } else { "the destination" };
+    let side = side.name();
     let namespace = &endpoint.metadata.namespace;
-    let label = |whose: String, label: &str, value: &Option<String>| match value {
-        Some(value) => format!("{whose} had the label {label}={value}"),
-        None => format!("{whose} did not have the label {label}"),
-    };
     match one {
-        Trait::Label(name, value) => label(side.to_owned(), name, value),
-        Trait::NamespaceLabel(name, value) => label(format!("{side}'s namespace {namespace}"), name, value),
+        Trait::Label(name, value) => label_clause(side.to_owned(), name, value),
+        Trait::NamespaceLabel(name, value) => {
+            label_clause(format!("{side}'s namespace {namespace}"), name, value)
+        }
         Trait::AccountLabel(name, value) => {
-            label(format!("{side}'s service account {}", endpoint.spec.service_account_name), name, value)
+            let account = &endpoint.spec.service_account_name;
+            label_clause(format!("{side}'s service account {account}"), name, value)
         }
         Trait::Namespace(to) => format!("{side} were in the namespace {to}"),
         Trait::Account(to) => format!("{side} ran under the service account {to}"),
     }
+}
+
+fn label_clause(whose: String, label: &str, value: &Option<String>) -> String {
+    match value {
+        Some(value) => format!("{whose} had the label {label}={value}"),
+        None => format!("{whose} did not have the label {label}"),
+    }
+}
+
+/// What a label may be changed to: each of `values`, and to be gone. What is only asked to be there may
+/// have any value.
+fn values_of<'a>(values: impl IntoIterator<Item = &'a str>) -> Vec<Option<String>> {
+    let mut some: Vec<_> = values.into_iter().map(|value| Some(value.to_owned())).collect();
+    if some.is_empty() {
+        some.push(Some("true".to_owned()));
+    }
+    some.push(None);
+    some
 }
 
 fn set(labels: &mut BTreeMap<String, String>, label: &str, value: &Option<String>) {
@@ -200,6 +253,23 @@ fn edit_endpoint(
         Resource::WorkloadEndpoint(own) if own.metadata == endpoint.metadata => {
             let mut own = own.clone();
             edit(&mut own);
+            Arc::new(own.into())
+        }
+        _ => resource.clone(),
+    };
+    resources.iter().map(edited).collect()
+}
+
+fn edit_host(
+    resources: &[Arc<Resource>],
+    host: &HostEndpoint,
+    label: &str,
+    value: &Option<String>,
+) -> Vec<Arc<Resource>> {
+    let edited = |resource: &Arc<Resource>| match &**resource {
+        Resource::HostEndpoint(own) if own.metadata == host.metadata => {
+            let mut own = own.clone();
+            set(&mut own.metadata.labels, label, value);
             Arc::new(own.into())
         }
         _ => resource.clone(),

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use margay_agent::model::{Resource, Selector, WorkloadEndpoint};
+use margay_agent::model::{HostEndpoint, Resource};
 use margay_dataplane::policy::{
     CompiledPolicy, Direction, Query, SetId, SetTable,
     counterfactual::{self, Field},
@@ -14,7 +14,7 @@ use margay_dataplane::policy::{
 use serde::Serialize;
 
 use super::{
-    Answer, Cluster, End, Judgement, Node, Packet,
+    Answer, Cluster, End, HostJudgement, Judgement, Node, Packet,
     change::{Change, Side},
 };
 use crate::exit::{Code, Failure, Outcome};
@@ -56,7 +56,7 @@ impl Cluster {
             cut: false,
         };
         // A verdict depends on nothing but who has the packet's addresses: cheap to make anew.
-        let small = self.around(&packet.query);
+        let small = self.around(packet);
         let unchanged = Self::of(small.clone(), self.around.clone(), Vec::new())?;
         if unchanged.judge(&Packet::of(packet.query, &unchanged))?.verdict != answer.verdict {
             return Err(Failure::new(
@@ -73,7 +73,7 @@ impl Cluster {
             }
             let changed = match &change {
                 Change::Packet(_, query) => self.judge(&Packet::of(*query, self))?,
-                Change::End(..) => {
+                Change::End(..) | Change::Host(..) => {
                     let Some(resources) = change.of_resources(&small) else { continue };
                     // What a dataplane would refuse is no way to turn anything.
                     let Ok(cluster) = Self::of(resources, self.around.clone(), Vec::new()) else { continue };
@@ -91,14 +91,20 @@ impl Cluster {
         Ok(found)
     }
 
-    /// The resources, but of endpoints and network sets those alone that have one of the addresses.
-    fn around(&self, query: &Query) -> Vec<Arc<Resource>> {
-        let ends = [query.key.src, query.key.dst].map(std::net::IpAddr::from);
+    /// The resources, but of endpoints and network sets those alone that have one of the addresses, or
+    /// protect a node that has.
+    fn around(&self, packet: &Packet<'_>) -> Vec<Arc<Resource>> {
+        let ends = [packet.query.key.src, packet.query.key.dst].map(std::net::IpAddr::from);
+        let nodes = [packet.from.node(), packet.to.node()];
         let has = |nets: &[margay_agent::model::Cidr]| {
             nets.iter().any(|net| ends.iter().any(|end| net.contains(*end)))
         };
         let matters = |resource: &&Arc<Resource>| match &***resource {
             Resource::WorkloadEndpoint(endpoint) => has(&endpoint.spec.ip_networks),
+            Resource::HostEndpoint(host) => {
+                nodes.contains(&Some(&*host.spec.node))
+                    || host.spec.expected_ips.iter().any(|own| ends.contains(own))
+            }
             Resource::NetworkSet(set) => has(&set.spec.nets),
             Resource::GlobalNetworkSet(set) => has(&set.spec.nets),
             _ => true,
@@ -114,14 +120,25 @@ impl Cluster {
             (&packet.to, &answer.ingress, Direction::Ingress),
         ];
         let mut asked = Vec::new();
+        // Of a packet that is denied, only who denies it has to change its mind.
+        let matters = |judgement: &Judgement| answer.verdict == "allow" || !judgement.allows();
         for (end, judgement, direction) in sides {
-            // Of a packet that is denied, only who denies it has to change its mind.
             let (Some(endpoint), Some(judgement)) = (end.endpoint, judgement) else { continue };
-            if answer.verdict == "allow" || !judgement.allows() {
+            if matters(judgement) {
                 let node = self.node_of(endpoint);
                 let tree = node.tree(endpoint, direction)?;
-                asked.push(Asked { cluster: self, packet, node, tree, endpoint, direction, judgement });
+                let whose = Some((direction.into(), end));
+                asked.push(Asked { cluster: self, packet, node, tree, whose, judgement });
             }
+        }
+        for HostJudgement { endpoint, judgement, node, list, direction, .. } in &answer.host {
+            let at = if direction == "egress" { Direction::Egress } else { Direction::Ingress };
+            let Some(node) = self.nodes.get(node).filter(|_| matters(judgement)) else { continue };
+            let Some(tree) = node.host_tree(list, at) else { continue };
+            let (side, end) = (at.into(), if at == Direction::Egress { &packet.from } else { &packet.to });
+            let its = |host: &HostEndpoint| *endpoint == format!("host endpoint {}", host.metadata.name);
+            let whose = end.protected.is_some_and(its).then_some((side, end));
+            asked.push(Asked { cluster: self, packet, node, tree, whose, judgement });
         }
         let mut changes = Changes::default();
         asked.iter().for_each(|one| one.toward(query, &mut changes.toward));
@@ -149,6 +166,7 @@ impl Changes {
             Change::Packet(Field::Source | Field::Destination, _) => 2,
             Change::Packet(..) => 0,
             Change::End(_, _, one) if one.is_label() => 0,
+            Change::Host(..) => 0,
             Change::End(..) => 1,
         };
         let ranked = |list: Vec<Change>, ranks: [usize; 3]| {
@@ -173,8 +191,8 @@ struct Asked<'a, 'c> {
     packet: &'a Packet<'c>,
     node: &'a Node,
     tree: &'a CompiledPolicy,
-    endpoint: &'a WorkloadEndpoint,
-    direction: Direction,
+    /// The end that it protects; `None`: neither.
+    whose: Option<(Side, &'a End<'c>)>,
     judgement: &'a Judgement,
 }
 
@@ -206,7 +224,7 @@ impl Asked<'_, '_> {
 
     /// So that policies no longer select the endpoint, or others do.
     fn unselected(&self, changes: &mut Vec<Change>) {
-        let side = if self.direction == Direction::Egress { Side::Source } else { Side::Destination };
+        let Some((side, end)) = self.whose else { return };
         for resource in &self.cluster.resources {
             let selector = match &**resource {
                 Resource::NetworkPolicy(policy) => policy.spec.applies_to(&policy.metadata.namespace),
@@ -214,7 +232,7 @@ impl Asked<'_, '_> {
                 _ => continue,
             };
             if let Ok(selector) = selector {
-                self.relabelled(side, self.endpoint, &selector, changes);
+                changes.extend(Change::for_selector(side, end, &selector));
             }
         }
     }
@@ -226,22 +244,17 @@ impl Asked<'_, '_> {
             Field::Destination => (Side::Destination, &self.packet.to),
             _ => return,
         };
-        let Some(endpoint) = end.endpoint else { return };
-        for set in sets {
-            if let Some(selector) = self.node.selector(&self.sets().name(set)) {
-                self.relabelled(side, endpoint, selector, changes);
-            }
-        }
+        let selectors = sets.filter_map(|set| self.node.selector(&self.sets().name(set)));
+        changes.extend(selectors.flat_map(|selector| Change::for_selector(side, end, selector)));
     }
+}
 
-    fn relabelled(
-        &self,
-        side: Side,
-        endpoint: &WorkloadEndpoint,
-        selector: &Selector,
-        changes: &mut Vec<Change>,
-    ) {
-        changes.extend(Change::for_selector(side, endpoint, selector));
+impl From<Direction> for Side {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Egress => Self::Source,
+            Direction::Ingress => Self::Destination,
+        }
     }
 }
 
@@ -249,6 +262,11 @@ impl Asked<'_, '_> {
 fn decided_by(before: &Answer, after: &Answer) -> Option<String> {
     let pairs = [(&before.egress, &after.egress), (&before.ingress, &after.ingress)];
     let verdict = |one: &Option<Judgement>| one.as_ref().map(Judgement::allows);
-    let (_, turned) = pairs.into_iter().find(|(before, after)| verdict(before) != verdict(after))?;
-    turned.as_ref().map(|judgement| judgement.explained.decider.to_string())
+    let name = |judgement: &Judgement| judgement.explained.decider.to_string();
+    let turned = pairs.into_iter().find(|(before, after)| verdict(before) != verdict(after));
+    if let Some((_, after)) = turned {
+        return after.as_ref().map(name);
+    }
+    let mut stages = after.host.iter().rev().map(|stage| &stage.judgement);
+    stages.find(|judgement| judgement.decides()).map(name)
 }

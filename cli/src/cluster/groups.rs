@@ -1,7 +1,8 @@
 //! Ends of packets that no rule tells apart: each group is judged by one of them.
 //!
 //! Endpoints are alike that have the same namespace, labels, profiles, account and named ports, and
-//! are inside the same address blocks of rules. Other addresses are alike that are inside the
+//! are inside the same address blocks of rules, and on the same node where host endpoints protect theirs.
+//! A node that is protected is a group for each of its uplinks. Other addresses are alike that are inside the
 //! same blocks and the same network sets. Blocks nest or are apart, so an address of each block
 //! that is in no smaller one stands for all of those.
 
@@ -16,11 +17,11 @@ use margay_agent::{
 };
 use margay_dataplane::{
     net::{Addr, Prefix},
-    policy::Direction,
+    policy::{CompiledPolicy, Direction},
 };
 use serde::Serialize;
 
-use super::Cluster;
+use super::{Cluster, Node};
 use crate::exit::{Code, Failure, Outcome};
 
 /// Questions whether an address is in a block, at most.
@@ -35,6 +36,9 @@ pub struct Group {
     /// Of endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The node whose own addresses they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// The endpoints, or the blocks that others are in.
     pub members: Vec<String>,
     /// One of its addresses by family.
@@ -42,8 +46,19 @@ pub struct Group {
     pub addresses: Vec<Addr>,
 }
 
+impl Group {
+    /// Policy applies to them.
+    pub fn is_judged(&self) -> bool {
+        self.namespace.is_some() || self.host.is_some()
+    }
+}
+
 /// What makes an endpoint what it is to rules.
 type Traits = (String, BTreeMap<String, String>, Vec<String>, String, String);
+
+/// What endpoints of a group have in common: traits in each of the clusters, the blocks that they are in, and
+/// the node, if host endpoints protect it.
+type Likeness<'a> = (Vec<Traits>, Vec<Prefix>, &'a str);
 
 /// The groups of all that is in each of the clusters, endpoints first.
 pub fn groups(clusters: &[&Cluster]) -> Outcome<Vec<Group>> {
@@ -60,7 +75,8 @@ pub fn groups(clusters: &[&Cluster]) -> Outcome<Vec<Group>> {
             "put addresses into network sets, or ask about fewer endpoints",
         ));
     }
-    let mut alike: BTreeMap<(Vec<Traits>, Vec<Prefix>), Vec<&WorkloadEndpoint>> = BTreeMap::new();
+    let protected: BTreeSet<&str> = clusters.iter().flat_map(|cluster| cluster.protected()).collect();
+    let mut alike: BTreeMap<Likeness<'_>, Vec<&WorkloadEndpoint>> = BTreeMap::new();
     for endpoint in first {
         let own = |other: &&WorkloadEndpoint| {
             (&other.metadata.namespace, &other.metadata.name)
@@ -70,11 +86,14 @@ pub fn groups(clusters: &[&Cluster]) -> Outcome<Vec<Group>> {
             clusters.iter().map(|cluster| cluster.endpoints.iter().find(own).map(traits)).collect();
         let Some(everywhere) = everywhere else { continue };
         let inside = |block: &&Prefix| addresses(endpoint).any(|addr| block.contains(addr));
-        let key = (everywhere, blocks.iter().filter(inside).copied().collect());
+        let node = protected.get(endpoint.spec.node.as_str()).copied().unwrap_or_default();
+        let key = (everywhere, blocks.iter().filter(inside).copied().collect(), node);
         alike.entry(key).or_default().push(endpoint);
     }
-    let mut groups: Vec<Group> = alike.into_values().map(|members| of_endpoints(&members)).collect();
+    let alike = alike.into_iter();
+    let mut groups: Vec<Group> = alike.map(|((.., node), members)| of_endpoints(&members, node)).collect();
     groups.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    groups.extend(hosts(clusters));
     groups.extend(others(clusters, blocks));
     Ok(groups)
 }
@@ -94,20 +113,48 @@ fn addresses(endpoint: &WorkloadEndpoint) -> impl Iterator<Item = Addr> + '_ {
     endpoint.spec.ip_networks.iter().map(|net| Addr::from(net.addr()))
 }
 
-fn of_endpoints(members: &[&WorkloadEndpoint]) -> Group {
+fn of_endpoints(members: &[&WorkloadEndpoint], node: &str) -> Group {
     let first = members[0];
     let labels: Vec<String> = first.metadata.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let labels = if labels.is_empty() { "no labels".to_owned() } else { labels.join(",") };
-    let name = match members.len() {
-        1 => workload_name(first),
-        more => format!("{} {labels} ({more})", first.metadata.namespace),
+    let name = match (members.len(), node) {
+        (1, _) => workload_name(first),
+        (more, "") => format!("{} {labels} ({more})", first.metadata.namespace),
+        (more, node) => format!("{} {labels} on {node} ({more})", first.metadata.namespace),
     };
     Group {
         name,
         namespace: Some(first.metadata.namespace.clone()),
+        host: None,
         members: members.iter().map(|one| workload_name(one)).collect(),
         addresses: addresses(first).collect(),
     }
+}
+
+/// The nodes that host endpoints protect, in any of the clusters.
+fn hosts(clusters: &[&Cluster]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for cluster in clusters {
+        for (name, node) in &cluster.nodes {
+            for addresses in node.host_addresses() {
+                let known =
+                    groups.iter().any(|group| addresses.iter().any(|own| group.addresses.contains(own)));
+                if known {
+                    continue;
+                }
+                let title = format!("host {name}");
+                let several = groups.iter().any(|group| group.name == title);
+                groups.push(Group {
+                    name: if several { format!("{title} at {}", addresses[0]) } else { title },
+                    namespace: None,
+                    host: Some(name.clone()),
+                    members: addresses.iter().map(ToString::to_string).collect(),
+                    addresses: addresses.to_vec(),
+                });
+            }
+        }
+    }
+    groups
 }
 
 /// All addresses that are no endpoint's and no node's.
@@ -151,6 +198,7 @@ fn others(clusters: &[&Cluster], mut blocks: BTreeSet<Prefix>) -> Vec<Group> {
         let group = alike.entry(key).or_insert_with(|| Group {
             name,
             namespace: None,
+            host: None,
             members: Vec::new(),
             addresses: Vec::new(),
         });
@@ -183,20 +231,28 @@ fn free(block: Prefix, later: &[Prefix], taken: &BTreeSet<Addr>) -> Option<Addr>
 }
 
 impl Cluster {
+    /// The nodes that host endpoints protect.
+    fn protected(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|(_, node)| node.is_protected()).map(|(name, _)| name.as_str())
+    }
+
     /// The blocks of addresses that rules name, of all trees.
     fn blocks(&self, blocks: &mut BTreeSet<Prefix>) -> Outcome<()> {
         let mut seen = BTreeSet::new();
-        for endpoint in &self.endpoints {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                let tree = self.node_of(endpoint).tree(endpoint, direction)?;
-                if seen.insert(std::ptr::from_ref(tree)) {
-                    for rule in tree.list().rules() {
-                        let lists = [&rule.src_nets, &rule.dst_nets, &rule.not_src_nets, &rule.not_dst_nets];
-                        blocks.extend(lists.into_iter().flatten());
-                    }
+        let mut take = |tree: &CompiledPolicy| {
+            if seen.insert(std::ptr::from_ref(tree)) {
+                for rule in tree.list().rules() {
+                    let lists = [&rule.src_nets, &rule.dst_nets, &rule.not_src_nets, &rule.not_dst_nets];
+                    blocks.extend(lists.into_iter().flatten());
                 }
             }
+        };
+        for endpoint in &self.endpoints {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                take(self.node_of(endpoint).tree(endpoint, direction)?);
+            }
         }
+        self.nodes.values().flat_map(Node::host_trees).for_each(take);
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Nothing is imitated: the agent's calculation says what each node's dataplane would be sent, the
 //! dataplane's control room takes that, and the trees that come of it judge. The source's egress and
-//! the destination's ingress are each asked of the node that has the endpoint.
+//! the destination's ingress are each asked of the node that has the endpoint, and the host endpoints of
+//! both nodes on the way.
 
 pub mod between;
 mod change;
@@ -14,6 +15,7 @@ mod node;
 pub mod objects;
 mod packet;
 pub mod reach;
+mod uplinks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,17 +28,17 @@ use std::{
 use margay_agent::{
     calc::{self, Resources},
     model::{
-        Kind, Resource, WorkloadEndpoint,
+        HostEndpoint, Kind, Resource, WorkloadEndpoint,
         kubernetes::{self, Pod, Typed},
     },
 };
 use margay_api::dataplane::v1 as api;
-use margay_dataplane::policy::Direction;
+use margay_dataplane::{control, policy::Direction};
 use serde::Serialize;
 
 pub use self::{
     counterfactual::Counterfactual,
-    node::{Judgement, Node},
+    node::{HostJudgement, Judgement, Node},
     packet::{End, NumberOrName, Packet, Written},
 };
 use crate::{
@@ -48,7 +50,7 @@ use crate::{
 /// Where pods are that name no node.
 const UNSCHEDULED: &str = "no-node";
 
-/// Every node of a cluster that has endpoints.
+/// Every node of a cluster that has endpoints, be they the host's own.
 pub struct Cluster {
     /// All there is, in Calico's kinds.
     resources: Vec<Arc<Resource>>,
@@ -63,6 +65,8 @@ pub struct Cluster {
 struct Around {
     /// Addresses of nodes, with the node.
     hosts: BTreeMap<IpAddr, String>,
+    /// Of those, by node, what host endpoints do not say.
+    own: BTreeMap<String, Vec<IpAddr>>,
     /// Pods that are no endpoints, by namespace and name: in the host's network, or without address.
     other_pods: BTreeMap<(String, String), Vec<IpAddr>>,
     /// Addresses of services, with their names. Policy sees the backends' instead.
@@ -80,6 +84,9 @@ pub struct Answer {
     /// Absent: the destination is no endpoint, or is not policed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress: Option<Judgement>,
+    /// What host endpoints on the way say, in order, as far as the packet comes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<HostJudgement>,
     /// What else decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
@@ -132,10 +139,13 @@ impl Cluster {
         let mut known = Resources::default();
         resources.iter().for_each(|resource| known.insert(resource.clone()));
         let endpoints: Vec<WorkloadEndpoint> = known.all().cloned().collect();
-        let names: BTreeSet<&String> = endpoints.iter().map(|endpoint| &endpoint.spec.node).collect();
+        let protected = known.all::<HostEndpoint>().map(|host| &host.spec.node);
+        let names: BTreeSet<&String> =
+            endpoints.iter().map(|endpoint| &endpoint.spec.node).chain(protected).collect();
         let mut nodes = BTreeMap::new();
         for name in names {
-            let (node, wrong) = Node::new(&known, name)?;
+            let own = around.own.get(name).map(Vec::as_slice).unwrap_or_default();
+            let (node, wrong) = Node::new(&known, name, own)?;
             problems.extend(wrong);
             nodes.insert(name.clone(), node);
         }
@@ -165,17 +175,20 @@ impl Cluster {
             let code = if wrong.missing { Code::NotFound } else { Code::Usage };
             Failure::new(code, "cannot show the policy", wrong.to_string(), "name an endpoint of the files")
         })?;
-        let Some(endpoint) = end.endpoint else {
-            let cause = format!("{} is no endpoint", request.endpoint);
-            return Err(Failure::new(
-                Code::NotFound,
-                "cannot show the policy",
-                cause,
-                "name an endpoint of the files",
-            ));
+        let (node, endpoint) = match (end.endpoint, end.protected) {
+            (Some(endpoint), _) => (self.node_of(endpoint), end.name()),
+            (None, Some(host)) => (&self.nodes[&host.spec.node], host.metadata.name.clone()),
+            (None, None) => {
+                let cause = format!("{} is no endpoint", request.endpoint);
+                return Err(Failure::new(
+                    Code::NotFound,
+                    "cannot show the policy",
+                    cause,
+                    "name an endpoint of the files",
+                ));
+            }
         };
-        let request = api::GetEndpointPolicyRequest { endpoint: end.name(), ..request.clone() };
-        self.node_of(endpoint).show(&request)
+        node.show(&api::GetEndpointPolicyRequest { endpoint, ..request.clone() })
     }
 
     /// What the agent of a node would send its dataplane, of all that judges packets.
@@ -183,6 +196,18 @@ impl Cluster {
         let mut known = Resources::default();
         self.resources.iter().for_each(|resource| known.insert(resource.clone()));
         node::changes(calc::policy(&known, node))
+    }
+
+    fn host_endpoints(&self) -> impl Iterator<Item = &HostEndpoint> {
+        self.resources.iter().filter_map(|resource| match &**resource {
+            Resource::HostEndpoint(host) => Some(host),
+            _ => None,
+        })
+    }
+
+    /// The node of this name, if it has policy.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
     }
 
     /// The node that has the endpoint.
@@ -193,7 +218,9 @@ impl Cluster {
     /// Judges the packet of a line.
     pub fn answer(&self, line: &[u8]) -> Result<Answer, Unanswered> {
         let packet = Packet::read(line, self)?;
-        self.judge(&packet).map_err(Unanswered::Broken)
+        let mut answer = self.judge(&packet).map_err(Unanswered::Broken)?;
+        answer.complete(&packet);
+        Ok(answer)
     }
 
     /// Judges a packet.
@@ -208,8 +235,11 @@ impl Cluster {
         };
         let from_own_host = own(&packet.from, &packet.to);
         let ingress = if from_own_host { None } else { ask(&packet.to, Direction::Ingress)? };
-        let allowed = [&egress, &ingress].into_iter().flatten().all(Judgement::allows);
-        let to_own_host = own(&packet.to, &packet.from);
+        let host = self.judge_as_hosts(packet)?;
+        let allowed = [&egress, &ingress].into_iter().flatten().all(Judgement::allows)
+            && host.iter().all(|stage| stage.judgement.allows());
+        let closed = |endpoint| self.node_of(endpoint).is_closed();
+        let to_own_host = own(&packet.to, &packet.from) && packet.from.endpoint.is_some_and(closed);
         let note = match (from_own_host, to_own_host && allowed) {
             (true, _) => Some("what a host sends to its own workloads is not policed"),
             (_, true) => {
@@ -218,7 +248,53 @@ impl Cluster {
             _ => None,
         };
         let verdict = if allowed && !to_own_host { "allow" } else { "deny" };
-        Ok(Answer { verdict, egress, ingress, note })
+        Ok(Answer { verdict, egress, ingress, host, note })
+    }
+
+    /// What the host endpoints say of the node that the packet comes from, and of the one it goes to.
+    fn judge_as_hosts(&self, packet: &Packet<'_>) -> Outcome<Vec<HostJudgement>> {
+        let mut said: Vec<HostJudgement> = Vec::new();
+        for (name, node) in self.passed(packet.from.node(), packet.to.node()) {
+            let local = |end: &End<'_>| match end.endpoint {
+                _ if end.node() != Some(name) => None,
+                Some(endpoint) => node.end(endpoint),
+                None => Some(control::End::Host),
+            };
+            said.extend(node.judge_as_host(local(&packet.from), local(&packet.to), &packet.query)?);
+            if said.iter().any(|stage| !stage.judgement.allows()) {
+                break;
+            }
+        }
+        Ok(said)
+    }
+
+    /// The nodes that a packet passes, of those that have policy.
+    fn passed<'a>(
+        &'a self,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> impl Iterator<Item = (&'a str, &'a Node)> {
+        let names = from.into_iter().chain(to.filter(|to| from != Some(*to)));
+        let known = names.filter_map(|name| self.nodes.get_key_value(name));
+        known.map(|(name, node)| (name.as_str(), node)).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl Answer {
+    /// Says for a host what its host endpoint does: the stage that decided last.
+    fn complete(&mut self, packet: &Packet<'_>) {
+        let decided = |host: &[HostJudgement], direction: Direction| {
+            let own = |stage: &&HostJudgement| {
+                stage.judgement.decides() && stage.direction == direction.to_string()
+            };
+            host.iter().rev().find(own).map(|stage| stage.judgement.clone())
+        };
+        if packet.from.host.is_some() {
+            self.egress = self.egress.take().or_else(|| decided(&self.host, Direction::Egress));
+        }
+        if packet.to.host.is_some() {
+            self.ingress = self.ingress.take().or_else(|| decided(&self.host, Direction::Ingress));
+        }
     }
 }
 
@@ -227,7 +303,14 @@ impl Around {
         match object {
             Resource::Node(node) => {
                 let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]);
-                self.hosts.extend(bgp.flatten().map(|address| (address.addr, node.metadata.name.clone())));
+                let others = node.spec.addresses.iter().map(|address| address.address);
+                for address in bgp.flatten().chain(others) {
+                    self.own(address.addr, &node.metadata.name);
+                }
+            }
+            Resource::HostEndpoint(host) => {
+                let expected = host.spec.expected_ips.iter();
+                self.hosts.extend(expected.map(|address| (*address, host.spec.node.clone())));
             }
             Resource::Kubernetes(object) => match object.typed() {
                 Typed::Pod(pod) => self.pod(pod),
@@ -241,12 +324,20 @@ impl Around {
         }
     }
 
+    fn own(&mut self, address: IpAddr, node: &str) {
+        self.hosts.insert(address, node.to_owned());
+        let own = self.own.entry(node.to_owned()).or_default();
+        if !own.contains(&address) {
+            own.push(address);
+        }
+    }
+
     fn pod(&mut self, pod: &Pod) {
         let addresses = pod.addresses();
         if !pod.spec.host_network && !addresses.is_empty() {
             return;
         }
-        self.hosts.extend(addresses.iter().map(|addr| (*addr, pod.spec.node_name.clone())));
+        addresses.iter().for_each(|address| self.own(*address, &pod.spec.node_name));
         self.other_pods.insert((pod.metadata.namespace.clone(), pod.metadata.name.clone()), addresses);
     }
 }

@@ -1,6 +1,10 @@
 //! One node's dataplane, as far as policy is concerned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use margay_agent::{
     calc::{self, Resources},
@@ -8,13 +12,14 @@ use margay_agent::{
 };
 use margay_api::dataplane::v1::{self as api, change::Change};
 use margay_dataplane::{
-    control::{self, EndpointId, State},
-    net::Nanos,
-    policy::{CompiledPolicy, Direction, Explanation, Query, SetMembers, SetTable},
-    snapshot::{Publisher, Snapshot},
+    control::{self, End, EndpointId, HostList, Stage, State, host_stages, walk_host_lists},
+    net::{Addr, Nanos},
+    policy::{CompiledPolicy, Direction, Explanation, Query, SetMembers, SetTable, Verdict},
+    snapshot::{EndpointToHost, Publisher, Snapshot},
 };
 use serde::Serialize;
 
+use super::uplinks::Uplinks;
 use crate::{
     exit::{Code, Failure, Outcome},
     judge::judge,
@@ -23,13 +28,15 @@ use crate::{
 
 /// Holds the node's compiled policy.
 pub struct Node {
+    name: String,
     state: State,
+    uplinks: Uplinks,
     /// What the sets of addresses stand for, by name.
     selectors: BTreeMap<String, Selector>,
 }
 
 /// What one end of a packet says, and why.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Judgement {
     verdict: &'static str,
@@ -45,16 +52,35 @@ pub struct Judgement {
     pub explained: Explanation,
 }
 
+/// What a host endpoint on a packet's way says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostJudgement {
+    /// failsafe, doNotTrack, preDNAT, applyOnForward or normal.
+    pub stage: String,
+    pub direction: String,
+    pub endpoint: String,
+    /// `pass`: it has nothing to say.
+    #[serde(flatten)]
+    pub judgement: Judgement,
+    /// Where that is.
+    #[serde(skip)]
+    pub node: String,
+    /// What was asked.
+    #[serde(skip)]
+    pub list: HostList,
+}
+
 impl Node {
     /// What the agent would send to the node, taken by a dataplane. With it, what is wrong with the
-    /// resources.
-    pub fn new(resources: &Resources, name: &str) -> Outcome<(Self, Vec<String>)> {
+    /// resources. The node has addresses of its `own`.
+    pub fn new(resources: &Resources, name: &str, own: &[IpAddr]) -> Outcome<(Self, Vec<String>)> {
         let mut desired = calc::policy(resources, name);
         let selectors = selectors(&desired);
         let problems = std::mem::take(&mut desired.problems);
-        // Their interfaces are not of files.
-        desired.host_endpoints.clear();
+        let uplinks = Uplinks::of(desired.host_endpoints.values(), own);
         let mut state = State::new(Publisher::new(Snapshot::empty(1)), u16::MAX);
+        uplinks.attach(&mut state);
         let commit = api::Commit { generation: 1, in_sync: true };
         state.commit(&changes(desired), &commit, Nanos::default()).map_err(|errors| {
             let each = errors.iter().map(|error| format!("{}: {}", error.object, error.error));
@@ -65,7 +91,7 @@ impl Node {
                 "correct what is named above",
             )
         })?;
-        Ok((Self { state, selectors }, problems))
+        Ok((Self { name: name.to_owned(), state, uplinks, selectors }, problems))
     }
 
     /// Judges one direction of an endpoint of this node, by the tree and by its rules.
@@ -77,16 +103,76 @@ impl Node {
     ) -> Outcome<Judgement> {
         let tree = self.tree(endpoint, direction)?;
         judge(tree, self.sets(), query)?;
-        let explained = tree.explain(self.sets(), query);
-        let decider = &explained.decider;
-        Ok(Judgement {
-            verdict: if explained.verdict.allow { "allow" } else { "deny" },
-            tier: decider.tier().to_owned(),
-            policy: decider.policy(),
-            rule: u32::try_from(decider.rule).ok(),
-            minimal_match: explained.minimal_match.clone(),
-            explained,
-        })
+        Ok(Judgement::of(tree.explain(self.sets(), query), true))
+    }
+
+    /// What host endpoints of this node say of a packet, in order, as far as it comes. Of its ends, those
+    /// that are on this node.
+    pub fn judge_as_host(
+        &self,
+        from: Option<End>,
+        to: Option<End>,
+        query: &Query,
+    ) -> Outcome<Vec<HostJudgement>> {
+        if self.uplinks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let [from, to] = self.uplinks.ends(from, to, query);
+        let judged = host_stages(&self.state, &from, &to, query).into_iter().map(|stage| {
+            if let Some(tree) = self.host_tree(&stage.list, stage.direction) {
+                judge(tree, self.sets(), query)?;
+            }
+            Ok(HostJudgement {
+                stage: stage.name(),
+                direction: stage.direction.to_string(),
+                endpoint: stage.list.to_string(),
+                judgement: Judgement::of(stage.explained, stage.decided),
+                node: self.name.clone(),
+                list: stage.list,
+            })
+        });
+        judged.collect()
+    }
+
+    /// Asks the host endpoints of this node about a packet, and tells what decides, in order. Of its ends,
+    /// those that are on this node.
+    pub fn ask_as_host<'n>(
+        &'n self,
+        [from, to]: [Option<End>; 2],
+        query: &Query,
+        mut decided: impl FnMut(&'n CompiledPolicy, Verdict),
+    ) {
+        if self.uplinks.is_empty() {
+            return;
+        }
+        let [from, to] = self.uplinks.ends(from, to, query);
+        walk_host_lists(&self.state, &from, &to, |list, at| {
+            let (policy, index) = (self.state.policy(), self.state.host_list_index(list)?);
+            let verdict = policy.opinion(index, at, query)?;
+            decided(policy.tree(index, at)?.compiled(), verdict);
+            Some(verdict.allow)
+        });
+    }
+
+    /// A workload of this node, as an end of its packets.
+    pub fn end(&self, endpoint: &WorkloadEndpoint) -> Option<End> {
+        let endpoint = self.state.desired().endpoints.get(&id(endpoint))?;
+        Some(End::Workload(endpoint.interface.clone()))
+    }
+
+    /// The node's addresses, by the uplink that they are on, where host endpoints protect it.
+    pub fn host_addresses(&self) -> impl Iterator<Item = &[Addr]> {
+        self.uplinks.addresses().filter(|addresses| !addresses.is_empty())
+    }
+
+    /// Host endpoints protect it.
+    pub fn is_protected(&self) -> bool {
+        !self.uplinks.is_empty()
+    }
+
+    /// Workloads may not speak to this node: DefaultEndpointToHostAction is Drop.
+    pub fn is_closed(&self) -> bool {
+        self.state.desired().endpoint_to_host == EndpointToHost::Drop
     }
 
     /// What applies to an endpoint of this node.
@@ -98,9 +184,7 @@ impl Node {
 
     /// What judges one direction of an endpoint of this node.
     pub fn tree(&self, endpoint: &WorkloadEndpoint, direction: Direction) -> Outcome<&CompiledPolicy> {
-        let key = calc::endpoint_key(endpoint);
-        let id =
-            EndpointId { orchestrator: key.orchestrator, workload: key.workload, endpoint: key.endpoint };
+        let id = id(endpoint);
         let policy = self.state.policy();
         let index = self.state.endpoint_index(&id);
         let tree = index.and_then(|index| policy.tree(index, direction));
@@ -108,6 +192,22 @@ impl Node {
             let cause = format!("the dataplane knows no endpoint {}", id.workload);
             Failure::new(Code::Failed, "the packet cannot be judged", cause, "please report this")
         })
+    }
+
+    /// What judges one direction of a host endpoint's stage.
+    pub fn host_tree(&self, list: &HostList, direction: Direction) -> Option<&CompiledPolicy> {
+        let index = self.state.host_list_index(list)?;
+        Some(self.state.policy().tree(index, direction)?.compiled())
+    }
+
+    /// All that judges for host endpoints.
+    pub fn host_trees(&self) -> impl Iterator<Item = &CompiledPolicy> {
+        let ids = self.state.desired().host_endpoints.keys();
+        let stages = [Stage::Untracked, Stage::PreDnat, Stage::Forward, Stage::Normal];
+        let of = move |id: &Arc<str>| stages.map(|stage| HostList::Of(id.clone(), stage));
+        let lists = [HostList::Failsafe, HostList::FailsafeReplies].into_iter().chain(ids.flat_map(of));
+        let both = |list| [Direction::Ingress, Direction::Egress].map(|at| self.host_tree(&list, at));
+        lists.flat_map(both).flatten()
     }
 
     /// The sets that the trees ask.
@@ -135,10 +235,36 @@ impl Node {
 }
 
 impl Judgement {
+    fn of(explained: Explanation, decided: bool) -> Self {
+        let decider = &explained.decider;
+        Self {
+            verdict: match (decided, explained.verdict.allow) {
+                (false, _) => "pass",
+                (true, true) => "allow",
+                (true, false) => "deny",
+            },
+            tier: decider.tier().to_owned(),
+            policy: decider.policy(),
+            rule: u32::try_from(decider.rule).ok(),
+            minimal_match: explained.minimal_match.clone(),
+            explained,
+        }
+    }
+
     /// The packet may go on.
     pub fn allows(&self) -> bool {
-        self.verdict == "allow"
+        self.verdict != "deny"
     }
+
+    /// Nothing else is to be asked: a stage of a host endpoint may have nothing to say.
+    pub fn decides(&self) -> bool {
+        self.verdict != "pass"
+    }
+}
+
+fn id(endpoint: &WorkloadEndpoint) -> EndpointId {
+    let key = calc::endpoint_key(endpoint);
+    EndpointId { orchestrator: key.orchestrator, workload: key.workload, endpoint: key.endpoint }
 }
 
 /// All that judges packets, as an agent sends it.

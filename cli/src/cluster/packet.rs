@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use margay_agent::{
     calc::workload_name,
-    model::{Protocol, WorkloadEndpoint},
+    model::{HostEndpoint, Protocol, WorkloadEndpoint},
 };
 use margay_dataplane::{
     net::{Addr, FlowKey, Icmp, Proto},
@@ -32,6 +32,8 @@ pub struct End<'c> {
     pub endpoint: Option<&'c WorkloadEndpoint>,
     /// The node whose own the address is.
     pub host: Option<&'c str>,
+    /// What protects the host there.
+    pub protected: Option<&'c HostEndpoint>,
 }
 
 /// A packet as people write it.
@@ -42,18 +44,18 @@ pub struct Written {
     pub to: String,
     pub proto: Protocol,
     #[serde(default)]
-    pub sport: u16,
+    pub sport: Option<u16>,
     #[serde(default)]
     pub dport: Option<NumberOrName>,
     #[serde(default)]
     pub icmp_type: Option<u8>,
     #[serde(default)]
-    pub icmp_code: u8,
+    pub icmp_code: Option<u8>,
 }
 
 /// A port.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a port: a number from 0 to 65535, or a name")]
 pub enum NumberOrName {
     Number(u16),
     Name(String),
@@ -103,8 +105,12 @@ impl<'c> Packet<'c> {
         let proto = Proto(written.proto.number());
         let dport = destination_port(written, proto, &to)?;
         let kind = written.icmp_type.unwrap_or(ECHO[usize::from(proto == Proto::ICMP6)]);
-        let icmp = if proto.is_icmp() { Icmp { kind, code: written.icmp_code } } else { Icmp::default() };
-        let sport = if proto.has_ports() { written.sport } else { 0 };
+        let icmp = if proto.is_icmp() {
+            Icmp { kind, code: written.icmp_code.unwrap_or_default() }
+        } else {
+            Icmp::default()
+        };
+        let sport = if proto.has_ports() { written.sport.unwrap_or_default() } else { 0 };
         let key = FlowKey { src: Addr::from(src), dst: Addr::from(dst), sport, dport, proto };
         Ok(Self { from, to, query: Query { key, icmp } })
     }
@@ -125,8 +131,16 @@ impl<'c> End<'c> {
     /// Whoever has the address.
     fn at(cluster: &'c Cluster, address: IpAddr) -> Self {
         let owns = |one: &&WorkloadEndpoint| one.spec.ip_networks.iter().any(|net| net.contains(address));
-        let host = cluster.around.hosts.get(&address).map(String::as_str);
-        Self { addresses: vec![address], endpoint: cluster.endpoints.iter().find(owns), host }
+        let endpoint = cluster.endpoints.iter().find(owns);
+        let host = cluster.around.hosts.get(&address).map(String::as_str).filter(|_| endpoint.is_none());
+        let expects = |one: &&HostEndpoint| one.spec.expected_ips.contains(&address);
+        let protected = host.and_then(|_| cluster.host_endpoints().find(expects));
+        Self { addresses: vec![address], endpoint, host, protected }
+    }
+
+    /// The node that the address is on.
+    pub fn node(&self) -> Option<&'c str> {
+        self.endpoint.map(|endpoint| endpoint.spec.node.as_str()).or(self.host)
     }
 
     /// What it is known by.
@@ -136,14 +150,25 @@ impl<'c> End<'c> {
 
     /// For people, where `address` is the one that is used.
     pub fn title(&self, address: Addr) -> String {
-        match self.endpoint {
-            Some(endpoint) => format!("{} ({address})", workload_name(endpoint)),
-            None => address.to_string(),
+        match (self.endpoint, self.protected) {
+            (Some(endpoint), _) => format!("{} ({address})", workload_name(endpoint)),
+            (None, Some(host)) => format!("{} ({address})", host.metadata.name),
+            (None, None) => address.to_string(),
         }
+    }
+
+    /// The number of the port that it calls so.
+    fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        if let Some(endpoint) = self.endpoint {
+            let mut ports = endpoint.spec.ports.iter();
+            return ports.find(|port| port.name == name && port.protocol == protocol).map(|port| port.port);
+        }
+        let mut ports = self.protected?.spec.ports.iter();
+        ports.find(|port| port.name == name && port.protocol == protocol).map(|port| port.port)
     }
 }
 
-/// An address, or "namespace/name" of an endpoint or its pod.
+/// An address, or "namespace/name" of an endpoint or its pod, or "node/name" of a host endpoint.
 fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wrong> {
     if let Ok(address) = text.parse::<IpAddr>() {
         if let Some(service) = cluster.around.services.get(&address) {
@@ -152,13 +177,12 @@ fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wron
         }
         return Ok(End::at(cluster, address));
     }
-    let Some((namespace, name)) = text.split_once('/') else {
-        return Err(Wrong::new(format!("{side}: {text:?} is neither an address nor NAMESPACE/POD")));
-    };
+    let (namespace, name) = text.split_once('/').unwrap_or(("", text));
     if let Some(addresses) = cluster.around.other_pods.get(&(namespace.to_owned(), name.to_owned())) {
         let host =
             addresses.first().and_then(|address| cluster.around.hosts.get(address)).map(String::as_str);
-        return with_address(side, text, End { addresses: addresses.clone(), endpoint: None, host });
+        let end = End { addresses: addresses.clone(), endpoint: None, host, protected: None };
+        return with_address(side, text, end);
     }
     let named = |one: &&WorkloadEndpoint| {
         one.metadata.namespace == namespace
@@ -167,22 +191,37 @@ fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wron
     let mut found = cluster.endpoints.iter().filter(named);
     match (found.next(), found.next()) {
         (None, _) => {
-            let message = format!("{side}: there is no pod or workload endpoint {text}");
-            Err(Wrong { message, missing: true })
+            let named = |one: &&HostEndpoint| {
+                one.metadata.name == name && (namespace.is_empty() || one.spec.node == namespace)
+            };
+            let Some(host) = cluster.host_endpoints().find(named) else {
+                let message = match namespace {
+                    "" => format!("{side}: {text:?} is no address, no NAMESPACE/POD and no host endpoint"),
+                    _ => format!("{side}: there is no pod, workload endpoint or host endpoint {text}"),
+                };
+                return Err(Wrong { message, missing: true });
+            };
+            let own = || cluster.around.own.get(&host.spec.node).cloned().unwrap_or_default();
+            let expected = Some(&host.spec.expected_ips).filter(|expected| !expected.is_empty());
+            let addresses = expected.cloned().unwrap_or_else(own);
+            let end = End { addresses, endpoint: None, host: Some(&host.spec.node), protected: Some(host) };
+            with_address(side, text, end)
         }
         (Some(_), Some(_)) => {
             Err(Wrong::new(format!("{side}: {text} has several endpoints; give an address")))
         }
         (Some(endpoint), None) => {
             let addresses = endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect();
-            with_address(side, text, End { addresses, endpoint: Some(endpoint), host: None })
+            let end = End { addresses, endpoint: Some(endpoint), host: None, protected: None };
+            with_address(side, text, end)
         }
     }
 }
 
 fn with_address<'c>(side: &str, text: &str, end: End<'c>) -> Result<End<'c>, Wrong> {
     if end.addresses.is_empty() {
-        return Err(Wrong::new(format!("{side}: {text} has no address; give it one in status.podIP")));
+        let field = if end.protected.is_some() { "spec.expectedIPs" } else { "status.podIP" };
+        return Err(Wrong::new(format!("{side}: {text} has no address; give it one in {field}")));
     }
     Ok(end)
 }
@@ -213,9 +252,7 @@ fn destination_port(written: &Written, proto: Proto, to: &End<'_>) -> Result<u16
             if let NumberOrName::Number(number) = NumberOrName::parse(name) {
                 return Ok(number);
             }
-            let ports = to.endpoint.map(|endpoint| endpoint.spec.ports.as_slice()).unwrap_or_default();
-            let named = ports.iter().find(|port| port.name == *name && port.protocol == protocol);
-            named.map(|port| port.port).ok_or_else(|| {
+            to.port(name, protocol).ok_or_else(|| {
                 Wrong::new(format!(
                     "dport: {} names no {protocol} port {name:?}; give its number",
                     written.to

@@ -30,6 +30,17 @@ impl Edges {
         edges
     }
 
+    /// Both.
+    pub fn and(mut self, other: Self) -> Self {
+        self.protocols.extend(other.protocols);
+        self.sports.extend(other.sports);
+        self.dports.extend(other.dports);
+        self.icmp.extend(other.icmp);
+        self.src_named.extend(other.src_named);
+        self.dst_named.extend(other.dst_named);
+        self
+    }
+
     fn add(&mut self, rule: &Rule) {
         let ports = |edges: &mut BTreeSet<u32>, ranges: &[PortRange]| {
             let of = |range: &PortRange| [u32::from(range.first), u32::from(range.last) + 1];

@@ -5,7 +5,7 @@ use super::{Agent, failure};
 use crate::{
     calc::{Resources, workload_name},
     datastore::Listing,
-    model::{Kind, Protocol, Resource, WorkloadEndpoint},
+    model::{HostEndpoint, Kind, Protocol, Resource, WorkloadEndpoint},
 };
 use margay_api::{
     control::v1::{ExplainRequest, ExplainResponse},
@@ -22,9 +22,9 @@ impl Agent {
     pub(super) async fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse, Status> {
         let listing = self.store.list().await.map_err(failure::store)?;
         let endpoints = endpoints(&listing);
-        let own = own_addresses(&listing, &self.node);
-        let from = resolve(&endpoints, &own, "from", &request.from)?;
-        let to = resolve(&endpoints, &own, "to", &request.to)?;
+        let hosts = Hosts::of(&listing, &self.node);
+        let from = resolve(&endpoints, &hosts, "from", &request.from)?;
+        let to = resolve(&endpoints, &hosts, "to", &request.to)?;
         let (source, destination) = common_version(&from, &to)?;
         let protocol = match request.protocol.as_str() {
             "" => Protocol::TCP,
@@ -65,6 +65,7 @@ impl Agent {
                         "the {side} is on node {node}: its {direction} policy is decided there"
                     ));
                 }
+                None if end.is_host => {}
                 None => notes.push(format!(
                     "the {side} is no workload endpoint: no {direction} policy applies to it here"
                 )),
@@ -93,13 +94,16 @@ struct End<'a> {
     /// Of which one is used.
     addresses: Vec<IpAddr>,
     endpoint: Option<&'a WorkloadEndpoint>,
+    /// What protects the host that has the address.
+    host: Option<&'a HostEndpoint>,
     /// The address is this node's own.
     is_host: bool,
 }
 
 impl End<'_> {
     fn node(&self) -> Option<&str> {
-        self.endpoint.map(|endpoint| endpoint.spec.node.as_str())
+        let endpoint = self.endpoint.map(|endpoint| endpoint.spec.node.as_str());
+        endpoint.or(self.host.map(|host| host.spec.node.as_str()))
     }
 
     fn is_on(&self, node: &str) -> bool {
@@ -107,10 +111,60 @@ impl End<'_> {
     }
 
     fn title(&self, address: IpAddr) -> String {
-        match self.endpoint {
-            Some(endpoint) => format!("{} ({address})", workload_name(endpoint)),
-            None => address.to_string(),
+        match (self.endpoint, self.host) {
+            (Some(endpoint), _) => format!("{} ({address})", workload_name(endpoint)),
+            (None, Some(host)) => format!("{} ({address})", host.metadata.name),
+            (None, None) => address.to_string(),
         }
+    }
+}
+
+/// What is known of hosts.
+struct Hosts {
+    node: String,
+    /// Addresses that this node is known to have.
+    own: Vec<IpAddr>,
+    /// Of every node.
+    endpoints: Vec<HostEndpoint>,
+}
+
+impl Hosts {
+    fn of(listing: &Listing, node: &str) -> Self {
+        let stored = listing.entries.iter().filter(|entry| entry.key.kind == Kind::HostEndpoint);
+        let endpoints: Vec<HostEndpoint> = stored
+            .filter_map(|entry| match Resource::from_json(&entry.json).ok()? {
+                Resource::HostEndpoint(host) => Some(host),
+                _ => None,
+            })
+            .collect();
+        let here = endpoints.iter().filter(|host| host.spec.node == node);
+        let expected = here.flat_map(|host| host.spec.expected_ips.iter().copied());
+        let own = own_addresses(listing, node).into_iter().chain(expected).collect();
+        Self { node: node.to_owned(), own, endpoints }
+    }
+
+    /// Whoever has the address, if a host does.
+    fn at(&self, address: IpAddr) -> End<'_> {
+        let expects = |host: &&HostEndpoint| host.spec.expected_ips.contains(&address);
+        End {
+            addresses: vec![address],
+            endpoint: None,
+            host: self.endpoints.iter().find(expects),
+            is_host: self.own.contains(&address),
+        }
+    }
+
+    /// "node/name" of a host endpoint, or its name alone.
+    fn named(&self, text: &str) -> Option<End<'_>> {
+        let (node, name) = text.split_once('/').map_or((None, text), |(node, name)| (Some(node), name));
+        let named = |host: &&HostEndpoint| {
+            host.metadata.name == name && node.is_none_or(|node| host.spec.node == node)
+        };
+        let host = self.endpoints.iter().find(named)?;
+        let is_host = host.spec.node == self.node;
+        let expected = host.spec.expected_ips.clone();
+        let addresses = if expected.is_empty() && is_host { self.own.clone() } else { expected };
+        Some(End { addresses, endpoint: None, host: Some(host), is_host })
     }
 }
 
@@ -136,18 +190,20 @@ fn own_addresses(listing: &Listing, node: &str) -> Vec<IpAddr> {
     addresses.flatten().map(|address| address.addr).collect()
 }
 
-/// An address, or "namespace/name" of an endpoint, its pod or its workload.
+/// An address, or "namespace/name" of an endpoint, its pod or its workload, or a host endpoint.
 fn resolve<'a>(
     endpoints: &'a [WorkloadEndpoint],
-    own: &[IpAddr],
+    hosts: &'a Hosts,
     side: &str,
     text: &str,
 ) -> Result<End<'a>, Status> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let owner =
             |endpoint: &&WorkloadEndpoint| endpoint.spec.ip_networks.iter().any(|net| net.contains(address));
-        let endpoint = endpoints.iter().find(owner);
-        return Ok(End { addresses: vec![address], endpoint, is_host: own.contains(&address) });
+        return Ok(match endpoints.iter().find(owner) {
+            None => hosts.at(address),
+            endpoint => End { addresses: vec![address], endpoint, host: None, is_host: false },
+        });
     }
     if text.is_empty() {
         return Err(Status::invalid_argument(format!(
@@ -163,10 +219,14 @@ fn resolve<'a>(
         exact
     };
     match found.as_slice() {
-        [] => Err(Status::not_found(format!("{side}: there is no workload endpoint of {namespace}/{name}"))),
+        [] => hosts.named(text).ok_or_else(|| {
+            let why =
+                format!("there is no workload endpoint of {namespace}/{name}, and no host endpoint {text}");
+            Status::not_found(format!("{side}: {why}"))
+        }),
         [endpoint] => {
             let addresses = endpoint.spec.ip_networks.iter().map(|net| net.addr()).collect();
-            Ok(End { addresses, endpoint: Some(endpoint), is_host: false })
+            Ok(End { addresses, endpoint: Some(endpoint), host: None, is_host: false })
         }
         several => {
             let names: Vec<_> = several.iter().map(|endpoint| endpoint.metadata.name.as_str()).collect();
@@ -202,10 +262,15 @@ fn destination_port(to: &End<'_>, protocol: Protocol, text: &str) -> Result<u32,
     if let Ok(number) = text.parse() {
         return port("destination_port", number);
     }
-    let ports = to.endpoint.map(|endpoint| endpoint.spec.ports.as_slice()).unwrap_or_default();
-    let named = ports.iter().find(|port| port.name == text && port.protocol == protocol);
-    named.map(|port| port.port.into()).ok_or_else(|| {
-        let names: Vec<_> = ports.iter().map(|port| format!("{} ({})", port.name, port.protocol)).collect();
+    let workload = to.endpoint.into_iter().flat_map(|endpoint| &endpoint.spec.ports);
+    let host = to.host.into_iter().flat_map(|host| &host.spec.ports);
+    let ports: Vec<_> = workload
+        .map(|port| (&port.name, port.protocol, port.port))
+        .chain(host.map(|port| (&port.name, port.protocol, port.port)))
+        .collect();
+    let named = ports.iter().find(|(name, of, _)| **name == text && *of == protocol);
+    named.map(|(.., port)| u32::from(*port)).ok_or_else(|| {
+        let names: Vec<_> = ports.iter().map(|(name, protocol, _)| format!("{name} ({protocol})")).collect();
         let known = if names.is_empty() {
             "it names none".to_owned()
         } else {

@@ -2,7 +2,7 @@
 
 use super::convert::{self, FieldError};
 use super::desired::{Endpoint, Target};
-use super::passage::{self, End};
+use super::passage::{End, HostStage, host_stages};
 use super::state::State;
 use crate::fib::Hop;
 use crate::net::{Addr, FlowKey, Icmp, Proto};
@@ -23,7 +23,7 @@ pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::Explai
         ingress: said.ingress,
         route: route(state, dst),
         conntrack: None,
-        host: said.host,
+        host: said.host.into_iter().map(Into::into).collect(),
     })
 }
 
@@ -38,7 +38,7 @@ pub(super) fn judge_key(state: &State, key: &FlowKey) -> bool {
 /// All that policy says of a packet.
 pub(super) struct Said {
     /// Host endpoints on its way.
-    host: Vec<pb::HostStage>,
+    host: Vec<HostStage>,
     /// The source's workload, where it is here.
     egress: Option<pb::Direction>,
     /// The destination's workload, where it is here.
@@ -57,7 +57,7 @@ impl Said {
             Some(judge(state, endpoint, direction, query))
         };
         Self {
-            host: passage::stages(state, &from, &to, query),
+            host: host_stages(state, &from, &to, query),
             to_host: matches!(from, End::Workload(_))
                 && to == End::Host
                 && state.desired().endpoint_to_host == EndpointToHost::Drop,
@@ -71,12 +71,12 @@ impl Said {
         let workloads = [&self.egress, &self.ingress];
         !self.to_host
             && workloads.into_iter().flatten().all(|direction| direction.verdict == "allow")
-            && self.host.iter().all(|stage| passage::verdict(stage) != "deny")
+            && !self.host.iter().any(HostStage::denies)
     }
 
     /// The first that denies, where policy does.
     pub fn denier(self) -> Option<pb::Direction> {
-        let decided = self.host.into_iter().filter_map(|stage| stage.decision);
+        let decided = self.host.into_iter().filter_map(|stage| pb::HostStage::from(stage).decision);
         let all = self.egress.into_iter().chain(decided).chain(self.ingress);
         all.into_iter().find(|direction| direction.verdict == "deny")
     }
@@ -132,6 +132,18 @@ pub(super) fn direction(endpoint: String, explained: Explanation) -> pb::Directi
         walk: explained.walk.iter().map(step).collect(),
         minimal_match: explained.minimal_match.clone(),
         staged: None,
+    }
+}
+
+impl From<HostStage> for pb::HostStage {
+    fn from(stage: HostStage) -> Self {
+        let (name, of) = (stage.name(), stage.list.to_string());
+        let mut decision = direction(of.clone(), stage.explained);
+        decision.staged = stage.staged.map(|staged| Box::new(direction(of, staged)));
+        if !stage.decided {
+            decision.verdict = "pass".into();
+        }
+        Self { stage: name, direction: stage.direction.to_string(), decision: Some(decision) }
     }
 }
 

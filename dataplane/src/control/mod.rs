@@ -32,6 +32,7 @@ pub use dry_run::judge_sessions;
 pub use explain::explain;
 pub use flows::{Asked, Names, Questions};
 pub use host_endpoint::{Failsafe, FailsafePort, HostEndpoint, On};
+pub use passage::{End, HostStage, host_stages, walk_host_lists};
 pub use ports::{DeviceOptions, FlowMemory, Ports, WorkerEnd};
 pub use server::Service;
 pub use services::{RemovedBackend, ServiceId, ServiceSettings};

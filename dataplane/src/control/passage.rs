@@ -1,19 +1,17 @@
-//! What host endpoints on a packet's way would say, for explanations: the stages of
-//! [`nodes`](crate::nodes) once more, with their reasons.
+//! What host endpoints on a packet's way would say: the stages of [`nodes`](crate::nodes) once more, for
+//! explanations and for whoever has policy and no packets.
 
-use super::explain::direction;
 use super::host_endpoint::HostEndpoint;
 use super::state::{HostList, Stage, State};
 use crate::fib::{Hop, Role};
 use crate::net::Addr;
-use crate::policy::{Direction, Query};
+use crate::policy::{Direction, Explanation, Query};
 use crate::snapshot::EndpointToHost;
-use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
 /// An end of a packet's way, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
     /// A workload of this node, by its interface.
     Workload(Arc<str>),
     /// This host.
@@ -56,44 +54,98 @@ impl End {
     }
 }
 
-/// The stages that the packet passes, in order, as far as it comes.
-pub(super) fn stages(state: &State, from: &End, to: &End, query: &Query) -> Vec<pb::HostStage> {
-    let mut asked = Asked { state, query, stages: vec![] };
+/// What a list said of a packet that it was asked about.
+#[derive(Clone, Debug)]
+pub struct HostStage {
+    /// The list.
+    pub list: HostList,
+    /// Which of its directions.
+    pub direction: Direction,
+    /// It decided; else it has nothing to say, and what comes next is asked.
+    pub decided: bool,
+    /// What it said.
+    pub explained: Explanation,
+    /// What it would say with the staged policies in force, where they make a difference.
+    pub staged: Option<Explanation>,
+}
+
+impl HostStage {
+    /// It lets the packet go no further.
+    pub fn denies(&self) -> bool {
+        self.decided && !self.explained.verdict.allow
+    }
+
+    /// What people call the stage: failsafe, doNotTrack, preDNAT, applyOnForward or normal.
+    pub fn name(&self) -> String {
+        match &self.list {
+            HostList::Failsafe | HostList::FailsafeReplies => "failsafe".to_owned(),
+            HostList::Of(_, stage) => stage.to_string(),
+        }
+    }
+}
+
+/// The stages that the packet passes, in order, as far as it comes. Failsafe ports are mentioned only where
+/// they decide.
+pub fn host_stages(state: &State, from: &End, to: &End, query: &Query) -> Vec<HostStage> {
+    let mut stages = vec![];
+    walk_host_lists(state, from, to, |list, at| {
+        let (policy, index) = (state.policy(), state.host_list_index(list)?);
+        let opinion = policy.opinion(index, at, query);
+        let spare = opinion.is_none() && matches!(list, HostList::Failsafe | HostList::FailsafeReplies);
+        if let Some(explained) = policy.explain(index, at, query).filter(|_| !spare) {
+            let normal = matches!(list, HostList::Of(_, Stage::Normal));
+            let shadow = state.shadow().filter(|_| normal);
+            stages.push(HostStage {
+                list: list.clone(),
+                direction: at,
+                decided: opinion.is_some(),
+                explained,
+                staged: shadow.and_then(|shadow| shadow.explain(index, at, query)),
+            });
+        }
+        opinion.map(|verdict| verdict.allow)
+    });
+    stages
+}
+
+/// Asks the lists that are on the way of a packet, in order, until one denies it: whether none does. The
+/// answer is what a list says of the packet, if it decides.
+pub fn walk_host_lists(
+    state: &State,
+    from: &End,
+    to: &End,
+    ask: impl FnMut(&HostList, Direction) -> Option<bool>,
+) -> bool {
+    let mut walk = Walk { state, ask, allowed: true };
     let endpoint = |end: &End| state.host_endpoint_on(end.interface()?);
     if let Some(host) = endpoint(from) {
-        asked.inwards(host, from, to);
+        walk.inwards(host, from, to);
     }
-    let denied = asked.stages.iter().any(|stage| verdict(stage) == "deny");
-    if let Some(host) = endpoint(to).filter(|_| !denied) {
-        asked.outwards(host, from, to);
+    if let Some(host) = endpoint(to).filter(|_| walk.allowed) {
+        walk.outwards(host, from, to);
     }
-    asked.stages
+    walk.allowed
 }
 
-/// What a stage said: allow, deny, or pass where it had nothing to say.
-pub(super) fn verdict(stage: &pb::HostStage) -> &str {
-    stage.decision.as_ref().map_or("pass", |decision| &decision.verdict)
-}
-
-struct Asked<'a> {
+struct Walk<'a, A> {
     state: &'a State,
-    query: &'a Query,
-    stages: Vec<pb::HostStage>,
+    ask: A,
+    allowed: bool,
 }
 
-impl Asked<'_> {
+impl<A: FnMut(&HostList, Direction) -> Option<bool>> Walk<'_, A> {
     fn inwards(&mut self, host: &HostEndpoint, from: &End, to: &End) {
         let (local, network) = (*to == End::Host, matches!(from, End::Network(_)));
         let at = Direction::Ingress;
         if network && self.untracked(host, at, local) {
             return;
         }
-        let decided = !host.pre_dnat.is_empty() && self.ask(host, Stage::PreDnat, at);
+        let decided = !host.pre_dnat.is_empty() && self.stage(host, Stage::PreDnat, at);
         match (local, network) {
             _ if decided => {}
-            (true, true) => drop(self.ask(host, Stage::Normal, at)),
+            (true, true) => drop(self.stage(host, Stage::Normal, at)),
             (true, false) if self.state.desired().endpoint_to_host == EndpointToHost::Return => {
-                self.ask(host, Stage::Normal, at);
+                self.stage(host, Stage::Normal, at);
             }
             // DefaultEndpointToHostAction decides.
             (true, false) => {}
@@ -108,7 +160,7 @@ impl Asked<'_> {
             (End::Host, End::Workload(_)) => {}
             (End::Host, _) => {
                 if !self.untracked(host, at, true) {
-                    self.ask(host, Stage::Normal, at);
+                    self.stage(host, Stage::Normal, at);
                 }
             }
             _ => self.forward(host, at),
@@ -117,53 +169,27 @@ impl Asked<'_> {
 
     /// Failsafe ports and untracked policy: whether they decided.
     fn untracked(&mut self, host: &HostEndpoint, at: Direction, local: bool) -> bool {
-        if local && self.list("failsafe", &HostList::Failsafe, at) {
+        if local && self.list(&HostList::Failsafe, at) {
             return true;
         }
-        let spared =
-            local && !host.untracked.is_empty() && self.list("failsafe", &HostList::FailsafeReplies, at);
-        !spared && !host.untracked.is_empty() && self.ask(host, Stage::Untracked, at)
+        let spared = local && !host.untracked.is_empty() && self.list(&HostList::FailsafeReplies, at);
+        !spared && !host.untracked.is_empty() && self.stage(host, Stage::Untracked, at)
     }
 
     fn forward(&mut self, host: &HostEndpoint, at: Direction) {
         if !host.forward.is_empty() {
-            self.ask(host, Stage::Forward, at);
+            self.stage(host, Stage::Forward, at);
         }
     }
 
-    fn ask(&mut self, host: &HostEndpoint, stage: Stage, at: Direction) -> bool {
-        let normal = stage == Stage::Normal;
-        let list = HostList::Of(host.id.clone(), stage);
-        let said = self.state.host_list_index(&list).and_then(|index| {
-            let explained = self.state.policy().explain(index, at, self.query)?;
-            let decided = self.state.policy().opinion(index, at, self.query).is_some();
-            let staged = self.state.shadow().filter(|_| normal);
-            Some((explained, decided, staged.and_then(|shadow| shadow.explain(index, at, self.query))))
-        });
-        let Some((explained, decided, staged)) = said else { return false };
-        let mut decision = direction(list.to_string(), explained);
-        decision.staged = staged.map(|staged| Box::new(direction(list.to_string(), staged)));
-        if !decided {
-            decision.verdict = "pass".into();
-        }
-        self.note(&stage.to_string(), at, decision);
-        decided
+    fn stage(&mut self, host: &HostEndpoint, stage: Stage, at: Direction) -> bool {
+        self.list(&HostList::Of(host.id.clone(), stage), at)
     }
 
-    /// A list that is mentioned only when it decides.
-    fn list(&mut self, stage: &str, list: &HostList, at: Direction) -> bool {
-        let policy = self.state.policy();
-        let Some(index) = self.state.host_list_index(list) else { return false };
-        if policy.opinion(index, at, self.query).is_none() {
-            return false;
-        }
-        let Some(explained) = policy.explain(index, at, self.query) else { return false };
-        self.note(stage, at, direction(list.to_string(), explained));
-        true
-    }
-
-    fn note(&mut self, stage: &str, at: Direction, decision: pb::Direction) {
-        let (stage, direction) = (stage.to_owned(), at.to_string());
-        self.stages.push(pb::HostStage { stage, direction, decision: Some(decision) });
+    /// Whether the list decided.
+    fn list(&mut self, list: &HostList, at: Direction) -> bool {
+        let said = (self.ask)(list, at);
+        self.allowed &= said != Some(false);
+        said.is_some()
     }
 }

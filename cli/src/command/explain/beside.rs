@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 use super::view::Explanation;
 use crate::{
     args::Global,
-    cluster::{Answer, Cluster, Packet, Written, objects},
+    cluster::{Answer, Cluster, Judgement, Node, Packet, Written, objects},
     exit::{Code, Failure, Outcome},
 };
 
@@ -18,17 +18,17 @@ pub async fn stored(global: &Global, agent: &mut ControlClient<Channel>) -> Outc
     Cluster::new(objects::stored(global, agent).await?)
 }
 
-/// Completes what the dataplane said, where what is stored leads to the same.
-pub fn look(cluster: &Cluster, written: &Written, explanation: &mut Explanation) -> Outcome<()> {
+/// Completes what the dataplane of `node` said, where what is stored leads to the same.
+pub fn look(cluster: &Cluster, node: &str, written: &Written, explanation: &mut Explanation) -> Outcome<()> {
     let packet = Packet::written(written, cluster).map_err(|wrong| {
         Failure::usage("the packet is not one of the stored objects", wrong.to_string(), "try again")
     })?;
     let answer = cluster.judge(&packet)?;
-    if !explanation.agrees(&answer) {
+    if !explanation.agrees(node, &answer) {
         return Err(Failure::new(
             Code::Failed,
             "what is stored leads to another verdict than what the dataplane has adopted",
-            "a change is on its way, or was refused",
+            "a change is on its way, or was refused, or host endpoints are on other interfaces than the store tells",
             "look at `margayctl status`",
         ));
     }
@@ -43,9 +43,17 @@ pub fn sets(cluster: &Cluster, packet: &Packet<'_>, answer: &Answer) -> BTreeMap
     let mut sets = BTreeMap::new();
     for (end, judgement) in ends {
         let (Some(endpoint), Some(judgement)) = (end.endpoint, judgement) else { continue };
-        let node = cluster.node_of(endpoint);
-        let words = judgement.explained.minimal_match.split(' ');
-        sets.extend(words.filter_map(|word| Some((word.to_owned(), node.describe_set(word)?))));
+        name(cluster.node_of(endpoint), judgement, &mut sets);
+    }
+    for stage in &answer.host {
+        if let Some(node) = cluster.node(&stage.node) {
+            name(node, &stage.judgement, &mut sets);
+        }
     }
     sets
+}
+
+fn name(node: &Node, judgement: &Judgement, sets: &mut BTreeMap<String, String>) {
+    let words = judgement.explained.minimal_match.split(' ');
+    sets.extend(words.filter_map(|word| Some((word.to_owned(), node.describe_set(word)?))));
 }

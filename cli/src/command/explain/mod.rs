@@ -5,7 +5,8 @@ mod view;
 
 use std::path::Path;
 
-use margay_api::control::v1 as control;
+use margay_api::control::v1::{self as control, control_client::ControlClient};
+use tonic::transport::Channel;
 
 pub use self::view::rule_name;
 use self::view::{Explanation, Packet};
@@ -36,10 +37,10 @@ fn written(args: &Explain) -> Outcome<Written> {
         from: args.from.clone(),
         to: args.to.clone(),
         proto,
-        sport: args.sport,
+        sport: Some(args.sport),
         dport: args.port.as_deref().map(NumberOrName::parse),
         icmp_type: args.icmp_type,
-        icmp_code: args.icmp_code,
+        icmp_code: Some(args.icmp_code),
     })
 }
 
@@ -51,7 +52,8 @@ fn offline(path: &Path, args: &Explain) -> Outcome<Explanation> {
         let next = "name what the files have: NAMESPACE/POD, or an address";
         Failure::new(code, "cannot explain the packet", wrong.to_string(), next)
     })?;
-    if packet.from.endpoint.is_none() && packet.to.endpoint.is_none() {
+    let answer = cluster.judge(&packet)?;
+    if packet.from.endpoint.is_none() && packet.to.endpoint.is_none() && answer.host.is_empty() {
         return Err(Failure::new(
             Code::Failed,
             "nothing judges the packet",
@@ -59,7 +61,6 @@ fn offline(path: &Path, args: &Explain) -> Outcome<Explanation> {
             "name an endpoint of the files",
         ));
     }
-    let answer = cluster.judge(&packet)?;
     let counterfactual = cluster.counterfactual(&packet, &answer)?;
     let key = packet.query.key;
     let shown = Packet::new(args, packet.from.title(key.src), packet.to.title(key.dst));
@@ -90,13 +91,23 @@ async fn live(global: &Global, args: &Explain) -> Outcome<Explanation> {
     };
     let shown = Packet::new(args, answer.from, answer.to);
     let mut explanation = Explanation::of_dataplane(shown, result, answer.notes);
-    match beside::stored(global, &mut agent).await.and_then(|cluster| {
-        let written = written(args)?;
-        beside::look(&cluster, &written, &mut explanation)
-    }) {
+    match compare(global, &mut agent, args, &mut explanation).await {
         Ok(()) => {}
         // The verdict stands, whatever is wrong with what only comments on it.
         Err(failure) => explanation.note(format!("no counterfactual: {}", failure.one_line())),
     }
     Ok(explanation)
+}
+
+/// Adds what only the store knows, if it leads to the same.
+async fn compare(
+    global: &Global,
+    agent: &mut ControlClient<Channel>,
+    args: &Explain,
+    explanation: &mut Explanation,
+) -> Outcome<()> {
+    let call = agent.get_status(control::GetStatusRequest {});
+    let node = client::answer(global.timeout, "ask which node this is", call).await?.into_inner().node;
+    let cluster = beside::stored(global, agent).await?;
+    beside::look(&cluster, &node, &written(args)?, explanation)
 }

@@ -80,7 +80,7 @@ impl Diff {
         let mut by_pair: BTreeMap<(Kind, usize), Vec<usize>> = BTreeMap::new();
         for (from, source) in groups.iter().enumerate() {
             for (to, destination) in groups.iter().enumerate() {
-                let judged = source.namespace.is_some() || destination.namespace.is_some();
+                let judged = source.is_judged() || destination.is_judged();
                 if !judged || from == to && source.members.len() == 1 {
                     continue;
                 }
@@ -135,12 +135,7 @@ impl Diff {
 }
 
 fn rule(by: Option<By<'_>>) -> String {
-    let Some(decider) = by.and_then(|by| by.decider()) else { return "no policy applies".to_owned() };
-    match (decider.tier(), decider.policy().as_str(), decider.rule) {
-        (_, policy, rule @ 0..) => format!("{policy}[{rule}]"),
-        ("", ..) => "default".to_owned(),
-        (tier, ..) => format!("default of tier {tier}"),
-    }
+    by.map_or_else(|| "no policy applies".to_owned(), |by| by.name())
 }
 
 impl View for Diff {
