@@ -1,3 +1,21 @@
 #![doc = include_str!("README.md")]
 
 pub mod aead;
+mod cookie;
+mod crypto;
+mod interface;
+mod load;
+mod noise;
+mod peer;
+mod replay;
+mod session;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+pub use crypto::{KeyPair, PublicKey, Random, Secret};
+pub use interface::{Event, Interface, Moment, PeerError, Refused};
+pub use peer::PeerSettings;
+pub use replay::{Replay, WINDOW};
+pub use session::{REJECT_AFTER_TIME, Session, padded_len, sealed_len};

@@ -17,7 +17,7 @@ pub struct Packet<'a> {
 /// Bytes that are no packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} bytes: give a text of up to {MAX_TEXT}, and {TAG} more for its tag")]
-pub struct PacketError(usize);
+pub struct PacketError(pub(in crate::wireguard) usize);
 
 impl<'a> Packet<'a> {
     /// Of `bytes`: the text, and behind it [`TAG`] bytes for the tag. No two packets sealed under one

@@ -5,7 +5,7 @@ use super::lane::words;
 use super::{Packet, TAG};
 
 /// "expand 32-byte k" (§2.3).
-pub(super) const SIGMA: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+pub const SIGMA: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// Seals in place (§2.8).
 pub fn seal(packet: &mut Packet<'_>) {

@@ -1,0 +1,113 @@
+//! Two keys that a handshake agreed upon, and the packets under them (WireGuard's paper, §5.4.6).
+//!
+//! Sessions are shared: control makes and retires them, workers seal and open with them. Whoever drops the last
+//! reference wipes the keys.
+
+use super::aead::{Key, Packet, PacketError, TAG};
+use super::noise::TransportKeys;
+use crate::net::Nanos;
+use crate::wire::wireguard::{TRANSPORT_HEADER, Transport};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters after which a new session is begun (§6.1).
+pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
+/// Counters after which this one carries nothing more (§6.1).
+pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// Age at which it carries nothing more (§6.1).
+pub const REJECT_AFTER_TIME: Nanos = Nanos::from_secs(180);
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    local: u32,
+    remote: u32,
+    initiator: bool,
+    begun: Nanos,
+    sending: Key,
+    receiving: Key,
+    next: AtomicU64,
+}
+
+impl Session {
+    /// What we call it, what the peer calls it, and whether we began it.
+    pub(super) fn new(local: u32, remote: u32, initiator: bool, keys: &TransportKeys, now: Nanos) -> Self {
+        Self {
+            local,
+            remote,
+            initiator,
+            begun: now,
+            sending: Key::new(&keys.send),
+            receiving: Key::new(&keys.receive),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// What packets that we receive call it.
+    pub const fn local(&self) -> u32 {
+        self.local
+    }
+
+    /// What packets that we send call it.
+    pub const fn remote(&self) -> u32 {
+        self.remote
+    }
+
+    /// Whether the handshake was ours.
+    pub const fn initiator(&self) -> bool {
+        self.initiator
+    }
+
+    /// Time since the handshake.
+    pub const fn age(&self, now: Nanos) -> Nanos {
+        now.since(self.begun)
+    }
+
+    /// Whether it may carry packets still.
+    pub fn is_good(&self, now: Nanos) -> bool {
+        self.age(now) < REJECT_AFTER_TIME && self.sent() < REJECT_AFTER_MESSAGES
+    }
+
+    /// Counters given out.
+    pub fn sent(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// The first of `count` counters that are the caller's alone: a vector takes all of its own at once. Nothing when
+    /// there are not so many left.
+    pub fn reserve(&self, count: u64) -> Option<u64> {
+        let after = |next: u64| next.checked_add(count).filter(|next| *next <= REJECT_AFTER_MESSAGES);
+        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).ok()
+    }
+
+    /// Dresses a packet for sealing. `bytes` is room for the header, the packet of `len` bytes where it is, and room behind
+    /// it: what [`sealed_len`] says. The counter is one that was reserved.
+    pub fn outgoing<'a>(
+        &'a self,
+        counter: u64,
+        len: usize,
+        bytes: &'a mut [u8],
+    ) -> Result<Packet<'a>, PacketError> {
+        let whole = bytes.len();
+        let (header, rest) = bytes.split_first_chunk_mut().ok_or(PacketError(whole))?;
+        *header = Transport::header(self.remote, counter);
+        let rest = rest.get_mut(..padded_len(len) + TAG).ok_or(PacketError(whole))?;
+        // Padding is encrypted, and must say nothing.
+        rest[len..].fill(0);
+        Packet::new(&self.sending, counter, rest)
+    }
+
+    /// A packet of this session to be opened: text and tag of a message of type four.
+    pub fn incoming<'a>(&'a self, counter: u64, bytes: &'a mut [u8]) -> Result<Packet<'a>, PacketError> {
+        Packet::new(&self.receiving, counter, bytes)
+    }
+}
+
+/// Bytes of a packet once padded: to whole blocks of sixteen, so that lengths say less.
+pub const fn padded_len(len: usize) -> usize {
+    len.next_multiple_of(16)
+}
+
+/// Bytes of the message that carries a packet of `len` bytes.
+pub const fn sealed_len(len: usize) -> usize {
+    TRANSPORT_HEADER + padded_len(len) + TAG
+}
