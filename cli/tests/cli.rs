@@ -140,6 +140,11 @@ fn dp_services() {
 }
 
 #[test]
+fn dp_tunnels() {
+    golden("dp_tunnels", &["dp tunnels", "dp tunnels -o wide", "dp tunnels -o json", "dp tunnels -o jsonl"]);
+}
+
+#[test]
 fn dp_drops() {
     golden("dp_drops", &["dp drops", "dp drops -o json", "dp drops -o yaml", "dp drops --color=always"]);
 }
@@ -371,6 +376,7 @@ fn nobody_there_is_5() {
         "dp interfaces",
         "dp drops --watch",
         "dp services",
+        "dp tunnels",
         "policy explain --from 10.0.0.1 --to 10.0.0.2 --proto tcp --port 80",
         "policy show shop/web",
         "policy matrix -n shop",

@@ -6,7 +6,7 @@
 //! destructors run on the control thread, never on a worker.
 
 use crate::conntrack::{Masquerade, Quotas, Tracking};
-use crate::fib::{Fib, Interfaces};
+use crate::fib::{Fib, Interfaces, Overlay};
 use crate::net::{Addr, Generation};
 use crate::policy::{EndpointIdx, PolicyTable, Shadow};
 use crate::service::Services;
@@ -51,6 +51,8 @@ pub struct Snapshot {
     pub fib: Arc<Fib>,
     /// What they come from and leave by.
     pub interfaces: Arc<Interfaces>,
+    /// Tunnels to other nodes, and whom we take packets from by them.
+    pub overlay: Overlay,
     /// What stands for others.
     pub services: Arc<Services>,
     /// Whether they may.
@@ -111,6 +113,7 @@ impl Snapshot {
             committed: 0,
             fib: Arc::default(),
             interfaces: Arc::default(),
+            overlay: Overlay::default(),
             services: Arc::default(),
             policy: Arc::new(PolicyTable::empty(workers)),
             shadow: None,

@@ -172,6 +172,7 @@ fn desired(round: u16) -> Vec<pb::Change> {
     let mut changes = standard_changes();
     changes.push(change(Change::Policy(policy("web", if round % 4 == 3 { 9999 } else { 80 }))));
     changes.push(via(&format!("10.67.{round}.0/24"), &neighbour(round)));
+    changes.extend(tunnel_changes());
     changes.push(via("10.68.0.0/16", "192.168.0.250"));
     changes.push(via("10.69.0.0/16", "172.16.0.2"));
     // Its backends change; the last client is remembered.
@@ -211,6 +212,7 @@ fn service(name: &str, last: u8, sticky: bool, round: u16) -> pb::Service {
 
 fn traffic(node: &Simulation, round: u16) -> Vec<(&'static str, Vec<u8>)> {
     let mut frames = every_kind();
+    frames.extend(every_kind_of_tunnel());
     let ours = margay_dataplane::fib::Interfaces::HOST_PORT_MAC;
     for n in 0..20 {
         let sport = 10_000 + round * 100 + n;
@@ -265,6 +267,10 @@ fn proves_something(node: &Simulation, workers: u8) {
         DropReason::NeighbourQueueFull,
         DropReason::TtlExceeded,
         DropReason::TooBig,
+        DropReason::TunnelFromStranger,
+        DropReason::TunnelFragment,
+        DropReason::TunnelCongestion,
+        DropReason::VxlanNetwork,
         DropReason::NoRoute,
         DropReason::NotAnswered,
         DropReason::BadArp,

@@ -4,7 +4,7 @@
 
 mod build;
 
-use build::frames::{every_kind, mend};
+use build::frames::{every_kind, every_kind_of_tunnel, mend};
 use build::*;
 use margay_api::dataplane::v1 as pb;
 use margay_dataplane::net::Nanos;
@@ -45,6 +45,7 @@ impl Mill {
         let mut node = standard(Setup { workers, ..Setup::default() });
         node.vlan("eth0", 100, UPLINK_MAC, &[(addr("172.16.0.1"), 24)]);
         let mut seeds = every_kind();
+        seeds.extend(every_kind_of_tunnel());
         // For a neighbour that never answers.
         seeds.extend((1..9).map(|n| ("cali1", udp_from(1, &format!("10.68.0.{n}"), 53))));
         // For each stage of the host endpoint.
@@ -161,8 +162,19 @@ impl Mill {
         let recheck = self.random.below(2) == 0;
         let established =
             if recheck { pb::node_config::Established::Recheck } else { pb::node_config::Established::Keep };
-        let config = pb::NodeConfig { established: established.into(), ..Default::default() };
-        changes.push(change(Change::Config(config)));
+        for mut tunnels in tunnel_changes() {
+            match &mut tunnels.change {
+                Some(Change::Config(config)) => {
+                    config.established = established.into();
+                    if self.random.below(8) == 0 {
+                        config.overlay = None;
+                    }
+                }
+                Some(Change::TunnelEndpoint(end)) if self.random.below(8) == 0 => end.mac.clear(),
+                _ => {}
+            }
+            changes.push(tunnels);
+        }
         if self.random.below(4) == 0 {
             changes.push(change(Change::WorkloadEndpointRemove(endpoint_id(2))));
         }

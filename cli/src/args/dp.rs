@@ -42,4 +42,13 @@ Examples:
 
 -o wide lists the backends. A port of two IP versions is listed twice.")]
     Services(Look),
+    /// Tunnels to other nodes, and what they take
+    #[command(after_help = "Examples:
+  margayctl dp tunnels
+  margayctl dp tunnels -o wide
+  margayctl dp tunnels -o json | jq '.tunnels[] | select(.up | not)'
+
+A tunnel without routes is idle: no pool asks for it yet. PATH-MTU is what a router on the way said
+that it takes; it counts for ten minutes.")]
+    Tunnels(Look),
 }

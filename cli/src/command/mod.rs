@@ -44,6 +44,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Runtime(look)) => dp::show::<dp::Runtime>(global, look, out).await,
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
         Command::Dp(Dp::Services(look)) => dp::show::<dp::Services>(global, look, out).await,
+        Command::Dp(Dp::Tunnels(look)) => dp::show::<dp::Tunnels>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
         Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
         Command::Policy(Policy::Eval(args)) => eval::run(args, out),

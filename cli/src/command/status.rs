@@ -81,6 +81,8 @@ struct Dataplane {
     workload_endpoints: u64,
     flows: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    workload_mtu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_refused: Option<Refused>,
 }
 
@@ -233,6 +235,7 @@ impl From<dataplane::Status> for Dataplane {
             routes: from.routes,
             workload_endpoints: from.workload_endpoints,
             flows: from.flows,
+            workload_mtu: (from.workload_mtu > 0).then_some(from.workload_mtu),
             last_refused: from.last_refused.map(|refused| Refused {
                 generation: refused.generation,
                 errors: refused.errors.into_iter().map(error).collect(),
@@ -354,6 +357,9 @@ impl Dataplane {
             count(self.workload_endpoints, "endpoint", "endpoints"),
             count(self.flows, "flow", "flows"),
         )?;
+        if let Some(mtu) = self.workload_mtu {
+            writeln!(out, "MTU:         {mtu} for workloads")?;
+        }
         if let Some(refused) = &self.last_refused {
             writeln!(out, "Refused:     generation {}", refused.generation)?;
             for ObjectError { object, field, message } in &refused.errors {

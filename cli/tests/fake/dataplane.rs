@@ -10,10 +10,10 @@ use margay_api::dataplane::v1::{
     DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable, FlushFlowsRequest,
     FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface,
     ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
-    ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListedRule,
+    ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse, ListedRule,
     ListedRules, NodeRuntime, ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime, ServedBackend,
     ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
-    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Worker, WorkerRuntime,
+    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, Worker, WorkerRuntime,
     dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
@@ -73,6 +73,7 @@ pub fn status() -> DataplaneStatus {
         routes: 3,
         workload_endpoints: 4,
         flows: 120,
+        workload_mtu: 1_450,
         last_refused: Some(Refused { generation: 40, errors: vec![error] }),
     }
 }
@@ -158,6 +159,37 @@ impl Service for Dataplane {
             ],
         };
         Ok(Response::new(Runtime { workers: vec![worker(0), worker(1)], tsc_hz: 2.5e9 }))
+    }
+
+    async fn list_tunnels(
+        &self,
+        _: Request<ListTunnelsRequest>,
+    ) -> Result<Response<ListTunnelsResponse>, Status> {
+        let vxlan = Tunnel {
+            node: "node-b".into(),
+            kind: "vxlan".into(),
+            local: vec![10, 0, 0, 1],
+            remote: vec![10, 0, 0, 2],
+            interface: "eth0".into(),
+            mtu: 1_350,
+            path_mtu: 1_400,
+            port: 4_789,
+            vni: 4_096,
+            mac: vec![0x66, 1, 2, 3, 4, 5],
+            routes: 12,
+            reason: String::new(),
+        };
+        let ipip = Tunnel {
+            node: "node-c".into(),
+            kind: "ipip".into(),
+            local: vec![10, 0, 0, 1],
+            remote: vec![10, 0, 1, 3],
+            mtu: 1_480,
+            routes: 1,
+            reason: "no route to the node".into(),
+            ..Tunnel::default()
+        };
+        Ok(Response::new(ListTunnelsResponse { tunnels: vec![vxlan, ipip] }))
     }
 
     async fn list_services(

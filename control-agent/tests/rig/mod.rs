@@ -18,8 +18,9 @@ use margay_api::{
         EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlushFlowsRequest,
         FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello,
         ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
-        ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ObjectError,
-        Refused, Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, change,
+        ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse,
+        ListTunnelsRequest, ListTunnelsResponse, ObjectError, Refused, Runtime, ServedService,
+        Status as DataplaneStatus, SyncRequest, SyncResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -264,6 +265,13 @@ impl Dataplane for Service {
         &self,
         _: Request<Streaming<DryRunRequest>>,
     ) -> Result<Response<DryRunResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_tunnels(
+        &self,
+        _: Request<ListTunnelsRequest>,
+    ) -> Result<Response<ListTunnelsResponse>, Status> {
         Err(Status::unimplemented("not for the agent"))
     }
 

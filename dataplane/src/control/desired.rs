@@ -5,10 +5,11 @@ use super::host_endpoint::{Failsafe, HostEndpoint};
 use super::services::{self, ServiceId, ServiceSettings};
 use super::set_names::SetNames;
 use super::tracking;
+use super::tunnels::{self, OverlaySettings, TunnelNode};
 use super::written::{Policy, Profile, Written};
 use crate::conntrack::Tracking;
 use crate::conntrack::nat::{Mapping, MasqueradeSettings};
-use crate::fib::Quota;
+use crate::fib::{Quota, Tunnel};
 use crate::net::{Addr, Mac, PortRange, Prefix, SharedMap};
 use crate::policy::{Direction, IpSet, PolicyId, SetMembers, TierDefault};
 use crate::service::Definition;
@@ -122,6 +123,13 @@ pub enum Target {
         /// The node it leads to, for people.
         node: String,
     },
+    /// To another node, through a tunnel.
+    Tunnel {
+        /// Which.
+        tunnel: Tunnel,
+        /// The node it leads to, for people.
+        node: String,
+    },
     /// To this host.
     Local,
     /// Nowhere.
@@ -161,6 +169,10 @@ pub struct Desired {
     pub services: SharedMap<ServiceId, Arc<Definition>>,
     /// What holds for all of them.
     pub service_settings: ServiceSettings,
+    /// This end of tunnels.
+    pub overlay: OverlaySettings,
+    /// Their other ends, by node.
+    pub far_ends: SharedMap<Arc<str>, Arc<TunnelNode>>,
 }
 
 impl Desired {
@@ -221,6 +233,7 @@ impl Desired {
                 let masquerade = masquerade_of(config)?;
                 let service_settings = ServiceSettings::parse(config)?;
                 let tracking = tracking::parse(config)?;
+                let overlay = OverlaySettings::parse(config.overlay.as_ref())?;
                 self.endpoint_to_host = match config.endpoint_to_host_action() {
                     pb::Action::Allow => EndpointToHost::Accept,
                     pb::Action::Pass => EndpointToHost::Return,
@@ -238,6 +251,7 @@ impl Desired {
                 self.masquerade = masquerade;
                 self.service_settings = service_settings;
                 self.tracking = tracking;
+                self.overlay = overlay;
             }
             Change::IpPool(pool) => {
                 let cidr = pool.cidr.as_ref().ok_or_else(|| FieldError::new("cidr", "missing"))?;
@@ -260,9 +274,11 @@ impl Desired {
                 keep_equal(&mut self.host_endpoints, endpoint.id.clone(), endpoint);
             }
             Change::HostEndpointRemove(id) => drop(self.host_endpoints.remove(id.as_str())),
-            Change::TunnelEndpoint(_) | Change::TunnelEndpointRemove(_) => {
-                return Err(unsupported("", "VXLAN"));
+            Change::TunnelEndpoint(endpoint) => {
+                let (name, node) = TunnelNode::parse(endpoint)?;
+                keep_equal(&mut self.far_ends, name, node);
             }
+            Change::TunnelEndpointRemove(node) => drop(self.far_ends.remove(node.as_str())),
             Change::Service(service) => {
                 let (id, definition) = services::definition(service)?;
                 keep_equal(&mut self.services, id, definition);
@@ -342,6 +358,7 @@ impl Desired {
         reuse(&mut self.endpoints, &old.endpoints);
         reuse(&mut self.host_endpoints, &old.host_endpoints);
         reuse(&mut self.services, &old.services);
+        reuse(&mut self.far_ends, &old.far_ends);
     }
 }
 
@@ -471,9 +488,6 @@ pub(super) fn tiers(field: &str, tiers: &[pb::TierBinding]) -> Result<Vec<Tier>,
 }
 
 fn route_of(route: pb::Route) -> Result<(Prefix, Target), FieldError> {
-    if route.encapsulation() != pb::Encapsulation::None {
-        return Err(unsupported("encapsulation", "encapsulation"));
-    }
     let destination = route.destination.as_ref().ok_or_else(|| FieldError::new("destination", "missing"))?;
     let destination = convert::prefix(destination).map_err(|e| e.within("destination"))?;
     let target = match route.target {
@@ -484,7 +498,10 @@ fn route_of(route: pb::Route) -> Result<(Prefix, Target), FieldError> {
                 let why = format!("{gateway} is of another family than {destination}");
                 return Err(FieldError::new("next_hop.gateway", why));
             }
-            Target::Gateway { gateway, interface: hop.interface_name, node: route.node }
+            match tunnels::kind(route.encapsulation, destination.is_v4())? {
+                None => Target::Gateway { gateway, interface: hop.interface_name, node: route.node },
+                Some(kind) => Target::Tunnel { tunnel: Tunnel { kind, remote: gateway }, node: route.node },
+            }
         }
         Some(pb::route::Target::LocalHost(_)) => Target::Local,
         Some(pb::route::Target::Blackhole(_)) => Target::Blackhole,

@@ -31,6 +31,8 @@ pub struct Difference<'a> {
     /// Whether any host endpoint differs, or a failsafe port, or whether the host's traffic comes by
     /// way of us for the sake of what leaves with its address.
     pub hosts: bool,
+    /// Whether any end of a tunnel differs.
+    pub tunnels: bool,
     /// Services.
     pub services: Differences<'a, ServiceId, Definition>,
 }
@@ -56,6 +58,8 @@ impl<'a> Difference<'a> {
             endpoint_to_host: _,
             pools,
             masquerade,
+            overlay,
+            far_ends,
         } = old;
         Self {
             next,
@@ -69,6 +73,7 @@ impl<'a> Difference<'a> {
             hosts: !next.host_endpoints.since(host_endpoints).is_empty()
                 || next.failsafe != *failsafe
                 || next.masquerades() != old.masquerades(),
+            tunnels: next.overlay != *overlay || !next.far_ends.since(far_ends).is_empty(),
             services: next.services.since(services),
         }
     }
@@ -115,6 +120,6 @@ impl<'a> Difference<'a> {
 
     /// Interfaces and routes stay as they are.
     pub fn leaves_forwarding(&self) -> bool {
-        self.endpoints.is_empty() && !self.routes && !self.hosts
+        self.endpoints.is_empty() && !self.routes && !self.tunnels && !self.hosts
     }
 }

@@ -167,11 +167,13 @@ fn route(state: &State, dst: Addr) -> String {
         None => "an interface that is gone".into(),
     };
     match snapshot.fib.lookup(dst) {
-        Hop::Adjacency(index) => match snapshot.fib.adjacency(index) {
-            Some(adjacency) => via(adjacency.tx_if, String::new()),
+        Hop::Adjacency(index) => match snapshot.fib.leaves_by(index) {
+            Some(tx_if) => via(tx_if, String::new()),
             None => "an adjacency that is gone".into(),
         },
-        Hop::Unresolved { tx_if, next_hop } => via(tx_if, format!(" (next hop {next_hop} not resolved yet)")),
+        Hop::Unresolved { tx_if, next_hop, .. } => {
+            via(tx_if, format!(" (next hop {next_hop} not resolved yet)"))
+        }
         Hop::Local => "this host".into(),
         Hop::Blackhole => "nowhere: the address is in a pool, and no workload has it".into(),
         Hop::NoRoute => "nowhere: no route, or its next hop or interface is not there".into(),
@@ -185,6 +187,9 @@ fn node(state: &State, dst: Addr) -> String {
     match longest {
         Some((_, Target::Gateway { gateway, node, .. })) if node.is_empty() => format!("via {gateway}"),
         Some((_, Target::Gateway { gateway, node, .. })) => format!("node {node} via {gateway}"),
+        Some((_, Target::Tunnel { tunnel, node })) => {
+            format!("node {node} through {} to {}", tunnel.kind.name(), tunnel.remote)
+        }
         _ => "a neighbour".into(),
     }
 }

@@ -22,6 +22,8 @@ mod staged;
 mod state;
 mod tally;
 mod tracking;
+mod tunnels;
+mod tunnels_view;
 mod view;
 mod written;
 

@@ -3,7 +3,7 @@
 
 use super::host_endpoint::HostEndpoint;
 use super::state::{HostList, Stage, State};
-use crate::fib::{Hop, Role};
+use crate::fib::{Hop, Interface, Role};
 use crate::net::Addr;
 use crate::policy::{Direction, Explanation, Query};
 use crate::snapshot::EndpointToHost;
@@ -34,13 +34,13 @@ impl End {
         }
         let snapshot = state.publisher().current();
         let by = match snapshot.fib.lookup(addr) {
-            Hop::Adjacency(index) => snapshot.fib.adjacency(index).map(|adjacency| adjacency.tx_if),
+            Hop::Adjacency(index) => snapshot.fib.leaves_by(index),
             Hop::Unresolved { tx_if, .. } => Some(tx_if),
             Hop::Local => return Self::Host,
             Hop::Blackhole | Hop::NoRoute => None,
         };
         match by.and_then(|by| snapshot.interfaces.get(by)) {
-            Some(uplink) if uplink.role == Role::Uplink => Self::Network(uplink.name.clone()),
+            Some(Interface { role: Role::Uplink | Role::Tunnel(_), name, .. }) => Self::Network(name.clone()),
             Some(_) => Self::Host,
             None => Self::Nowhere,
         }

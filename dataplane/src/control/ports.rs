@@ -149,6 +149,7 @@ impl Ports {
         let mut devices: Vec<Box<dyn Device>> = vec![];
         let mut guard = None;
         let (mode, program, ring) = match purpose {
+            Purpose::Tunnel(_) => return Err("no device carries a tunnel's interface".into()),
             Purpose::Host => {
                 let tap = Tap::open(&link.name, &self.frames).map_err(|e| e.to_string())?;
                 link = made(tap.index(), tap.mac(), tap.mtu(), &link)?;

@@ -132,6 +132,14 @@ impl Dataplane for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(served.into_iter().map(Ok)))))
     }
 
+    async fn list_tunnels(
+        &self,
+        _: tonic::Request<pb::ListTunnelsRequest>,
+    ) -> Result<Response<pb::ListTunnelsResponse>, Status> {
+        let tunnels = self.look(|shell| shell.tunnels()).await?;
+        Ok(Response::new(pb::ListTunnelsResponse { tunnels }))
+    }
+
     async fn explain(
         &self,
         request: tonic::Request<pb::ExplainRequest>,

@@ -7,7 +7,7 @@ use super::flows::{Asked, Questions};
 use super::ports::Ports;
 use super::staged::Differences;
 use super::state::{Action, Purpose, State};
-use super::{explain, flows, services_view, view};
+use super::{explain, flows, services_view, tunnels_view, view};
 use crate::conntrack::{Filter, FilterError, PacketLike};
 use crate::io::af_xdp::Ours;
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
@@ -204,6 +204,11 @@ impl Shell {
     /// The service of this name, or all where it is empty.
     pub fn services(&self, name: &str) -> Vec<pb::ServedService> {
         services_view::served(&self.state, name)
+    }
+
+    /// Tunnels to other nodes.
+    pub fn tunnels(&self) -> Vec<pb::Tunnel> {
+        tunnels_view::tunnels(&self.state)
     }
 
     /// What staged policies would have changed.

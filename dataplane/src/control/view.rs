@@ -65,6 +65,7 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
         routes: state.publisher().current().fib.len() as u64,
         workload_endpoints: state.desired().endpoints.len() as u64,
         flows: sum(|c| c.flows.get()),
+        workload_mtu: state.workload_mtu().unwrap_or_default().into(),
         last_refused: None,
         policy_memory: Some(pb::PolicyMemory {
             bytes: memory.bytes as u64,
@@ -104,6 +105,7 @@ pub fn interfaces(state: &State, ports: &Ports, reasons: &BTreeMap<IfId, String>
             kind: match purpose {
                 Purpose::Uplink { .. } => "uplink",
                 Purpose::Workload(_) => "workload",
+                Purpose::Tunnel(_) => "tunnel",
                 Purpose::Host => "host",
                 Purpose::Stack { .. } => "stack",
             }
@@ -120,7 +122,7 @@ pub fn interfaces(state: &State, ports: &Ports, reasons: &BTreeMap<IfId, String>
                     .host_endpoint_on(name)
                     .map(|e| format!("host endpoint {}", e.id))
                     .unwrap_or_default(),
-                Purpose::Host | Purpose::Stack { .. } => String::new(),
+                Purpose::Tunnel(_) | Purpose::Host | Purpose::Stack { .. } => String::new(),
             },
             ingress_quota: quota(&current, known, Side::Ingress),
             egress_quota: quota(&current, known, Side::Egress),

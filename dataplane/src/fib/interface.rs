@@ -1,5 +1,6 @@
 //! What the dataplane knows of its interfaces.
 
+use super::TunnelKind;
 use crate::net::{Addr, IfId, Mac, Prefix, WorkerId};
 use std::sync::Arc;
 
@@ -40,6 +41,9 @@ pub struct Interface {
 pub enum Role {
     /// The network between nodes. Shared with the kernel.
     Uplink,
+    /// The other nodes, through tunnels of a kind. No device carries it: its packets leave by an
+    /// uplink, with more headers.
+    Tunnel(TunnelKind),
     /// A workload. All its packets are ours.
     Workload(Workload),
     /// This host, over a tap.

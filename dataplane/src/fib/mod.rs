@@ -3,9 +3,13 @@
 mod interface;
 pub mod lpm;
 mod neighbour;
+mod path_mtu;
+mod tunnel;
 
 pub use interface::{HostEndpoint, Interface, Interfaces, Quota, Role, Workload};
 pub use neighbour::{Neighbours, Probe, Source};
+pub use path_mtu::{PathMtus, believable};
+pub use tunnel::{FarEnd, NearEnd, Overlay, Tunnel, TunnelAdjacency, TunnelKind};
 
 use crate::net::{Addr, IfId, Mac, Prefix};
 use crate::wire::ethernet::{self, Prebuilt};
@@ -33,6 +37,8 @@ pub enum RouteTarget {
         /// Over this interface; `None`: whichever is connected to it.
         interface: Option<IfId>,
     },
+    /// Another node, through a tunnel.
+    Tunnel(Tunnel),
     /// An address of this host.
     Local,
     /// Nowhere: ours to route, but nobody has it.
@@ -42,12 +48,14 @@ pub enum RouteTarget {
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hop {
-    /// To the adjacency of this index.
+    /// To the adjacency of this index: a neighbour's, or a tunnel's.
     Adjacency(u32),
     /// To a neighbour that did not answer yet.
     Unresolved {
         /// By this interface.
         tx_if: IfId,
+        /// The interface that the neighbour is on: another one where `tx_if` is a tunnel's.
+        link: IfId,
         /// At this address.
         next_hop: Addr,
     },
@@ -59,7 +67,7 @@ pub enum Hop {
     NoRoute,
 }
 
-/// A resolved way out.
+/// A resolved way out to a neighbour. Tunnels have a [`TunnelAdjacency`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adjacency {
     /// Interface to leave by.
@@ -78,6 +86,8 @@ pub struct Fib {
     /// Each once: routes that lead to one place share the table's nodes.
     targets: Vec<Target>,
     adjacencies: Vec<Adjacency>,
+    /// Their indexes begin at [`Fib::TUNNELS`].
+    tunnels: Vec<TunnelAdjacency>,
     by_neighbour: HashMap<(IfId, Addr), u32, ahash::RandomState>,
 }
 
@@ -96,18 +106,23 @@ impl Default for Fib {
             routes: 0,
             targets: vec![],
             adjacencies: vec![],
+            tunnels: vec![],
             by_neighbour: HashMap::with_hasher(ahash::RandomState::with_seed(0)),
         }
     }
 }
 
 impl Fib {
+    /// Indexes of adjacencies from here on are those of tunnels, or stand for none.
+    pub const TUNNELS: u32 = tunnel::FIRST;
+
     /// Builds the table. To the wanted routes it adds those that follow from the interfaces:
     /// uplinks' connected prefixes, and every interface's own addresses as local.
     pub fn build(
         wanted: &[RouteEntry],
         interfaces: &Interfaces,
         neighbours: &Neighbours,
+        overlay: &Overlay,
     ) -> Result<Self, LpmError> {
         let mut fib = Self::default();
         for (interface, addr, mac) in neighbours.resolved() {
@@ -115,8 +130,9 @@ impl Fib {
         }
         let mut table: HashMap<Prefix, Target> = HashMap::new();
         for entry in wanted {
-            let target = fib.target(entry, interfaces);
-            table.insert(entry.destination, target);
+            if let Some(target) = fib.target(entry, interfaces) {
+                table.insert(entry.destination, target);
+            }
         }
         let local = fib.local(interfaces);
         for interface in interfaces.iter() {
@@ -131,6 +147,10 @@ impl Fib {
             let hop = local(entry.destination.addr());
             table.insert(entry.destination, Target::Hop(hop));
         }
+        // Last, since their own packets take the routes above: a tunnel never runs through another.
+        let through_tunnels: Vec<(Prefix, Target)> =
+            fib.through_tunnels(wanted, &table, overlay).map(|(to, hop)| (to, Target::Hop(hop))).collect();
+        table.extend(through_tunnels);
         let mut sorted: Vec<_> = table.into_iter().collect();
         sorted.sort_unstable_by_key(|(prefix, _)| *prefix);
         let mut numbers: HashMap<Target, u32> = HashMap::new();
@@ -152,19 +172,41 @@ impl Fib {
         let Some(target) = self.lpm.lookup(dst).and_then(|index| self.targets.get(index as usize)) else {
             return Hop::NoRoute;
         };
-        match *target {
-            Target::Hop(hop) => hop,
-            Target::Connected(tx_if) => match self.by_neighbour.get(&(tx_if, dst)) {
-                Some(&index) => Hop::Adjacency(index),
-                None => Hop::Unresolved { tx_if, next_hop: dst },
-            },
-        }
+        self.hop(*target, dst)
     }
 
-    /// The adjacency of an index that [`lookup`](Self::lookup) gave.
+    /// The adjacency of an index that [`lookup`](Self::lookup) gave, if it is a neighbour's.
     #[inline]
     pub fn adjacency(&self, index: u32) -> Option<&Adjacency> {
         self.adjacencies.get(index as usize)
+    }
+
+    /// The same, if it is a tunnel's.
+    #[inline]
+    pub fn tunnel(&self, index: u32) -> Option<&TunnelAdjacency> {
+        self.tunnels.get(index.checked_sub(Self::TUNNELS)? as usize)
+    }
+
+    /// Every tunnel that is resolved.
+    pub fn tunnels(&self) -> &[TunnelAdjacency] {
+        &self.tunnels
+    }
+
+    /// The interface by which packets leave that take an adjacency of either kind.
+    #[inline]
+    pub fn leaves_by(&self, index: u32) -> Option<IfId> {
+        match index < Self::TUNNELS {
+            true => self.adjacency(index).map(|adjacency| adjacency.tx_if),
+            false => self.tunnel(index).map(|tunnel| tunnel.tx_if),
+        }
+    }
+
+    /// The largest IP packet that an adjacency of either kind takes.
+    pub fn mtu(&self, index: u32) -> Option<u16> {
+        match index < Self::TUNNELS {
+            true => self.adjacency(index).map(|adjacency| adjacency.mtu),
+            false => self.tunnel(index).map(|tunnel| tunnel.mtu),
+        }
     }
 
     /// The adjacency of a neighbour, once it is resolved.
@@ -194,8 +236,9 @@ impl Fib {
         self.by_neighbour.insert((interface.id, addr), index);
     }
 
-    fn target(&self, entry: &RouteEntry, interfaces: &Interfaces) -> Target {
-        match entry.target {
+    /// Where a wanted route leads; `None` for tunnels.
+    fn target(&self, entry: &RouteEntry, interfaces: &Interfaces) -> Option<Target> {
+        Some(match entry.target {
             // A workload with a whole prefix routes within it: its own address is the next hop.
             RouteTarget::Workload(id) => match interfaces.get(id).map(|interface| &interface.role) {
                 Some(Role::Workload(workload)) => {
@@ -215,15 +258,60 @@ impl Fib {
                     None => Target::Hop(Hop::NoRoute),
                 }
             }
+            RouteTarget::Tunnel(_) => return None,
             RouteTarget::Local => Target::Hop(Hop::Local),
             RouteTarget::Blackhole => Target::Hop(Hop::Blackhole),
+        })
+    }
+
+    #[inline]
+    fn hop(&self, target: Target, dst: Addr) -> Hop {
+        match target {
+            Target::Hop(hop) => hop,
+            Target::Connected(tx_if) => self.via(tx_if, dst),
         }
     }
 
+    #[inline]
     fn via(&self, tx_if: IfId, next_hop: Addr) -> Hop {
         match self.by_neighbour.get(&(tx_if, next_hop)) {
             Some(&index) => Hop::Adjacency(index),
-            None => Hop::Unresolved { tx_if, next_hop },
+            None => Hop::Unresolved { tx_if, link: tx_if, next_hop },
+        }
+    }
+
+    /// Where the wanted routes into tunnels lead, by the routes of `table`.
+    fn through_tunnels(
+        &mut self,
+        wanted: &[RouteEntry],
+        table: &HashMap<Prefix, Target>,
+        overlay: &Overlay,
+    ) -> impl Iterator<Item = (Prefix, Hop)> {
+        let mut hops: HashMap<Tunnel, Hop> = HashMap::new();
+        wanted.iter().filter_map(move |entry| {
+            let RouteTarget::Tunnel(tunnel) = entry.target else { return None };
+            let hop = *hops.entry(tunnel).or_insert_with(|| {
+                let longest = (0..=128).rev().map(|len| Prefix::truncate(tunnel.remote, len));
+                let target = longest.filter_map(|prefix| table.get(&prefix)).next();
+                let link = target.map_or(Hop::NoRoute, |target| self.hop(*target, tunnel.remote));
+                self.tunnelled(tunnel, link, overlay)
+            });
+            Some((entry.destination, hop))
+        })
+    }
+
+    /// What a route into `tunnel` comes to, whose own packets take the hop `link`.
+    fn tunnelled(&mut self, tunnel: Tunnel, link: Hop, overlay: &Overlay) -> Hop {
+        let adjacency = match link {
+            Hop::Adjacency(index) => self.adjacency(index).and_then(|link| overlay.over(tunnel, link)),
+            other => return overlay.unresolved(tunnel, other),
+        };
+        match adjacency {
+            Some(adjacency) => {
+                self.tunnels.push(adjacency);
+                Hop::Adjacency(Self::TUNNELS + self.tunnels.len() as u32 - 1)
+            }
+            None => Hop::NoRoute,
         }
     }
 

@@ -66,6 +66,7 @@ fn every_kind_of_route() {
         ],
         &interfaces,
         &neighbours,
+        &Overlay::default(),
     )
     .unwrap();
 
@@ -77,7 +78,8 @@ fn every_kind_of_route() {
     assert_eq!(leaves_by("10.65.1.77"), IfId(0));
     assert_eq!(leaves_by("10.65.2.77"), IfId(2));
     assert_eq!(leaves_by("192.168.0.2"), IfId(0));
-    let unresolved = |tx_if, at| Hop::Unresolved { tx_if: IfId(tx_if), next_hop: addr(at) };
+    let unresolved =
+        |tx_if, at| Hop::Unresolved { tx_if: IfId(tx_if), link: IfId(tx_if), next_hop: addr(at) };
     assert_eq!(fib.lookup(addr("10.65.3.1")), unresolved(0, "192.168.0.3"));
     assert_eq!(fib.lookup(addr("fd00::7")), unresolved(0, "fd00::7"));
     assert_eq!(fib.lookup(addr("10.65.4.1")), Hop::NoRoute, "no interface is connected to the gateway");
@@ -94,8 +96,13 @@ fn every_kind_of_route() {
 fn the_host_port_takes_what_is_local() {
     let interfaces =
         Interfaces::new([interface(0, Role::Uplink, &[("192.168.0.1", 24)]), interface(1, Role::Host, &[])]);
-    let fib =
-        Fib::build(&[route("10.0.0.1/32", RouteTarget::Local)], &interfaces, &Neighbours::default()).unwrap();
+    let fib = Fib::build(
+        &[route("10.0.0.1/32", RouteTarget::Local)],
+        &interfaces,
+        &Neighbours::default(),
+        &Overlay::default(),
+    )
+    .unwrap();
     for dst in ["192.168.0.1", "10.0.0.1"] {
         let Hop::Adjacency(index) = fib.lookup(addr(dst)) else { panic!("{dst}") };
         assert_eq!(fib.adjacency(index).unwrap().tx_if, IfId(1));

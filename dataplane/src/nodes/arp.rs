@@ -99,7 +99,7 @@ pub(super) fn answers(world: &World, interface: &Interface, target: Addr) -> boo
     }
     let fib = &world.snapshot.fib;
     match fib.lookup(target) {
-        Hop::Adjacency(index) => fib.adjacency(index).is_some_and(|to| to.tx_if != interface.id),
+        Hop::Adjacency(index) => fib.leaves_by(index).is_some_and(|to| to != interface.id),
         Hop::Unresolved { tx_if, .. } => tx_if != interface.id,
         Hop::Local => true,
         Hop::Blackhole | Hop::NoRoute => false,

@@ -23,6 +23,13 @@ pub enum Event {
         /// Its address.
         addr: Addr,
     },
+    /// A router said what the way to another node takes.
+    PathMtu {
+        /// That node.
+        to: Addr,
+        /// In bytes, the tunnel's headers included.
+        mtu: u16,
+    },
     /// One of the dropped packets.
     Dropped {
         /// Why.

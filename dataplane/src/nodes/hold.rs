@@ -20,7 +20,7 @@ pub struct Held(VecDeque<Waiting>);
 struct Waiting {
     idx: PktIdx,
     since: Nanos,
-    tx_if: IfId,
+    link: IfId,
     next_hop: Addr,
 }
 
@@ -51,18 +51,18 @@ impl Sink<World> for Hold {
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
         for mut idx in packets.drain() {
             let dst = destination(&pool.get(&mut idx));
-            let Hop::Unresolved { tx_if, next_hop } = world.snapshot.fib.lookup(dst) else {
+            let Hop::Unresolved { link, next_hop, .. } = world.snapshot.fib.lookup(dst) else {
                 world.drop(pool, idx, DropReason::NoRoute);
                 continue;
             };
-            let same = world.held.0.iter().filter(|w| (w.tx_if, w.next_hop) == (tx_if, next_hop)).count();
+            let same = world.held.0.iter().filter(|w| (w.link, w.next_hop) == (link, next_hop)).count();
             if same == 0 {
-                world.tell(Event::NeighbourWanted { interface: tx_if, addr: next_hop });
+                world.tell(Event::NeighbourWanted { interface: link, addr: next_hop });
             }
             if same >= PER_NEIGHBOUR || world.held.len() >= CAPACITY {
                 world.drop(pool, idx, DropReason::NeighbourQueueFull);
             } else {
-                world.held.0.push_back(Waiting { idx, since: world.now, tx_if, next_hop });
+                world.held.0.push_back(Waiting { idx, since: world.now, link, next_hop });
             }
         }
         world.counters.held.set(world.held.len() as u64);
@@ -75,11 +75,12 @@ impl World {
     pub fn release_held(&mut self, pool: &mut Pool, into: &mut Vector, given_up: &mut Vector) {
         for _ in 0..self.held.len() {
             let Some(mut waiting) = self.held.0.pop_front() else { break };
-            let answered = self.snapshot.fib.neighbour(waiting.tx_if, waiting.next_hop).is_some();
+            let answered = self.snapshot.fib.neighbour(waiting.link, waiting.next_hop).is_some();
             let rerouted = !answered && {
                 let dst = destination(&pool.get(&mut waiting.idx));
-                let (tx_if, next_hop) = (waiting.tx_if, waiting.next_hop);
-                self.snapshot.fib.lookup(dst) != Hop::Unresolved { tx_if, next_hop }
+                let waits = |link, next_hop| (link, next_hop) == (waiting.link, waiting.next_hop);
+                let hop = self.snapshot.fib.lookup(dst);
+                !matches!(hop, Hop::Unresolved { link, next_hop, .. } if waits(link, next_hop))
             };
             if (answered || rerouted) && into.room() > 0 {
                 into.push(waiting.idx);

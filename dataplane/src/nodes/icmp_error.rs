@@ -6,9 +6,9 @@
 use super::arp::own_mac;
 use super::{World, drop, nat, world::flow_key};
 use crate::arcs;
-use crate::fib::Interfaces;
+use crate::fib::{Fib, Hop, Interfaces, Role};
 use crate::graph::Node;
-use crate::net::{IfId, Proto};
+use crate::net::Proto;
 use crate::packet::{DropReason, Packet, PacketFlags};
 use crate::wire::{ethernet, icmp};
 
@@ -17,6 +17,8 @@ arcs! {
     pub enum IcmpErrorNext {
         /// The packet is the error now.
         Tx = "tx",
+        /// The same, by a tunnel.
+        Encap = "encap",
         /// No error is sent.
         Drop = "drop",
     }
@@ -66,6 +68,12 @@ impl IcmpError {
         }
         let link = ethernet::Header::parse(packet.bytes()).ok()?;
         let to = flow_key(packet).src;
+        // Back through the tunnel that it came by, which may not be the only one.
+        let tunnel = match (&back.role, snapshot.fib.lookup(to)) {
+            (Role::Tunnel(_), Hop::Adjacency(index)) if index >= Fib::TUNNELS => Some(index),
+            (Role::Tunnel(_), _) => return None,
+            _ => None,
+        };
         // Its sender knows it as it came.
         nat::restore(packet);
         let len = icmp::emit_error(error, from, to, packet.l3(), &mut self.scratch[..])?;
@@ -74,14 +82,18 @@ impl IcmpError {
         // Fits: an error is never longer than 1,280 bytes, and a frame takes more.
         packet.fill(&self.scratch[..len]);
         packet.meta.l3 = packet.meta.data;
-        let kind = if v6 { ethernet::IPV6 } else { ethernet::IPV4 };
-        let header = ethernet::Prebuilt::new(link.src, own_mac(back), back.vlan, kind);
-        packet.set_link_header(header.as_slice());
-        packet.meta.tx_if = back.id;
         packet.meta.drop = DropReason::Unspecified;
         packet.meta.proto = if v6 { Proto::ICMP6 } else { Proto::ICMP };
         packet.meta.flags.set(PacketFlags::ORIGINATED);
         world.counters.made();
+        if let Some(index) = tunnel {
+            packet.meta.adjacency = index;
+            return Some(IcmpErrorNext::Encap);
+        }
+        let kind = if v6 { ethernet::IPV6 } else { ethernet::IPV4 };
+        let header = ethernet::Prebuilt::new(link.src, own_mac(back), back.vlan, kind);
+        packet.set_link_header(header.as_slice());
+        packet.meta.tx_if = back.id;
         Some(IcmpErrorNext::Tx)
     }
 
@@ -95,14 +107,10 @@ impl IcmpError {
             DropReason::TooBig => {
                 let v6 = packet.meta.flags.has(PacketFlags::V6);
                 let dont_fragment = packet.l3().get(6).is_some_and(|flags| flags & 0x40 != 0);
-                let mtu = mtu_of(world, packet.meta.tx_if)?;
+                let mtu = world.snapshot.fib.mtu(packet.meta.adjacency)?;
                 (v6 || dont_fragment).then_some(icmp::Error::TooBig(mtu))
             }
             _ => None,
         }
     }
-}
-
-fn mtu_of(world: &World, interface: IfId) -> Option<u16> {
-    world.snapshot.interfaces.get(interface).map(|interface| interface.mtu)
 }

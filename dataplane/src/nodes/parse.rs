@@ -3,7 +3,7 @@
 //! Deliberately fat: as five thin nodes the same checks cost half as much again.
 
 use super::world::flow_key;
-use super::{World, host, plain};
+use super::{World, decap, host, plain};
 use crate::arcs;
 use crate::fib::{Interface, Interfaces, Role};
 use crate::graph::Node;
@@ -22,6 +22,8 @@ arcs! {
         Nd = "nd",
         /// An IP packet that a host endpoint's untracked policy may have a say in.
         Untracked = "untracked",
+        /// A tunnel's packet, for this node.
+        Decap = "tunnel",
         /// A piece of an IP packet.
         Fragments = "fragment",
         /// Refused.
@@ -52,8 +54,6 @@ impl Node<World> for Parse {
 
 /// The address that Calico gives every host-side link, and workloads may have cached.
 pub(super) const CALICO_GATEWAY_MAC: Mac = Mac([0xee; 6]);
-/// Where VXLAN goes unless configured otherwise.
-pub(super) const VXLAN_PORT: u16 = 4789;
 
 /// Whatever it is.
 #[inline(never)]
@@ -73,7 +73,7 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         vlan => interfaces.tagged(packet.meta.rx_if, vlan).ok_or(DropReason::UnknownVlan)?,
     };
     let to_us = match &interface.role {
-        Role::Uplink => link.dst == interface.mac,
+        Role::Uplink | Role::Tunnel(_) => link.dst == interface.mac,
         Role::Workload(workload) => {
             if !workload.active {
                 return Err(DropReason::EndpointInactive);
@@ -93,6 +93,8 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
     let ip = match link.ether_type {
         ethernet::IPV4 => v4(packet)?,
         ethernet::IPV6 => v6(packet)?,
+        // Every node knows where every other one is: nobody asks through a tunnel.
+        ethernet::ARP if matches!(interface.role, Role::Tunnel(_)) => return Err(DropReason::NotAnswered),
         ethernet::ARP => return Ok(ParseNext::Arp),
         _ => return Err(DropReason::UnknownEtherType),
     };
@@ -110,7 +112,13 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         if ip.fragment {
             return Err(DropReason::BadNd);
         }
+        if matches!(interface.role, Role::Tunnel(_)) {
+            return Err(DropReason::NotAnswered);
+        }
         return Ok(ParseNext::Nd);
+    }
+    if interface.role == Role::Uplink && decap::is_tunnels(world, packet, ip.dst, header.dport) {
+        return Ok(ParseNext::Decap);
     }
     if (ip.dst.is_multicast() || link.dst.is_group()) && !stays_on_link(world, interface, packet, &ip) {
         return Err(DropReason::Multicast);
@@ -124,7 +132,7 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         if !workload.owns(ip.src) {
             return Err(DropReason::SpoofedSource);
         }
-        let vxlan = ip.proto == Proto::UDP && header.dport == VXLAN_PORT;
+        let vxlan = ip.proto == Proto::UDP && header.dport == world.snapshot.overlay.vxlan_port;
         if vxlan || ip.proto == Proto::IPIP {
             return Err(DropReason::EncapFromWorkload);
         }

@@ -6,7 +6,7 @@
 //! the refused included: both must come to the same end, and a test has them do so.
 
 use super::World;
-use super::parse::{CALICO_GATEWAY_MAC, ParseNext, VXLAN_PORT};
+use super::parse::{CALICO_GATEWAY_MAC, ParseNext};
 use crate::fib::{Interfaces, Role};
 use crate::net::{Addr, Icmp, Key4, Mac, Proto};
 use crate::packet::{L4Checksum, Meta, Packet, PacketFlags};
@@ -50,13 +50,15 @@ pub(super) fn judge(world: &World, packet: &mut Packet<'_>) -> Option<ParseNext>
         return None;
     }
     let to = Mac([head[0], head[1], head[2], head[3], head[4], head[5]]);
+    let vxlan = || proto == Proto::UDP && dport == world.snapshot.overlay.vxlan_port;
     let expected = match &interface.role {
-        Role::Uplink => to == interface.mac,
+        Role::Uplink => to == interface.mac && !vxlan(),
+        Role::Tunnel(_) => to == interface.mac,
         Role::Workload(workload) => {
             workload.active
                 && (to == interface.mac || to == CALICO_GATEWAY_MAC)
                 && workload.owns(Addr::v4(four(L3 + 12)))
-                && !(proto == Proto::UDP && dport == VXLAN_PORT)
+                && !vxlan()
         }
         Role::Host => to == Interfaces::HOST_PORT_MAC,
         Role::Stack => false,
@@ -125,6 +127,7 @@ mod tests {
     use std::sync::Arc;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
+    const VXLAN_PORT: u16 = 4789;
     const MACS: [Mac; 5] = [MAC, CALICO_GATEWAY_MAC, Interfaces::HOST_PORT_MAC, Mac([0xff; 6]), Mac([2; 6])];
     const ADDRS: [[u8; 4]; 8] = [
         [10, 65, 0, 1],

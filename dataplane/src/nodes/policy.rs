@@ -283,13 +283,13 @@ pub(super) fn workloads(world: &World, from: &Interface, to: &Interface, query: 
 #[inline]
 pub(super) fn from_host(world: &World, from: &Interface, query: &Query) -> bool {
     match from.role {
-        Role::Uplink | Role::Workload(_) => false,
+        Role::Uplink | Role::Tunnel(_) | Role::Workload(_) => false,
         Role::Stack => true,
         Role::Host => {
             let fib = &world.snapshot.fib;
             match fib.lookup(query.key.src) {
                 Hop::Local => true,
-                Hop::Adjacency(index) => fib.adjacency(index).is_some_and(|own| own.tx_if == from.id),
+                Hop::Adjacency(index) => fib.leaves_by(index) == Some(from.id),
                 Hop::Unresolved { .. } | Hop::Blackhole | Hop::NoRoute => false,
             }
         }

@@ -3,16 +3,21 @@
 use super::{THROUGH, UNRESOLVED, World, nat};
 use crate::arcs;
 use crate::conntrack::FlowRef;
+use crate::fib::Fib;
 use crate::graph::Node;
 use crate::net::FlowKey;
 use crate::packet::{DropReason, Packet, PacketFlags};
-use crate::wire::{ip4, ip6};
+use crate::wire::{cut, ip4, ip6};
 
 arcs! {
     /// The ways out of [`Rewrite`].
     pub enum RewriteNext {
         /// Ready to send.
         Tx = "tx",
+        /// Leaves by a tunnel.
+        Encap = "encap",
+        /// Too long for its way, and may be cut.
+        Cut = "cut",
         /// Its next hop is not resolved.
         Hold = "hold",
         /// Cannot go on, and the sender is told.
@@ -31,33 +36,23 @@ impl Node<World> for Rewrite {
 
     #[inline]
     fn packet(&mut self, world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
-        if packet.meta.adjacency >= THROUGH {
-            return without_adjacency(world, packet);
+        if packet.meta.adjacency >= Fib::TUNNELS {
+            return elsewise(world, packet);
         }
         let Some(adjacency) = world.snapshot.fib.adjacency(packet.meta.adjacency) else {
             packet.meta.drop = DropReason::DeviceGone;
             return RewriteNext::Drop;
         };
         packet.meta.tx_if = adjacency.tx_if;
-        let v6 = packet.meta.flags.has(PacketFlags::V6);
-        let hops_left = packet.l3().get(if v6 { 7 } else { 8 }).copied().unwrap_or(0);
-        if hops_left <= 1 {
+        if !has_hops_left(&packet) {
             packet.meta.drop = DropReason::TtlExceeded;
             return RewriteNext::IcmpError;
         }
         if packet.l3_len() > usize::from(adjacency.mtu) {
-            packet.meta.drop = DropReason::TooBig;
-            return RewriteNext::IcmpError;
+            return too_long(world, packet);
         }
-        if let Some(to) = translation(world, &packet)
-            && !nat::write(&mut packet, &to)
-        {
+        if !forward(world, &mut packet) {
             return RewriteNext::Drop;
-        }
-        if v6 {
-            ip6::decrement_hop_limit(packet.l3_mut());
-        } else {
-            ip4::decrement_ttl(packet.l3_mut());
         }
         if !packet.set_link_header(adjacency.header.as_slice()) {
             packet.meta.drop = DropReason::TxOversized;
@@ -76,6 +71,62 @@ fn translation(world: &World, packet: &Packet<'_>) -> Option<FlowKey> {
     }
 }
 
+/// It may go one hop further.
+#[inline(always)]
+fn has_hops_left(packet: &Packet<'_>) -> bool {
+    let v6 = packet.meta.flags.has(PacketFlags::V6);
+    packet.l3().get(if v6 { 7 } else { 8 }).copied().unwrap_or(0) > 1
+}
+
+/// Translates the packet and takes a hop off. `false`: it cannot, and why is noted.
+#[inline(always)]
+fn forward(world: &World, packet: &mut Packet<'_>) -> bool {
+    if let Some(to) = translation(world, packet)
+        && !nat::write(packet, &to)
+    {
+        return false;
+    }
+    if packet.meta.flags.has(PacketFlags::V6) {
+        ip6::decrement_hop_limit(packet.l3_mut());
+    } else {
+        ip4::decrement_ttl(packet.l3_mut());
+    }
+    true
+}
+
+/// Longer than its way out takes.
+#[cold]
+fn too_long(world: &World, mut packet: Packet<'_>) -> RewriteNext {
+    if !cut::is_allowed(packet.l3()) {
+        packet.meta.drop = DropReason::TooBig;
+        return RewriteNext::IcmpError;
+    }
+    match forward(world, &mut packet) {
+        true => RewriteNext::Cut,
+        false => RewriteNext::Drop,
+    }
+}
+
+/// By a tunnel, or by no adjacency at all.
+#[inline(never)]
+fn elsewise(world: &World, mut packet: Packet<'_>) -> RewriteNext {
+    let Some(tunnel) = world.snapshot.fib.tunnel(packet.meta.adjacency) else {
+        return without_adjacency(world, packet);
+    };
+    packet.meta.tx_if = tunnel.tx_if;
+    if !has_hops_left(&packet) {
+        packet.meta.drop = DropReason::TtlExceeded;
+        return RewriteNext::IcmpError;
+    }
+    if packet.l3_len() > usize::from(tunnel.mtu) {
+        return too_long(world, packet);
+    }
+    match forward(world, &mut packet) {
+        true => RewriteNext::Encap,
+        false => RewriteNext::Drop,
+    }
+}
+
 /// Held for its next hop, or sent on as it came.
 #[cold]
 fn without_adjacency(world: &World, mut packet: Packet<'_>) -> RewriteNext {
@@ -88,7 +139,8 @@ fn without_adjacency(world: &World, mut packet: Packet<'_>) -> RewriteNext {
     }
     // Asked anew: the flow's packets may have moved to another uplink of this host.
     let interfaces = &world.snapshot.interfaces;
-    let Some(to) = interfaces.get(packet.meta.rx_if).and_then(|interface| interface.through) else {
+    let through = interfaces.get(packet.meta.rx_if).and_then(|interface| interface.through);
+    let Some(to) = through.filter(|_| packet.meta.adjacency == THROUGH) else {
         packet.meta.drop = DropReason::DeviceGone;
         return RewriteNext::Drop;
     };

@@ -40,9 +40,7 @@ impl Node<World> for Route {
         let meta = packet.meta;
         (meta.adjacency, meta.tx_if) = match hop {
             _ if let Some(to) = through => (THROUGH, to),
-            Hop::Adjacency(index) => {
-                (index, snapshot.fib.adjacency(index).map_or(IfId::NONE, |adjacency| adjacency.tx_if))
-            }
+            Hop::Adjacency(index) => (index, snapshot.fib.leaves_by(index).unwrap_or(IfId::NONE)),
             Hop::Unresolved { tx_if, .. } => (UNRESOLVED, tx_if),
             Hop::Local => {
                 meta.drop = if from_workload(snapshot, meta.rx_if)

@@ -74,6 +74,6 @@ fn origin(snapshot: &Snapshot, packet: &Packet<'_>) -> Option<Origin> {
         Some(Role::Workload(_)) => Some(Origin::Workload),
         Some(Role::Host) => Some(Origin::Host),
         Some(Role::Stack) => None,
-        Some(Role::Uplink) | None => Some(Origin::Outside),
+        Some(Role::Uplink | Role::Tunnel(_)) | None => Some(Origin::Outside),
     }
 }

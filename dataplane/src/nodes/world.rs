@@ -1,6 +1,6 @@
 //! All that a node may touch.
 
-use super::{Early, Event, Held, Inbox, WorkerCounters};
+use super::{Early, Event, Held, Inbox, Pieces, WorkerCounters};
 use crate::conntrack::{self, Directory, FlowHasher, Segment, TcpFlags, TcpSegment};
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Packet, PacketFlags, PktIdx, Pool, Vector};
@@ -40,6 +40,8 @@ pub struct World {
     pub fragments: conntrack::Fragments,
     /// Fragments that wait for the first.
     pub early: Early,
+    /// Pieces of packets that were cut in this run of the graph.
+    pub pieces: Pieces,
     /// What the control thread should know. Full: the news is dropped, and comes again.
     pub events: Arc<ArrayQueue<Event>>,
     /// Every worker's inbox, its own too.
@@ -77,6 +79,7 @@ impl World {
             held: Held::default(),
             fragments: conntrack::Fragments::new(FRAGMENTED),
             early: Early::default(),
+            pieces: Pieces::default(),
             events: Arc::new(ArrayQueue::new(1024)),
             inboxes,
             outboxes: (0..limits.interfaces).map(|_| None).collect(),

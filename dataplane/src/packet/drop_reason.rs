@@ -88,6 +88,11 @@ reasons! {
     NoNatAddress = "no-nat-address": "The packet should leave with an address of this node, and the way out has none of its family: add one, or set natOutgoingAddress.",
     NoNatReturn = "nat-no-return": "The packet should leave with an address of this node, and the answers would not come here: the way out is a VLAN, or its host traffic cannot be led by way of the dataplane yet (see `margayctl dp interfaces`).",
     Untranslatable = "untranslatable": "The ports of an SCTP packet in fragments cannot be translated: its checksum covers what is not here.",
+    BadTunnel = "bad-tunnel": "A tunnel's packet whose headers contradict themselves, or that ends before the packet inside.",
+    TunnelFromStranger = "tunnel-from-stranger": "A tunnel's packet from an address that is no node's: see externalNodesList for nodes of other clusters.",
+    TunnelFragment = "tunnel-fragment": "A tunnel's packet in fragments, which nodes do not put together: the sender's tunnel is set to more than the way takes.",
+    TunnelCongestion = "tunnel-congestion": "There was congestion on a tunnel's way, and a loss is the only news that the sender inside understands (RFC 6040).",
+    VxlanNetwork = "vxlan-network": "A VXLAN packet for another network than the cluster's (vxlanVNI).",
 }
 
 impl DropReason {

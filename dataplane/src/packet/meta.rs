@@ -35,7 +35,7 @@ pub struct Meta {
     pub flags: PacketFlags,
     /// Why it is on its way to `drop`. Whoever sends it there.
     pub drop: DropReason,
-    /// Adjacency to leave by, an index into the snapshot's. `route` or `conntrack`.
+    /// Adjacency to leave by, an index into the snapshot's, a tunnel's too. `route` or `conntrack`.
     pub adjacency: u32,
     /// The endpoint whose policy denied it. `policy`.
     pub endpoint: u32,
@@ -132,6 +132,12 @@ impl PacketFlags {
     #[inline]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// These but for `others`.
+    #[inline]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     /// Sets `other`.

@@ -21,6 +21,15 @@ pub const fn is_error(proto: Proto, icmp: Icmp) -> bool {
     }
 }
 
+/// The packet was larger than the next link takes.
+#[inline]
+pub const fn is_too_big(proto: Proto, icmp: Icmp) -> bool {
+    match proto {
+        Proto::ICMP => icmp.kind == 3 && icmp.code == 4,
+        _ => icmp.kind == 2,
+    }
+}
+
 /// An error that a router sends about a packet it did not forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {

@@ -6,15 +6,20 @@
 pub mod arp;
 pub mod checksum;
 pub mod crc32c;
+pub mod cut;
+pub mod ecn;
 pub mod ethernet;
 pub mod fragment;
 pub mod icmp;
 pub mod ip4;
 pub mod ip6;
 pub mod l4;
+pub mod mss;
 pub mod nd;
 pub mod tcp;
 pub mod translate;
+pub mod tunnel;
+pub mod vxlan;
 pub mod wireguard;
 
 /// Why bytes are not what they should be.

@@ -37,6 +37,8 @@ pub struct Worker {
     input: Vector,
     spare: Vector,
     pieces: Vector,
+    /// Pieces that were cut here: for tunnels, and ready to send.
+    cut: [Vector; 2],
     /// When the devices' counters were last shown.
     counted: Nanos,
     forgetting: Option<Forgetting>,
@@ -67,6 +69,7 @@ impl Worker {
             input,
             spare,
             pieces,
+            cut: Default::default(),
             counted: Nanos(0),
             forgetting: None,
             showing: None,
@@ -297,8 +300,20 @@ impl Worker {
         self.run();
     }
 
-    /// Runs the graph and gives what came out to the devices.
+    /// Runs the graph and gives what came out to the devices, then the pieces of what was cut, which
+    /// may be more than one vector.
     fn run(&mut self) {
+        self.run_once();
+        while !self.world.no_pieces() {
+            let [encap, tx] = &mut self.cut;
+            self.world.release_pieces(&mut self.pool, encap, tx);
+            self.graph.inject(self.entries.encap, encap);
+            self.graph.inject(self.entries.tx, tx);
+            self.run_once();
+        }
+    }
+
+    fn run_once(&mut self) {
         self.graph.run(&mut self.world, &mut self.pool);
         for port in &mut self.ports {
             let Some(Some(outbox)) = self.world.outboxes.get_mut(usize::from(port.interface.0)) else {

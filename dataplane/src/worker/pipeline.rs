@@ -2,9 +2,10 @@
 
 use crate::graph::{At, Builder, Graph};
 use crate::nodes::{
-    Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Drop, Fragments, FragmentsNext, Handoff,
-    Hold, IcmpError, IcmpErrorNext, Nd, NdNext, Parse, ParseNext, Policy, PolicyNext, Punt, Rewrite,
-    RewriteNext, Route, RouteNext, Service, ServiceNext, Tx, Untracked, UntrackedNext, Wait, World,
+    Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Cut, Decap, DecapNext, Drop, Encap,
+    EncapNext, Fragments, FragmentsNext, Handoff, Hold, IcmpError, IcmpErrorNext, Nd, NdNext, Parse,
+    ParseNext, Policy, PolicyNext, Punt, Rewrite, RewriteNext, Route, RouteNext, Service, ServiceNext, Tx,
+    Untracked, UntrackedNext, Wait, World,
 };
 
 /// Where packets enter the graph.
@@ -18,6 +19,8 @@ pub struct Entries {
     pub conntrack: At<Conntrack>,
     /// To be answered with an error.
     pub icmp_error: At<IcmpError>,
+    /// To leave by a tunnel.
+    pub encap: At<Encap>,
     /// Ready to send.
     pub tx: At<Tx>,
 }
@@ -27,6 +30,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let mut g = Builder::default();
 
     let parse = g.node(Parse);
+    let decap = g.node(Decap);
     let arp = g.node(Arp);
     let nd = g.node(Nd);
     let fragments = g.node(Fragments);
@@ -38,7 +42,9 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let commit = g.node(Commit);
     let rewrite = g.node(Rewrite);
     let icmp_error = g.node(IcmpError::default());
+    let encap = g.node(Encap);
     let handoff = g.sink(Handoff);
+    let cut = g.sink(Cut);
     let hold = g.sink(Hold);
     let early = g.sink(Wait);
     let punt = g.sink(Punt);
@@ -50,7 +56,14 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
         .connect(parse, ParseNext::Nd, nd)
         .connect(parse, ParseNext::Untracked, untracked)
         .connect(parse, ParseNext::Fragments, fragments)
+        .connect(parse, ParseNext::Decap, decap)
         .connect(parse, ParseNext::Drop, drop);
+    // What was inside is parsed like any other packet.
+    g.connect(decap, DecapNext::Parse, parse).connect(decap, DecapNext::Punt, punt).connect(
+        decap,
+        DecapNext::Drop,
+        drop,
+    );
     g.connect(arp, ArpNext::Tx, tx).connect(arp, ArpNext::Punt, punt).connect(arp, ArpNext::Drop, drop);
     g.connect(nd, NdNext::Tx, tx).connect(nd, NdNext::Punt, punt).connect(nd, NdNext::Drop, drop);
     g.connect(fragments, FragmentsNext::Conntrack, conntrack)
@@ -80,11 +93,18 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     );
     g.connect(commit, CommitNext::Rewrite, rewrite).connect(commit, CommitNext::Drop, drop);
     g.connect(rewrite, RewriteNext::Tx, tx)
+        .connect(rewrite, RewriteNext::Encap, encap)
+        .connect(rewrite, RewriteNext::Cut, cut)
         .connect(rewrite, RewriteNext::Hold, hold)
         .connect(rewrite, RewriteNext::IcmpError, icmp_error)
         .connect(rewrite, RewriteNext::Drop, drop);
-    g.connect(icmp_error, IcmpErrorNext::Tx, tx).connect(icmp_error, IcmpErrorNext::Drop, drop);
+    g.connect(icmp_error, IcmpErrorNext::Tx, tx).connect(icmp_error, IcmpErrorNext::Encap, encap).connect(
+        icmp_error,
+        IcmpErrorNext::Drop,
+        drop,
+    );
+    g.connect(encap, EncapNext::Tx, tx).connect(encap, EncapNext::Drop, drop);
 
     let graph = g.build(ticks).expect("every arc is connected above");
-    (graph, Entries { parse, fragments, conntrack, icmp_error, tx })
+    (graph, Entries { parse, fragments, conntrack, icmp_error, encap, tx })
 }

@@ -4,7 +4,7 @@ use super::*;
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type};
 use margay_dataplane::net::{FlowKey, Proto};
-use margay_dataplane::wire::{arp, checksum::Sum, ethernet, icmp, ip4, ip6, nd};
+use margay_dataplane::wire::{arp, checksum::Sum, ethernet, icmp, ip4, ip6, nd, vxlan};
 
 /// A frame with this body.
 pub fn ether(from: Mac, to: Mac, vlan: Option<u16>, kind: u16, body: &[u8]) -> Vec<u8> {
@@ -77,6 +77,81 @@ pub fn raw(from_mac: Mac, to_mac: Mac, from: &str, to: &str, proto: Proto, ttl: 
         let header = ip6::emit(src, dst, proto, ttl, body.len());
         ether(from_mac, to_mac, None, ethernet::IPV6, &[&header[..], body].concat())
     }
+}
+
+/// The frame by which node `from` would carry the IP packet to this node, with this outer traffic class: by VXLAN
+/// of a network, or else by IPIP.
+pub fn carried(network: Option<u32>, from: &str, to: &str, inner: &[u8], class: u8) -> Vec<u8> {
+    let v4 = addr(to).is_v4();
+    let (proto, body) = match network {
+        None => (Proto::IPIP, inner.to_vec()),
+        Some(network) => {
+            let kind = if v4 { ethernet::IPV4 } else { ethernet::IPV6 };
+            let frame = ether(FAR_VTEP_MAC, VTEP_MAC, None, kind, inner);
+            let udp = [50_000, 4789, (16 + frame.len()) as u16, 0].map(u16::to_be_bytes).concat();
+            (Proto::UDP, [&udp[..], &vxlan::emit(network), &frame].concat())
+        }
+    };
+    classed(raw(PEER_MAC, UPLINK_MAC, from, to, proto, 64, &body), class)
+}
+
+/// The frame with another traffic class of its IP packet.
+pub fn classed(mut frame: Vec<u8>, class: u8) -> Vec<u8> {
+    if frame[14] >> 4 == 6 {
+        frame[14] = 0x60 | class >> 4;
+        frame[15] = frame[15] & 0xf | class << 4;
+        return frame;
+    }
+    patched(frame, 1, &[class])
+}
+
+/// What a router says of the packet of a frame that left by the uplink: its way takes `mtu` bytes.
+pub fn too_big(mtu: u16, about: &[u8]) -> Vec<u8> {
+    let v6 = about[12..14] == ethernet::IPV6.to_be_bytes();
+    let (router, to) = if v6 { ("fd00::77", "fd00::1") } else { ("192.168.0.77", "192.168.0.1") };
+    let mut out = [0; icmp::MAX_ERROR_V6];
+    let len = icmp::emit_error(icmp::Error::TooBig(mtu), addr(router), addr(to), &about[14..], &mut out);
+    let kind = if v6 { ethernet::IPV6 } else { ethernet::IPV4 };
+    ether(PEER_MAC, UPLINK_MAC, None, kind, &out[..len.expect("there is room")])
+}
+
+/// One frame of every kind that has to do with tunnels, as `tunnel_changes` has them.
+pub fn every_kind_of_tunnel() -> Vec<(&'static str, Vec<u8>)> {
+    let mut kinds = vec![];
+    for (far, near, net, from, to) in [
+        ("192.168.0.2", "192.168.0.1", None, "10.66.1.9", "10.65.0.1"),
+        ("192.168.0.2", "192.168.0.1", Some(4096), "10.67.1.9", "10.65.0.1"),
+        ("fd00::2", "fd00::1", Some(4096), "fd67:1::9", "fd65::1"),
+    ] {
+        let stranger = if addr(far).is_v4() { "192.168.0.9" } else { "fd00::9" };
+        let inner = udp(PEER_MAC, UPLINK_MAC, from, to, 53, 4000)[14..].to_vec();
+        let whole = carried(net, far, near, &inner, 0);
+        let mut cut = whole.clone();
+        cut[42] ^= 8;
+        let dying =
+            raw(PEER_MAC, UPLINK_MAC, from, to, Proto::UDP, 1, &[0, 1, 0, 53, 0, 8, 0, 0])[14..].to_vec();
+        kinds.extend([
+            ("eth0", whole.clone()),
+            ("eth0", cut),
+            ("eth0", carried(net, stranger, near, &inner, 0)),
+            ("eth0", carried(net.map(|n| n + 1), far, near, &inner, 0)),
+            ("eth0", carried(net, far, near, &inner, 3)),
+            ("eth0", carried(net, far, near, &dying, 0)),
+            ("eth0", carried(net, far, near, &tcp(PEER_MAC, UPLINK_MAC, from, to, 80, 1, "S")[14..], 0)),
+            ("cali1", udp(workload_mac(1), gateway_mac(), to, from, 4000, 53)),
+            ("cali1", tcp(workload_mac(1), gateway_mac(), to, from, 4000, 80, "S")),
+        ]);
+        let mut long = vec![];
+        let step = ip(workload_mac(1), gateway_mac(), to, from, 64);
+        step.udp(4000, 53).write(&mut long, &[0; 1440]).unwrap();
+        // As it would leave, for a router to quote.
+        let left = carried(net, near, far, &long[14..], 0);
+        kinds.extend([("eth0", too_big(1400, &left)), ("cali1", long.clone())]);
+        if addr(far).is_v4() {
+            kinds.extend([("eth0", patched(whole, 6, &[0x20, 0])), ("cali1", patched(long, 6, &[0x40, 0]))]);
+        }
+    }
+    kinds
 }
 
 /// Changes bytes of an IPv4 header and mends its checksum.

@@ -236,3 +236,49 @@ pub fn tcp(from_mac: Mac, to_mac: Mac, from: &str, to: &str, sport: u16, dport: 
     step.write(&mut out, b"").unwrap();
     out
 }
+
+/// This node's inner Ethernet address in VXLAN, and node b's.
+pub const VTEP_MAC: Mac = Mac([0x66, 0, 0, 0, 0, 1]);
+pub const FAR_VTEP_MAC: Mac = Mac([0x66, 0, 0, 0, 0, 2]);
+
+/// What is on node b, through tunnels of each kind: where, and by which.
+pub const TUNNELLED: [(&str, pb::Encapsulation); 3] = [
+    ("10.66.1.0/24", pb::Encapsulation::Ipip),
+    ("10.67.1.0/24", pb::Encapsulation::Vxlan),
+    ("fd67:1::/64", pb::Encapsulation::Vxlan),
+];
+
+/// Tunnels of every kind to node b, at 192.168.0.2 and fd00::2.
+pub fn tunnel_changes() -> Vec<pb::Change> {
+    let overlay = pb::Overlay {
+        ipv4_address: bytes(addr("192.168.0.1")),
+        ipv6_address: bytes(addr("fd00::1")),
+        ipip: true,
+        vxlan: true,
+        vxlan_v6: true,
+        mac: VTEP_MAC.0.to_vec(),
+        mac_v6: VTEP_MAC.0.to_vec(),
+        ..Default::default()
+    };
+    let far = pb::TunnelEndpoint {
+        node: "b".into(),
+        mac: FAR_VTEP_MAC.0.to_vec(),
+        parent_ipv4: bytes(addr("192.168.0.2")),
+        mac_v6: FAR_VTEP_MAC.0.to_vec(),
+        parent_ipv6: bytes(addr("fd00::2")),
+        ..Default::default()
+    };
+    let config = pb::NodeConfig { overlay: Some(overlay), ..Default::default() };
+    let mut changes = vec![change(Change::Config(config)), change(Change::TunnelEndpoint(far))];
+    changes.extend(TUNNELLED.map(|(to, how)| {
+        let gateway = bytes(addr(if prefix(to).address.len() == 4 { "192.168.0.2" } else { "fd00::2" }));
+        change(Change::Route(pb::Route {
+            destination: Some(prefix(to)),
+            target: Some(pb::route::Target::NextHop(pb::NextHop { gateway, interface_name: String::new() })),
+            encapsulation: how.into(),
+            node: "b".into(),
+            ..Default::default()
+        }))
+    }));
+    changes
+}

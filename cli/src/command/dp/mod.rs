@@ -4,6 +4,7 @@ mod drops;
 mod interfaces;
 mod runtime;
 mod services;
+mod tunnels;
 
 use std::io::Write as _;
 
@@ -11,7 +12,9 @@ use margay_api::dataplane::v1::dataplane_client::DataplaneClient;
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Status, transport::Channel};
 
-pub use self::{drops::Drops, interfaces::Interfaces, runtime::Runtime, services::Services};
+pub use self::{
+    drops::Drops, interfaces::Interfaces, runtime::Runtime, services::Services, tunnels::Tunnels,
+};
 use crate::{
     args::{Global, Look},
     client,

@@ -1,11 +1,12 @@
 //! A transaction of the agent: checked against everything there is, then applied whole.
 
-use super::{Owners, Purpose, State};
+use super::{Owners, Purpose, State, tunnels};
 use crate::conntrack::Masquerade;
 use crate::conntrack::nat::Pool;
 use crate::control::convert::FieldError;
 use crate::control::desired::{Desired, Endpoint, EndpointId, ObjectError};
 use crate::control::difference::Difference;
+use crate::fib::TunnelKind;
 use crate::net::{self, Nanos, Prefix};
 use crate::worker::Forgotten;
 use margay_api::dataplane::v1 as pb;
@@ -118,11 +119,14 @@ impl State {
         let mut left: Vec<_> = left(difference).into_iter().map(|interface| (interface, None)).collect();
         left.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         owners.apply(&left);
+        let on = TunnelKind::ALL.into_iter().filter(|kind| difference.next.overlay.near(*kind).is_some());
+        let tunnels: Vec<Arc<str>> = on.map(|kind| tunnels::interface_name(kind).into()).collect();
         let fixed: BTreeSet<&Arc<str>> = self
             .slots
             .values()
             .filter(|slot| !matches!(slot.purpose, Purpose::Workload(_)))
             .map(|slot| &slot.name)
+            .chain(&tunnels)
             .collect();
         let refuse = |endpoint: &Endpoint, why: String| ObjectError {
             object: format!("workload endpoint {}", endpoint.name),

@@ -140,7 +140,7 @@ impl State {
                 self.slots.iter().find(is_its).map(|(id, _)| *id)
             }
             Purpose::Stack { uplink } => self.id(uplink),
-            Purpose::Workload(_) | Purpose::Host => None,
+            Purpose::Workload(_) | Purpose::Tunnel(_) | Purpose::Host => None,
         }
     }
 
@@ -149,7 +149,7 @@ impl State {
         let uplink = match &slot.purpose {
             Purpose::Uplink { .. } => Some(slot),
             Purpose::Stack { uplink } => self.id(uplink).and_then(|id| self.slots.get(&id)),
-            Purpose::Workload(_) | Purpose::Host => None,
+            Purpose::Workload(_) | Purpose::Tunnel(_) | Purpose::Host => None,
         };
         let endpoint = uplink.and_then(|slot| protector(&self.desired, slot));
         endpoint.is_some_and(|endpoint| !endpoint.untracked.is_empty())
@@ -265,7 +265,7 @@ fn protector<'a>(desired: &'a Desired, slot: &Slot) -> Option<&'a Arc<HostEndpoi
             };
             desired.host_endpoints.values().find(its).or_else(all)
         }
-        Purpose::Workload(_) => all(),
+        Purpose::Workload(_) | Purpose::Tunnel(_) => all(),
         Purpose::Host | Purpose::Stack { .. } => None,
     }
 }

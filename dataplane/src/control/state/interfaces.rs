@@ -34,9 +34,10 @@ impl State {
     }
 
     /// Interfaces that carry packets and are wanted: name, number, purpose, and whether they are
-    /// there. VLANs are not among them: their carrier is.
+    /// there. VLANs and tunnels are not among them: what carries them is.
     pub fn wanted(&self) -> impl Iterator<Item = (IfId, &Arc<str>, &Purpose, bool)> {
-        let carries = |slot: &&Slot| !matches!(slot.purpose, Purpose::Uplink { vlan: Some(_) });
+        let carries =
+            |slot: &&Slot| !matches!(slot.purpose, Purpose::Uplink { vlan: Some(_) } | Purpose::Tunnel(_));
         self.slots
             .iter()
             .filter(move |(_, slot)| carries(slot))
@@ -99,6 +100,7 @@ impl State {
         let prefixes = self.desired.endpoints.values().flat_map(|e| e.nets.iter().copied()).collect();
         let mut ours = Ours { prefixes, host: self.host_addresses(), ..Ours::default() };
         self.served(&mut ours);
+        self.tunnelled(&mut ours);
         ours
     }
 
@@ -115,6 +117,7 @@ impl State {
         self.moved = true;
         left.iter().for_each(|name| self.let_go(name));
         self.follow_protection();
+        self.follow_tunnels();
         came.iter().for_each(|endpoint| self.place(endpoint, now));
         self.place_waiting(now);
     }
@@ -136,7 +139,7 @@ impl State {
     }
 
     /// The interface is not wanted any more.
-    fn let_go(&mut self, name: &str) {
+    pub(super) fn let_go(&mut self, name: &str) {
         let Some(id) = self.names.remove(name) else { return };
         let served = self.slots.remove(&id).is_some_and(|slot| slot.facts.is_some());
         self.neighbours.forget_interface(id);
@@ -170,7 +173,7 @@ impl State {
     }
 
     /// The interface's slot: the one it has, or a free one.
-    fn slot(&mut self, name: &str, purpose: Purpose) -> Option<IfId> {
+    pub(super) fn slot(&mut self, name: &str, purpose: Purpose) -> Option<IfId> {
         if let Some(id) = self.id(name) {
             return (self.slots[&id].purpose == purpose).then_some(id);
         }

@@ -11,13 +11,14 @@ mod policy;
 mod publication;
 mod services;
 mod staged;
+mod tunnels;
 
 pub use hosts::{HostList, Stage};
 
 use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
 use crate::conntrack::Masquerade;
-use crate::fib::Neighbours;
+use crate::fib::{Neighbours, PathMtus, TunnelKind};
 use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
 use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule, Rules, Shadow};
 use crate::snapshot::Publisher;
@@ -49,6 +50,8 @@ pub enum Purpose {
     },
     /// A workload of this node.
     Workload(EndpointId),
+    /// Other nodes, through tunnels of a kind. No device.
+    Tunnel(TunnelKind),
     /// This host.
     Host,
     /// This host's stack behind an uplink that a host endpoint protects.
@@ -117,6 +120,7 @@ pub struct State {
     /// As the kernel has them, those of uplinks apart.
     host_addresses: BTreeSet<Addr>,
     neighbours: Neighbours,
+    path_mtus: PathMtus,
     publisher: Publisher,
     policy: Arc<PolicyTable>,
     shadow: Option<Arc<Shadow>>,
@@ -159,6 +163,7 @@ impl State {
             host_lists: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
             neighbours: Neighbours::default(),
+            path_mtus: PathMtus::default(),
             publisher,
             policy,
             shadow: None,

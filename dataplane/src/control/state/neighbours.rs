@@ -24,6 +24,12 @@ impl State {
                 let probe = self.neighbours.wanted(interface, addr, now)?;
                 self.question(probe)
             }
+            Event::PathMtu { to, mtu } => {
+                if self.path_mtus.learn(to, mtu, now) {
+                    self.dirty = true;
+                }
+                None
+            }
             Event::Dropped { .. } | Event::TableFull { .. } | Event::WouldDiffer { .. } => None,
         }
     }
@@ -42,7 +48,7 @@ impl State {
     /// Lets time pass. To be called about once a second.
     pub fn tick(&mut self, now: Nanos) -> Vec<Action> {
         let (probes, gone) = self.neighbours.tick(now);
-        if gone {
+        if gone | self.path_mtus.tick(now) {
             self.dirty = true;
         }
         self.publisher.reclaim();

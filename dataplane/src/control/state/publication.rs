@@ -27,13 +27,15 @@ impl State {
         }
         let current = self.publisher.current();
         let (mut fib, mut interfaces) = (current.fib.clone(), current.interfaces.clone());
+        let mut overlay = current.overlay.clone();
         if forwards_anew {
             interfaces = Arc::new(self.interfaces());
             let counted = |of: &&Interface| of.workload().is_some_and(Workload::has_quota);
             interfaces.iter().filter(counted).for_each(|of| current.quotas.open(of.id));
             let routes: Vec<RouteEntry> = self.routes().collect();
             // Values are indexes: too many routes for one would need more memory than there is.
-            fib = Arc::new(Fib::build(&routes, &interfaces, &self.neighbours).unwrap_or_default());
+            overlay = self.overlay();
+            fib = Arc::new(Fib::build(&routes, &interfaces, &self.neighbours, &overlay).unwrap_or_default());
         }
         let services = self.addressed_services();
         self.publisher.publish(Snapshot {
@@ -42,6 +44,7 @@ impl State {
             committed: self.committed,
             fib,
             interfaces,
+            overlay,
             services,
             policy: self.policy.clone(),
             shadow: self.shadow.clone(),
@@ -65,6 +68,7 @@ impl State {
             let facts = slot.facts.as_ref()?;
             let role = match &slot.purpose {
                 Purpose::Uplink { .. } => Role::Uplink,
+                Purpose::Tunnel(kind) => Role::Tunnel(*kind),
                 Purpose::Host => Role::Host,
                 Purpose::Stack { .. } => Role::Stack,
                 Purpose::Workload(of) => {
@@ -111,6 +115,7 @@ impl State {
                     gateway: *gateway,
                     interface: (!interface.is_empty()).then(|| self.id(interface).unwrap_or(IfId::NONE)),
                 },
+                Target::Tunnel { tunnel, .. } => RouteTarget::Tunnel(*tunnel),
                 Target::Local => RouteTarget::Local,
                 Target::Blackhole => RouteTarget::Blackhole,
             };

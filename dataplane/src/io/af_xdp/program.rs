@@ -30,6 +30,14 @@ enum Owner {
     Host = 2,
 }
 
+/// What is served at a port of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Served {
+    Service = 1,
+    Tunnel = 2,
+}
+
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
@@ -145,6 +153,9 @@ pub struct Ours {
     pub host: Vec<Addr>,
     /// Of the host's addresses, the ports at which services are served.
     pub sockets: BTreeSet<(Addr, Proto, u16)>,
+    /// Of the host's addresses, where tunnels end: with the port for UDP, otherwise 0. So are ICMP
+    /// errors that say what the way of a tunnel's packet takes.
+    pub tunnels: BTreeSet<(Addr, Proto, u16)>,
 }
 
 struct Inner {
@@ -154,7 +165,7 @@ struct Inner {
     guarded: Array<MapData, u32>,
     served: HashMap<MapData, [u8; 20], u8>,
     ours: BTreeMap<Prefix, Owner>,
-    serves: BTreeSet<(Addr, Proto, u16)>,
+    serves: BTreeMap<(Addr, Proto, u16), Served>,
     _link: FdLink,
     _loaded: Ebpf,
 }
@@ -196,7 +207,7 @@ impl Program {
             guarded: guarded.try_into().map_err(wrong)?,
             served: served.try_into().map_err(wrong)?,
             ours: BTreeMap::new(),
-            serves: BTreeSet::new(),
+            serves: BTreeMap::new(),
             _link: link,
             _loaded: loaded,
         };
@@ -237,7 +248,7 @@ impl Program {
             inner.ours.remove(&prefix);
         }
         let load = |e| ProgramError::Load { interface: self.interface.clone(), reason: chain(&e) };
-        inner.serve(&ours.sockets).map_err(load)?;
+        inner.serve(ours).map_err(load)?;
         inner.guarded.set(0, u32::from(!ours.host.is_empty()), 0).map_err(load)
     }
 
@@ -297,13 +308,18 @@ impl Inner {
         }
     }
 
-    fn serve(&mut self, sockets: &BTreeSet<(Addr, Proto, u16)>) -> Result<(), MapError> {
-        let fresh: Vec<_> = sockets.difference(&self.serves).copied().collect();
-        for socket in fresh {
-            self.served.insert(socket_key(socket), 1, 0)?;
-            self.serves.insert(socket);
+    fn serve(&mut self, ours: &Ours) -> Result<(), MapError> {
+        let services = ours.sockets.iter().map(|socket| (*socket, Served::Service));
+        let tunnels = ours.tunnels.iter().map(|socket| (*socket, Served::Tunnel));
+        let wanted: BTreeMap<_, Served> = services.chain(tunnels).collect();
+        for (&socket, &what) in &wanted {
+            if self.serves.get(&socket) != Some(&what) {
+                self.served.insert(socket_key(socket), what as u8, 0)?;
+                self.serves.insert(socket, what);
+            }
         }
-        let gone: Vec<_> = self.serves.difference(sockets).copied().collect();
+        let gone: Vec<_> =
+            self.serves.keys().filter(|socket| !wanted.contains_key(*socket)).copied().collect();
         for socket in gone {
             self.served.remove(&socket_key(socket))?;
             self.serves.remove(&socket);

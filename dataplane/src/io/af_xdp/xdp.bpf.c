@@ -17,9 +17,16 @@
 #define WORKLOADS 1
 #define HOSTS 2
 
+// What is served at a port, as `served` says.
+#define TUNNEL 2
+
+#define ICMP 1
+#define IPIP 4
 #define TCP 6
 #define UDP 17
 #define SCTP 132
+
+#define ICMP_HEADER 8
 
 struct prefix4 {
 	__u32 length;
@@ -63,7 +70,8 @@ struct {
 	__type(value, __u32);
 } guarded SEC(".maps");
 
-// An address of the host, IPv4 mapped, a port and a protocol at which a service is served.
+// An address of the host, IPv4 mapped, a port and a protocol at which a service is served, or a
+// tunnel ends.
 struct socket {
 	__u8 address[16];
 	__u8 port[2];
@@ -79,17 +87,44 @@ struct {
 	__type(value, __u8);
 } served SEC(".maps");
 
-// Whether the segment at `at`, which may begin anywhere, is for a service of the host's address
-// that `key` has.
-static __always_inline int is_served(struct socket *key, __u8 protocol, __u8 *at, void *end)
+// What the segment at `at`, which may begin anywhere, is for at the host's address that `key` has:
+// nothing of ours, a service or a tunnel.
+static __always_inline int what_is_served(struct socket *key, __u8 protocol, __u8 *at, void *end)
 {
-	if (protocol != TCP && protocol != UDP && protocol != SCTP)
+	if (protocol != TCP && protocol != UDP && protocol != SCTP && protocol != IPIP)
 		return 0;
 	if ((void *)(at + 4) > end)
 		return 0;
 	key->protocol = protocol;
-	__builtin_memcpy(key->port, at + 2, sizeof(key->port));
-	return bpf_map_lookup_elem(&served, key) != NULL;
+	if (protocol != IPIP)
+		__builtin_memcpy(key->port, at + 2, sizeof(key->port));
+	__u8 *what = bpf_map_lookup_elem(&served, key);
+
+	return what ? *what : 0;
+}
+
+// Whether the ICMP message at `at` says that a tunnel's packet, which this host sent, was larger than
+// its way takes. The kernel knows nothing of our tunnels.
+static __always_inline int is_tunnels_path4(__u8 *at, void *end)
+{
+	struct socket from = { .address = { [10] = 0xff, [11] = 0xff } };
+	__u8 *quote = at + ICMP_HEADER;
+
+	if ((void *)(quote + IP4_HEADER) > end || at[0] != 3 || at[1] != 4)
+		return 0;
+	__builtin_memcpy(from.address + 12, quote + 12, 4);
+	return what_is_served(&from, quote[9], quote + (quote[0] & 0xf) * 4, end) == TUNNEL;
+}
+
+static __always_inline int is_tunnels_path6(__u8 *at, void *end)
+{
+	struct socket from = {};
+	__u8 *quote = at + ICMP_HEADER;
+
+	if ((void *)(quote + IP6_HEADER) > end || at[0] != 2)
+		return 0;
+	__builtin_memcpy(from.address, quote + 8, sizeof(from.address));
+	return what_is_served(&from, quote[6], quote + IP6_HEADER, end) == TUNNEL;
 }
 
 static __always_inline int is_guarded(void)
@@ -157,7 +192,9 @@ int uplink(struct xdp_md *ctx)
 			struct socket to = { .address = { [10] = 0xff, [11] = 0xff } };
 
 			__builtin_memcpy(to.address + 12, at + 16, 4);
-			if (is_served(&to, at[9], at + (at[0] & 0xf) * 4, end))
+			if (what_is_served(&to, at[9], at + (at[0] & 0xf) * 4, end))
+				return to_socket(ctx);
+			if (at[9] == ICMP && is_tunnels_path4(at + (at[0] & 0xf) * 4, end))
 				return to_socket(ctx);
 		}
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
@@ -173,7 +210,9 @@ int uplink(struct xdp_md *ctx)
 		struct socket to = {};
 
 		__builtin_memcpy(to.address, at + 24, sizeof(to.address));
-		if (is_served(&to, at[6], at + IP6_HEADER, end))
+		if (what_is_served(&to, at[6], at + IP6_HEADER, end))
+			return to_socket(ctx);
+		if (at[6] == ICMP6 && is_tunnels_path6(at + IP6_HEADER, end))
 			return to_socket(ctx);
 		if (vlan || (!whose && !(group && is_guarded())))
 			return XDP_PASS;
