@@ -10,11 +10,11 @@ use margay_api::dataplane::v1::{
     DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable, FlushFlowsRequest,
     FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface,
     ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
-    ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse, ListedRule,
-    ListedRules, NodeRuntime, ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime, ServedBackend,
-    ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
-    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, Worker, WorkerRuntime,
-    dataplane_server::Dataplane as Service,
+    ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest,
+    ListTunnelsResponse, ListedRule, ListedRules, NodeRuntime, ObjectError, PolicyId, Queue, Refused,
+    RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint,
+    StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape,
+    Tunnel, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};

@@ -14,8 +14,7 @@ use margay_api::dataplane::v1::{
 
 /// The configuration of `node`.
 pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
-    let settings =
-        Settings { own: resources.get("", &format!("node.{node}")), cluster: resources.get("", "default") };
+    let settings = Settings::of(resources, node);
     let to_host = settings.first(|spec| spec.default_endpoint_to_host_action);
     let inbound = settings.first(|spec| spec.failsafe_inbound_host_ports.as_deref());
     let outbound = settings.first(|spec| spec.failsafe_outbound_host_ports.as_deref());
@@ -72,14 +71,20 @@ fn timeouts(of: &BpfConntrackTimeouts) -> api::ConntrackTimeouts {
     }
 }
 
-struct Settings<'a> {
+/// What FelixConfigurations say to a node.
+pub(super) struct Settings<'a> {
     own: Option<&'a FelixConfiguration>,
     cluster: Option<&'a FelixConfiguration>,
 }
 
 impl<'a> Settings<'a> {
+    /// To `node`.
+    pub(super) fn of(resources: &'a Resources, node: &str) -> Self {
+        Self { own: resources.get("", &format!("node.{node}")), cluster: resources.get("", "default") }
+    }
+
     /// What the node's own configuration says of a setting, or else the cluster's.
-    fn first<T>(&self, setting: impl Fn(&'a FelixConfigurationSpec) -> Option<T>) -> Option<T> {
+    pub(super) fn first<T>(&self, setting: impl Fn(&'a FelixConfigurationSpec) -> Option<T>) -> Option<T> {
         [self.own, self.cluster].into_iter().flatten().find_map(|configuration| setting(&configuration.spec))
     }
 

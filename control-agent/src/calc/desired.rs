@@ -4,7 +4,7 @@ use super::frontends::ServiceKey;
 use crate::model::Cidr;
 use margay_api::dataplane::v1::{
     HostEndpoint, HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route, Service,
-    WorkloadEndpoint, WorkloadEndpointId,
+    TunnelEndpoint, WorkloadEndpoint, WorkloadEndpointId,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,6 +29,8 @@ pub struct Desired {
     pub pools: BTreeMap<Cidr, IpPool>,
     /// All nodes of the cluster, by name.
     pub hosts: BTreeMap<String, HostMetadata>,
+    /// The other ends of tunnels, by node.
+    pub tunnels: BTreeMap<String, TunnelEndpoint>,
     /// Those that packets can be sent to.
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
     /// What is wrong with the resources, and what was done about it. One sentence each.

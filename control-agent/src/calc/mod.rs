@@ -17,6 +17,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod tiers;
+mod tunnels;
 
 pub use desired::{Desired, EndpointKey, PolicyKey};
 pub use endpoints::{endpoint_key, workload_name};
@@ -30,7 +31,10 @@ pub fn desired(resources: &Resources, node: &str) -> Desired {
     let mut problems = Vec::new();
     let resources = resources.in_calicos_kinds(&mut problems);
     let mut desired = judges(&resources, node, problems);
-    desired.routes = routes::routes(&resources, node, &desired.endpoints, &mut desired.problems);
+    let tunnels = tunnels::Tunnels::of(&resources, node);
+    desired.config.overlay = tunnels.overlay();
+    desired.tunnels = tunnels.far_ends();
+    desired.routes = routes::routes(&resources, node, &desired.endpoints, &tunnels, &mut desired.problems);
     desired.pools = routes::pools(&resources);
     desired.hosts = routes::hosts(&resources);
     desired.services = frontends::services(&resources, node, &mut desired.problems);

@@ -1,10 +1,11 @@
 //! Where addresses are: on this node, on another one, or nowhere.
 
+use super::tunnels::{Tunnels, Way};
 use super::{EndpointKey, Resources, endpoint_key, workload_name};
 use crate::model::scalar::AsNumber;
 use crate::model::{AllowedUse, Cidr, EncapMode, IpPool, Node, SubnetAddr, WorkloadEndpoint};
 use margay_api::dataplane::v1::{
-    self as api, Blackhole, HostMetadata, LocalHost, NextHop, Prefix, Route, route::Target,
+    self as api, Blackhole, Encapsulation, HostMetadata, LocalHost, NextHop, Prefix, Route, route::Target,
 };
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -19,6 +20,7 @@ pub(super) fn routes(
     resources: &Resources,
     node: &str,
     local: &BTreeMap<EndpointKey, api::WorkloadEndpoint>,
+    tunnels: &Tunnels<'_>,
     problems: &mut Vec<String>,
 ) -> BTreeMap<Cidr, Route> {
     let mut table = Table { routes: BTreeMap::new(), problems };
@@ -26,6 +28,21 @@ pub(super) fn routes(
     for address in own.into_iter().flat_map(addresses) {
         let target = Target::LocalHost(LocalHost {});
         table.add(Cidr::host(address.addr), target, node, "this node itself");
+    }
+    for other in resources.all::<Node>() {
+        let name = &other.metadata.name;
+        for (address, how) in tunnels.interfaces(other) {
+            let target = match (name == node, gateway(other, address)) {
+                (true, _) => Target::LocalHost(LocalHost {}),
+                (false, Some(gateway)) => next_hop(gateway),
+                (false, None) => continue,
+            };
+            if let Some(route) = table.add(address, target, name, "its tunnel's interface")
+                && name != node
+            {
+                route.set_encapsulation(how);
+            }
+        }
     }
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         resources.all::<WorkloadEndpoint>().partition(|endpoint| endpoint.spec.node == node);
@@ -41,11 +58,17 @@ pub(super) fn routes(
         let owner = resources.get::<Node>("", &endpoint.spec.node);
         for net in &endpoint.spec.ip_networks {
             let gateway = owner.and_then(|owner| gateway(owner, *net));
-            let target = match gateway {
-                Some(gateway) => Target::NextHop(NextHop {
-                    gateway: Cidr::host(gateway.addr).octets(),
-                    interface_name: String::new(),
-                }),
+            let mut encapsulation = Encapsulation::None;
+            let target = match gateway.map(|gateway| (gateway, tunnels.way(*net, gateway))) {
+                Some((gateway, Way::Open(how))) => {
+                    encapsulation = how;
+                    next_hop(gateway)
+                }
+                Some((_, Way::Closed(why))) => {
+                    let whose = workload_name(endpoint);
+                    table.problems.push(format!("{net} of {whose} is not reachable: {why}"));
+                    Target::Blackhole(Blackhole {})
+                }
                 None => {
                     table.problems.push(format!(
                         "{net} of {} is not reachable: node {:?} {}",
@@ -61,6 +84,7 @@ pub(super) fn routes(
             });
             if let Some(route) = table.add(*net, target, &endpoint.spec.node, &workload_name(endpoint)) {
                 route.same_subnet = same_subnet;
+                route.set_encapsulation(encapsulation);
             }
         }
     }
@@ -141,13 +165,17 @@ fn route(destination: Cidr, target: Target, node: &str) -> Route {
     }
 }
 
+fn next_hop(gateway: SubnetAddr) -> Target {
+    Target::NextHop(NextHop { gateway: Cidr::host(gateway.addr).octets(), interface_name: String::new() })
+}
+
 /// The address over which others reach the node's workloads of that IP version.
 fn gateway(node: &Node, net: Cidr) -> Option<SubnetAddr> {
     addresses(node).find(|address| address.addr.is_ipv4() == net.is_v4())
 }
 
 /// The node's addresses, each once, the one to use first.
-fn addresses(node: &Node) -> impl Iterator<Item = SubnetAddr> {
+pub(super) fn addresses(node: &Node) -> impl Iterator<Item = SubnetAddr> {
     let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]).flatten();
     let mut all: Vec<SubnetAddr> = Vec::new();
     for address in bgp.chain(node.spec.addresses.iter().map(|address| address.address)) {

@@ -4,8 +4,7 @@
 //! loses its line here and changes nothing there.
 
 use super::kinds::{
-    AllowedUse, EncapMode, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, NodeSpec,
-    WorkloadEndpointSpec,
+    AllowedUse, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, NodeSpec, WorkloadEndpointSpec,
 };
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
@@ -59,13 +58,21 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 6] = [
+const FELIX_HONOURED: [&str; 14] = [
     "bpfConntrackTimeouts",
     "defaultEndpointToHostAction",
+    "externalNodesList",
     "failsafeInboundHostPorts",
     "failsafeOutboundHostPorts",
+    "ipipEnabled",
+    "ipipMTU",
     "natOutgoingAddress",
     "natPortRange",
+    "vxlanEnabled",
+    "vxlanMTU",
+    "vxlanMTUV6",
+    "vxlanPort",
+    "vxlanVNI",
 ];
 
 struct Refused(Vec<FieldError>);
@@ -140,6 +147,19 @@ impl Refused {
         }
         let named = matches!(felix.spec.nat_port_range, Some(Port::Named(_)));
         self.if_used(named, "spec.natPortRange", "give a range of numbers, like 61000:65535");
+        // What a dataplane would have to refuse as a whole.
+        for (name, value, least, most) in [
+            ("vxlanPort", felix.spec.vxlan_port, 1, 65_535),
+            ("vxlanVNI", felix.spec.vxlan_vni, 1, 0xff_ffff),
+            ("ipipMTU", felix.spec.ipip_mtu.filter(|mtu| *mtu != 0), 576, 65_535),
+            ("vxlanMTU", felix.spec.vxlan_mtu.filter(|mtu| *mtu != 0), 576, 65_535),
+            ("vxlanMTUV6", felix.spec.vxlan_mtuv6.filter(|mtu| *mtu != 0), 1280, 65_535),
+        ] {
+            if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+                let why = format!("{value} is not within {least} and {most}; change it, or remove it");
+                self.0.push(FieldError::new(format!("spec.{name}"), why));
+            }
+        }
         let spec =
             serde_json::to_value(&felix.spec).expect("settings have string keys and finite numbers only");
         for field in spec.as_object().into_iter().flat_map(serde_json::Map::keys) {
@@ -158,11 +178,8 @@ impl Refused {
     }
 
     fn pool(&mut self, spec: &IpPoolSpec) {
-        let tunnels = |mode: Option<EncapMode>| mode.is_some_and(|m| m != EncapMode::Never);
         let everywhere = |selector: &str| matches!(selector.trim(), "" | "all()");
         let assigned = "this release does not assign addresses; remove it";
-        self.if_used(tunnels(spec.vxlan_mode), "spec.vxlanMode", "set it to Never");
-        self.if_used(tunnels(spec.ipip_mode), "spec.ipipMode", "set it to Never");
         self.if_used(spec.disabled, "spec.disabled", assigned);
         let usual = if spec.cidr.is_v4() { 26 } else { 122 };
         self.if_used(spec.block_size() != usual, "spec.blockSize", assigned);
@@ -213,12 +230,6 @@ impl Refused {
         self.if_used(bgp.as_number.is_some(), "spec.bgp.asNumber", "remove it");
         let reflector = bgp.route_reflector_cluster_id.is_some();
         self.if_used(reflector, "spec.bgp.routeReflectorClusterID", "remove it");
-        let tunnels = "this release has no tunnels; remove it";
-        self.if_used(bgp.ipv4_ipip_tunnel_addr.is_some(), "spec.bgp.ipv4IPIPTunnelAddr", tunnels);
-        self.if_used(spec.ipv4_vxlan_tunnel_addr.is_some(), "spec.ipv4VXLANTunnelAddr", tunnels);
-        self.if_used(spec.ipv6_vxlan_tunnel_addr.is_some(), "spec.ipv6VXLANTunnelAddr", tunnels);
-        self.if_used(!spec.vxlan_tunnel_mac_addr.is_empty(), "spec.vxlanTunnelMACAddr", tunnels);
-        self.if_used(!spec.vxlan_tunnel_mac_addr_v6.is_empty(), "spec.vxlanTunnelMACAddrV6", tunnels);
         self.if_used(spec.wireguard.is_some(), "spec.wireguard", "remove it");
         let own = "give the node's own address as spec.bgp.ipv4Address or spec.bgp.ipv6Address";
         self.if_used(!spec.interfaces.is_empty(), "spec.interfaces", own);

@@ -85,6 +85,10 @@ impl Held {
                 ("host", put(host.hostname.clone().into_bytes(), host.hostname.into_bytes()))
             }
             Change::HostRemove(name) => ("host", (name.into_bytes(), None)),
+            Change::TunnelEndpoint(end) => {
+                ("tunnel", put(end.node.clone().into_bytes(), end.encode_to_vec()))
+            }
+            Change::TunnelEndpointRemove(node) => ("tunnel", (node.into_bytes(), None)),
             Change::Service(service) => {
                 ("service", put(service.id.as_ref().unwrap().encode_to_vec(), service.encode_to_vec()))
             }

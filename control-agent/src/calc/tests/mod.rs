@@ -4,6 +4,7 @@ mod hosts;
 mod kubernetes;
 mod services;
 mod staged;
+mod tunnels;
 
 use super::*;
 use crate::model::{Cidr, Resource, load};

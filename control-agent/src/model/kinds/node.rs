@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::net::empty_is_none;
+use crate::model::net::{empty_is_none, parse_mac};
 use crate::model::scalar::AsNumber;
 use crate::model::{Metadata, SubnetAddr};
 
@@ -62,6 +62,13 @@ pub struct NodeSpec {
     /// Its interfaces.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<NodeInterface>,
+}
+
+impl NodeSpec {
+    /// The Ethernet address of its VXLAN device of one IP version, where one is given.
+    pub fn vxlan_mac(&self, v4: bool) -> Option<[u8; 6]> {
+        parse_mac(if v4 { &self.vxlan_tunnel_mac_addr } else { &self.vxlan_tunnel_mac_addr_v6 })
+    }
 }
 
 /// The node's own addresses: other nodes reach its workloads over them.

@@ -22,18 +22,15 @@ struct Case {
 }
 
 /// Fields that valid cases use and this release refuses on admission; `supported.rs` says why.
-const NOT_YET: [&str; 12] = [
+const NOT_YET: [&str; 9] = [
     "spec.allowedUses",
-    "spec.bgp.ipv4IPIPTunnelAddr",
     "spec.bgp.routeReflectorClusterID",
     "spec.disabled",
     "spec.ingress[0].http",
     "spec.ipNATs",
-    "spec.ipipMode",
     "spec.namespaceSelector",
     "spec.nodeSelector",
     "spec.ports[0].hostPort",
-    "spec.vxlanMode",
     "spec.wireguard",
 ];
 

@@ -87,7 +87,7 @@ fn what_this_release_does_not_honour_is_refused_by_name() {
         ("NetworkPolicy", "{ingress: [{action: Allow, http: {methods: [GET]}}]}", "spec.ingress[0].http"),
         ("NetworkPolicy", "{egress: [{action: Allow, notICMP: {type: 8}}]}", "spec.egress[0].notICMP"),
         ("StagedGlobalNetworkPolicy", "{applyOnForward: true}", "spec.applyOnForward"),
-        ("IPPool", "{cidr: 10.0.0.0/16, ipipMode: Always}", "spec.ipipMode"),
+        ("IPPool", "{cidr: 10.0.0.0/16, disabled: true}", "spec.disabled"),
         ("IPPool", "{cidr: 10.0.0.0/16, blockSize: 28}", "spec.blockSize"),
         ("IPPool", "{cidr: 10.0.0.0/16, allowedUses: [Tunnel]}", "spec.allowedUses"),
         ("WorkloadEndpoint", "{node: n, interfaceName: '*'}", "spec.interfaceName"),
@@ -108,7 +108,12 @@ fn what_a_user_of_calico_writes_is_admitted() {
             "IPPool",
             "{cidr: 10.0.0.0/16, blockSize: 26, ipipMode: Never, vxlanMode: Never, nodeSelector: all()}",
         ),
-        ("IPPool", "{cidr: 'fd00:1::/64'}"),
+        ("IPPool", "{cidr: 'fd00:1::/64', vxlanMode: CrossSubnet}"),
+        ("IPPool", "{cidr: 10.0.0.0/16, ipipMode: Always}"),
+        (
+            "Node",
+            "{bgp: {ipv4Address: 10.0.0.1/24, ipv4IPIPTunnelAddr: 10.9.0.1}, vxlanTunnelMACAddr: '02:00:00:00:00:01'}",
+        ),
         ("IPPool", "{cidr: 10.0.0.0/16, natOutgoing: true}"),
         ("Node", "{bgp: {ipv4Address: 10.0.0.1/24, ipv6Address: 'fd00::1/64'}}"),
         (
@@ -231,7 +236,17 @@ fn settings_are_refused_by_name_where_nothing_acts_on_them() {
     assert_eq!(felix("default", "{bpfLogLevel: ''}"), [""; 0]);
     assert_eq!(felix("node.a", "{}"), [""; 0]);
     assert!(felix("other", "{}")[0].contains("\"other\" is read by nobody"));
-    let found = felix("default", "{vxlanMTU: 1400, bpfEnabled: false}");
+    assert_eq!(felix("default", "{vxlanMTU: 1400, ipipMTU: 0, vxlanPort: 8472, vxlanVNI: 7}"), [""; 0]);
+    for (spec, field) in
+        [("vxlanMTU: 100", "vxlanMTU"), ("vxlanPort: 0", "vxlanPort"), ("vxlanVNI: 16777216", "vxlanVNI")]
+    {
+        let found = felix("default", &format!("{{{spec}}}"));
+        assert!(
+            found.len() == 1 && found[0].contains(field) && found[0].contains("is not within"),
+            "{found:?}"
+        );
+    }
+    let found = felix("default", "{wireguardMTU: 1400, bpfEnabled: false}");
     assert!(found.len() == 2 && found.iter().all(|e| e.contains("not supported yet")), "{found:?}");
 }
 

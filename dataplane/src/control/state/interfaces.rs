@@ -59,7 +59,10 @@ impl State {
                 }
             }
             // Its addresses say which host endpoint protects it.
-            _ => self.follow_protection(),
+            _ => {
+                self.follow_protection();
+                self.follow_tunnels();
+            }
         }
         (self.moved, self.dirty) = (true, true);
     }
