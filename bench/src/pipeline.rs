@@ -35,6 +35,12 @@ pub struct Options {
     /// IPv6 packets
     #[arg(long)]
     ipv6: bool,
+    /// New and denied flows by a list that has a patch: one rule changed since its trees were grown
+    #[arg(long)]
+    patched: bool,
+    /// New and denied flows of a workload with staged policies: each is judged by both lists
+    #[arg(long)]
+    staged: bool,
     /// Packets received at once
     #[arg(long, default_value_t = VECTOR as u16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=VECTOR as i64))]
     batch: u16,
@@ -145,6 +151,12 @@ impl Case {
         let rules = Rules::new(rules, v6);
         let setup = Setup { batch, sessions, ticks };
         let mut rig = Rig::new(setup, &rules)?;
+        if options.patched {
+            rig.patch(&rules)?;
+        }
+        if options.staged {
+            rig.stage(&rules)?;
+        }
         let wanted = if kind == Kind::Denied { Wanted::Denied } else { Wanted::Allowed };
         let mut keys = traffic::flows(&rules, &rig.policy(), count, wanted, v6)?;
         let stream = Stream::new(PEER_MAC, UPLINK_MAC, &keys, options.size.into());

@@ -108,6 +108,23 @@ impl Rig {
         Ok(())
     }
 
+    /// Stages that the workload loses the last of its policies: each packet is judged by both lists.
+    pub fn stage(&mut self, rules: &Rules) -> Result<()> {
+        let mut endpoint = endpoint(rules);
+        endpoint.staged_tiers = endpoint.tiers.clone();
+        endpoint.staged_tiers.iter_mut().for_each(|tier| drop(tier.ingress_policies.pop()));
+        self.change(&[change(Change::WorkloadEndpoint(endpoint))])
+    }
+
+    /// Has one rule in the middle say another port: the list's trees stay, with a patch where it is long enough.
+    pub fn patch(&mut self, rules: &Rules) -> Result<()> {
+        let mut policies = rules.policies();
+        let middle = policies.len() / 2;
+        let mut policy = policies.swap_remove(middle);
+        policy.inbound_rules[0].dst_ports = vec![pb::PortRange { first: 20_000, last: 20_000 }];
+        self.change(&[change(Change::Policy(policy))])
+    }
+
     /// A patched list to be compiled whole, if one is due.
     pub fn consolidation(&mut self) -> Option<Consolidation> {
         self.state.consolidation(self.now)
@@ -281,7 +298,27 @@ pub fn facts(mac: Mac, addresses: &[(Addr, u8)]) -> Facts {
 
 /// What an agent says of one workload and its policy.
 pub fn changes(rules: &Rules) -> Vec<pb::Change> {
-    let change = |change| pb::Change { change: Some(change) };
+    let endpoint = endpoint(rules);
+    let route = |destination: &pb::Prefix| {
+        change(Change::Route(pb::Route {
+            destination: Some(destination.clone()),
+            target: endpoint.id.clone().map(pb::route::Target::Workload),
+            ..Default::default()
+        }))
+    };
+    let routes: Vec<_> = endpoint.nets.iter().map(route).collect();
+    let mut changes = rules.changes.clone();
+    changes.push(change(Change::WorkloadEndpoint(endpoint)));
+    changes.extend(routes);
+    changes
+}
+
+fn change(change: Change) -> pb::Change {
+    pb::Change { change: Some(change) }
+}
+
+/// The workload, with all policies in one tier.
+fn endpoint(rules: &Rules) -> pb::WorkloadEndpoint {
     let id = pb::WorkloadEndpointId {
         orchestrator: "k8s".into(),
         workload: "default/w1".into(),
@@ -289,32 +326,20 @@ pub fn changes(rules: &Rules) -> Vec<pb::Change> {
     };
     let prefix =
         |addr: Addr| pb::Prefix { address: rules::bytes(addr), length: if addr.is_v4() { 32 } else { 128 } };
-    let nets: Vec<_> = [WORKLOAD_V4, WORKLOAD_V6].map(prefix).into();
     let tier = pb::TierBinding {
         name: "default".into(),
         ingress_policies: rules.ids.clone(),
         egress_policies: vec![],
         default_action: pb::Action::Deny.into(),
     };
-    let endpoint = pb::WorkloadEndpoint {
-        id: Some(id.clone()),
+    pb::WorkloadEndpoint {
+        id: Some(id),
         display_name: "default/w1".into(),
         interface_name: WORKLOAD.into(),
         active: true,
         mac: WORKLOAD_MAC.0.to_vec(),
-        nets: nets.clone(),
+        nets: [WORKLOAD_V4, WORKLOAD_V6].map(prefix).into(),
         tiers: vec![tier],
         ..Default::default()
-    };
-    let route = |destination| {
-        change(Change::Route(pb::Route {
-            destination: Some(destination),
-            target: Some(pb::route::Target::Workload(id.clone())),
-            ..Default::default()
-        }))
-    };
-    let mut changes = rules.changes.clone();
-    changes.push(change(Change::WorkloadEndpoint(endpoint)));
-    changes.extend(nets.into_iter().map(route));
-    changes
+    }
 }

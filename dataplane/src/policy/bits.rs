@@ -11,6 +11,8 @@ use super::simd::{Cpu, Kernel};
 const SAMPLE: usize = 4096;
 /// Bits of one node, at most.
 const MAX_BITS: u32 = 17;
+/// Branches of one node for each piece, at most, rounded up to a power of two: empty ones end walks early.
+const WIDE: usize = 4;
 /// So small a part of the tree's pieces may be copied many times.
 const FEW: usize = 16;
 /// Pieces that need no further parting.
@@ -143,7 +145,7 @@ impl Greedy {
             }
         }
         let dealt: Vec<u32> = (0..sample.len() as u32).collect();
-        let max_bits = (usize::BITS - (2 * n - 1).leading_zeros()).min(MAX_BITS);
+        let max_bits = (usize::BITS - (WIDE * n - 1).leading_zeros()).min(MAX_BITS);
         let sample_limit = limit.div_ceil(step);
         let large = vec![(0, dealt.len() as u32)];
         Self {

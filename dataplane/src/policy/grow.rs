@@ -24,6 +24,11 @@ pub(super) const MAX_DEPTH: u32 = 40;
 const COPIES: [usize; 2] = [5, 3];
 /// The same, of each piece of a small part, if that makes no more than one for each piece of all parts.
 const COPIES_OF_FEW: usize = 32;
+/// Lists that would be long leaves.
+const LONG: usize = 16;
+/// Copies made to part them where the budget is used up, for each piece: of one list, and over the whole tree.
+const COPIES_IN_LONG: usize = 8;
+const COPIES_OF_LONG: [usize; 2] = [4, 1];
 /// Pieces that a cut looks at to find its bound.
 const SAMPLE: usize = 2048;
 
@@ -75,8 +80,11 @@ pub(super) fn grow(entries: Entries, version: IpVersion, form: Form) -> (Tree, P
     let proof = Proof { entries, pieces, cubes, parts, lanes: vec![] };
     // Fixed seeds: a tree must not depend on chance.
     let leaves = HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4));
-    let mut grower = Grower { tree, proof, lanes: vec![], leaves };
+    let mut grower = Grower { tree, proof, spare: 0, lanes: vec![], leaves };
     let all: Vec<u32> = (0..grower.proof.pieces.len() as u32).collect();
+    if form == Form::Full {
+        grower.spare = COPIES_OF_LONG[layout as usize] * all.len();
+    }
     let budget = if form == Form::Full { COPIES[layout as usize] * all.len() } else { 0 };
     grower.tree.root = match form {
         Form::Linear => grower.leaf(&all, &Vec::new()),
@@ -96,6 +104,8 @@ pub(super) fn grow(entries: Entries, version: IpVersion, form: Form) -> (Tree, P
 struct Grower {
     tree: Tree,
     proof: Proof,
+    /// Copies that may yet be made to part lists that would be long leaves.
+    spare: usize,
     /// Of the leaf being made.
     lanes: Vec<Lane>,
     /// Leaves by what they hold, of those made with the same sets known.
@@ -175,7 +185,12 @@ impl Grower {
         if list.len() <= LEAF || depth + 1 >= MAX_DEPTH {
             return self.leaf(list, known);
         }
-        if let Some(picked) = pick(&self.proof.cubes, self.tree.layout, list, budget) {
+        // What an adversary would look for, its share used up.
+        let help = match list.len() {
+            len if len > LONG => (COPIES_IN_LONG * len).saturating_sub(budget).min(self.spare),
+            _ => 0,
+        };
+        if let Some(picked) = pick(&self.proof.cubes, self.tree.layout, list, budget + help) {
             return self.by_bits(list, &picked, known, budget, depth);
         }
         if list.len() > SHORT
@@ -188,7 +203,9 @@ impl Grower {
 
     fn by_bits(&mut self, list: &[u32], picked: &Picked, known: &Known, budget: usize, depth: u32) -> Branch {
         let (starts, copies) = picked.deal(&self.proof.cubes, list);
-        let left = budget.saturating_sub(copies.len() - list.len());
+        let made = copies.len() - list.len();
+        self.spare -= made.saturating_sub(budget).min(self.spare);
+        let left = budget.saturating_sub(made);
         let node = self.reserve();
         let first = self.tree.branches.len();
         self.tree.branches.resize(first + starts.len() - 1, Branch::EMPTY);
