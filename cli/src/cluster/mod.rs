@@ -15,6 +15,8 @@ mod node;
 pub mod objects;
 mod packet;
 pub mod reach;
+#[cfg(test)]
+mod twin;
 mod uplinks;
 
 use std::{
