@@ -10,6 +10,7 @@
 //! | [`datastore`] | where objects live: a file, etcd, memory, another agent |
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
+//! | [`health_checks`] | `healthCheckNodePort` of services, asked by load balancers over HTTP |
 //! | [`control`] | the gRPC server for `margayctl` and for other agents |
 
 pub mod backoff;
@@ -17,5 +18,6 @@ pub mod calc;
 pub mod control;
 pub mod datastore;
 pub mod health;
+pub mod health_checks;
 pub mod model;
 pub mod sync;

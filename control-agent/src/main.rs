@@ -7,6 +7,7 @@ use margay_agent::{
     calc::Calculation,
     control::{self, Agent},
     datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, etcd, fixed},
+    health_checks::HealthChecks,
     sync::Link,
 };
 use margay_api::unix::Socket;
@@ -167,7 +168,8 @@ async fn run(arguments: Arguments) -> Result<()> {
     let calculation = Calculation::start(store.clone(), &node, Backoff::LOCAL);
     let link = Link::start(&arguments.dataplane, calculation.latest(), Backoff::LOCAL);
     let (stop, stopping) = watch::channel(false);
-    let agent = Agent { node, store, calculation, link, started: Instant::now(), stopping };
+    let health_checks = HealthChecks::start(calculation.latest(), link.progress(), Backoff::LOCAL);
+    let agent = Agent { node, store, calculation, link, health_checks, started: Instant::now(), stopping };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = agent.node,

@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 7] = ["backoff", "health", "model", "datastore", "calc", "sync", "control"];
+const ORDER: [&str; 8] =
+    ["backoff", "health", "model", "datastore", "calc", "sync", "health_checks", "control"];
 
 #[test]
 fn no_arrow_points_back() {

@@ -1,6 +1,6 @@
 //! Everything this node's dataplane needs, and nothing else.
 
-use super::frontends::ServiceKey;
+use super::frontends::{HealthCheck, ServiceKey};
 use crate::model::Cidr;
 use margay_api::dataplane::v1::{
     HostEndpoint, HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route, Service,
@@ -33,6 +33,8 @@ pub struct Desired {
     pub tunnels: BTreeMap<String, TunnelEndpoint>,
     /// Those that packets can be sent to.
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
+    /// What load balancers ask this node about services, by port: served here, not by the dataplane.
+    pub health_checks: BTreeMap<u16, HealthCheck>,
     /// What is wrong with the resources, and what was done about it. One sentence each.
     pub problems: Vec<String>,
 }

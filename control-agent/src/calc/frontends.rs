@@ -33,17 +33,26 @@ impl From<&ServiceKey> for ServiceId {
     }
 }
 
-/// Every service that packets can be sent to, as `node` serves it. Any node may have clients of any
-/// service, so none is left out.
+/// Whether a load balancer should send a service's clients to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Whose `healthCheckNodePort` it is.
+    pub service: ServiceKey,
+    /// Its backends that are ready, on this node.
+    pub local_endpoints: usize,
+}
+
+/// Every service that packets can be sent to, as `node` serves it, and what load balancers ask it, by
+/// port. Any node may have clients of any service, so none is left out.
 pub(super) fn services(
     resources: &Resources,
     node: &str,
     problems: &mut Vec<String>,
-) -> BTreeMap<ServiceKey, Arc<api::Service>> {
+) -> (BTreeMap<ServiceKey, Arc<api::Service>>, BTreeMap<u16, HealthCheck>) {
     let slices = Services::new(resources);
     let place = Place { node, zone: zone(resources, node) };
     let mut claims = Claims::default();
-    let mut services = BTreeMap::new();
+    let (mut services, mut checks) = (BTreeMap::new(), BTreeMap::new());
     for object in resources.kubernetes(Kind::Service) {
         let Typed::Service(service) = object else { continue };
         let labels = &service.metadata.labels;
@@ -56,9 +65,32 @@ pub(super) fn services(
         let mut message = message(service, &key, slices, &place);
         unserved(service, &message, &key, problems);
         claims.settle(&key, &mut message, problems);
+        health_check(service, &message, &key, &mut checks, problems);
         services.insert(key, Arc::new(message));
     }
-    services
+    (services, checks)
+}
+
+/// Adds the service's health check, if it has one. As with node ports, the first service keeps the port.
+fn health_check(
+    service: &Service,
+    message: &api::Service,
+    key: &ServiceKey,
+    checks: &mut BTreeMap<u16, HealthCheck>,
+    problems: &mut Vec<String>,
+) {
+    let asked = service.spec.kind == "LoadBalancer" && message.external_traffic_local;
+    let port = u16::try_from(service.spec.health_check_node_port).ok().filter(|port| asked && *port != 0);
+    let Some(port) = port else { return };
+    if let Some(HealthCheck { service: other, .. }) = checks.get(&port) {
+        problems.push(format!(
+            "healthCheckNodePort {port} of service {}/{} is service {}/{}'s; change one of them",
+            key.namespace, key.name, other.namespace, other.name
+        ));
+        return;
+    }
+    let here = message.backends.iter().filter(|backend| backend.ready && backend.local);
+    checks.insert(port, HealthCheck { service: key.clone(), local_endpoints: here.count() });
 }
 
 /// Where a node is.

@@ -22,7 +22,7 @@ mod tunnels;
 pub use desired::{Desired, EndpointKey, PolicyKey};
 pub use endpoints::{endpoint_key, workload_name};
 pub use follow::{Calculated, Calculation};
-pub use frontends::ServiceKey;
+pub use frontends::{HealthCheck, ServiceKey};
 pub use resources::Resources;
 pub use routes::packed;
 
@@ -37,7 +37,8 @@ pub fn desired(resources: &Resources, node: &str) -> Desired {
     desired.routes = routes::routes(&resources, node, &desired.endpoints, &tunnels, &mut desired.problems);
     desired.pools = routes::pools(&resources);
     desired.hosts = routes::hosts(&resources);
-    desired.services = frontends::services(&resources, node, &mut desired.problems);
+    let (services, health_checks) = frontends::services(&resources, node, &mut desired.problems);
+    (desired.services, desired.health_checks) = (services, health_checks);
     desired
 }
 

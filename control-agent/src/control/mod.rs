@@ -7,7 +7,7 @@ mod read;
 mod service;
 mod status;
 
-use crate::{calc::Calculation, datastore::Datastore, sync::Link};
+use crate::{calc::Calculation, datastore::Datastore, health_checks::HealthChecks, sync::Link};
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -32,6 +32,8 @@ pub struct Agent {
     pub calculation: Calculation,
     /// What is made of that.
     pub link: Link,
+    /// What load balancers ask.
+    pub health_checks: HealthChecks,
     /// When the agent started.
     pub started: Instant,
     /// Turns true when the agent shuts down, which ends the watches.

@@ -22,10 +22,9 @@ impl Agent {
             timeout(DATAPLANE, asked).await.ok().and_then(Result::ok).map(|status| status.into_inner());
         let progress = self.link.progress().borrow().clone();
         let endpoints = self.endpoints(&progress);
-        let mut components: Vec<_> = [self.store.health(), self.calculation.health(), self.link.health()]
-            .into_iter()
-            .map(component)
-            .collect();
+        let parts =
+            [self.store.health(), self.calculation.health(), self.link.health(), self.health_checks.health()];
+        let mut components: Vec<_> = parts.into_iter().map(component).collect();
         components.extend(endpoints.iter().map(|endpoint| Component {
             name: format!("endpoint {}/{}", endpoint.namespace, endpoint.name),
             healthy: endpoint.state == "up",

@@ -9,6 +9,7 @@ use margay_agent::{
     calc::Calculation,
     control::{self, Agent},
     datastore::{Datastore, Fixed, fixed},
+    health_checks::HealthChecks,
     sync::Link,
 };
 use margay_api::{
@@ -345,7 +346,9 @@ impl Running {
         let calculation = Calculation::start(store.clone(), node, EAGER);
         let link = Link::start(dataplane, calculation.latest(), EAGER);
         let (stop, stopping) = watch::channel(false);
-        let agent = Agent { node: node.into(), store, calculation, link, started: Instant::now(), stopping };
+        let health_checks = HealthChecks::start(calculation.latest(), link.progress(), Backoff::LOCAL);
+        let started = Instant::now();
+        let agent = Agent { node: node.into(), store, calculation, link, health_checks, started, stopping };
         let server = tokio::spawn(async move { control::serve(Arc::new(agent), listener).await.unwrap() });
         Self { socket: socket.to_owned(), stop, server, socket_file: Some(socket_file) }
     }

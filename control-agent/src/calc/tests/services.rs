@@ -89,6 +89,30 @@ fn names_and_services_of_other_proxies_are_not_sent() {
 }
 
 #[test]
+fn load_balancers_are_told_of_nodes_with_backends() {
+    let port = |web: &str, port: u16| {
+        web.replace(
+            "externalTrafficPolicy: Local",
+            &format!("externalTrafficPolicy: Local\n  healthCheckNodePort: {port}"),
+        )
+    };
+    let web = port(WEB, 30_999);
+    assert_ne!(web, WEB);
+    let checks = |node: &str| {
+        let checks = on(node, &[&web]).health_checks;
+        checks.iter().map(|(port, check)| (*port, check.local_endpoints)).collect::<Vec<_>>()
+    };
+    // The backend of node b is there, and not ready.
+    assert_eq!([checks("a"), checks("b")], [[(30_999, 1)], [(30_999, 0)]]);
+    assert!(on("a", &[WEB]).health_checks.is_empty());
+    let other = "{apiVersion: v1, kind: Service, metadata: {name: zoo, namespace: shop}, spec: {type: LoadBalancer, \
+                 clusterIP: 10.96.0.9, externalTrafficPolicy: Local, healthCheckNodePort: 30999, ports: [{port: 80}]}}";
+    let both = on("a", &[&web, other]);
+    assert_eq!(both.health_checks[&30_999].service.name, "web");
+    assert!(both.problems[0].contains("healthCheckNodePort 30999 of service shop/zoo is service shop/web's"));
+}
+
+#[test]
 fn hints_count_where_they_leave_everybody_a_backend() {
     let node = |zone: &str| {
         format!(
