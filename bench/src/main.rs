@@ -18,7 +18,9 @@ mod random;
 mod record;
 mod rig;
 mod rules;
+mod services;
 mod sets;
+mod sockets;
 mod stream;
 mod swaps;
 mod traffic;
@@ -54,6 +56,10 @@ enum What {
     Conntrack(conntrack::Options),
     /// Longest-prefix match alone
     Lpm(lpm::Options),
+    /// Services: what their tables cost to make, and a change meanwhile
+    Services(services::Options),
+    /// Real TCP sockets, one side of them: see bench/sockets
+    Sockets(sockets::Options),
     /// IP sets alone: what a change of members costs, and a lookup
     Sets(sets::Options),
     /// An agent's stream of changes of an IP set's members, over gRPC, while the worker forwards
@@ -103,6 +109,8 @@ fn main() -> anyhow::Result<()> {
         What::Classbench(options) => classbench::run(&options),
         What::Conntrack(options) => conntrack::run(&options),
         What::Lpm(options) => lpm::run(&options),
+        What::Services(options) => services::run(&options),
+        What::Sockets(options) => sockets::run(options),
         What::Sets(options) => sets::run(&options),
         What::Stream(options) => stream::run(&options),
         What::Swaps(options) => swaps::run(&options),
