@@ -167,3 +167,83 @@ fn clients_inside_and_outside_reach_a_workload_by_its_service() {
         }
     });
 }
+
+/// By family: between the nodes, of a client beside node a, and of node a to that.
+const UPLINK_A: [&str; 2] = NODE;
+const UPLINK_B: [&str; 2] = ["10.9.0.3", "fd09::3"];
+const BESIDE: [&str; 2] = ["10.8.0.2", "fd08::2"];
+const TO_BESIDE: [&str; 2] = ["10.8.0.1", "fd08::1"];
+
+/// Node b has workload 3, of which node a knows as the service's only backend.
+fn of_two_nodes() -> [Vec<pb::Change>; 2] {
+    let remote = |address: &str| service::Backend {
+        address: bytes(addr(address)),
+        ports: [("tcp".to_owned(), SERVED.into()), ("udp".to_owned(), SERVED.into())].into(),
+        ready: true,
+        preferred: true,
+        ..Default::default()
+    };
+    let mut here = changes();
+    for change in &mut here {
+        if let Some(Change::Service(service)) = &mut change.change {
+            service.backends = ["10.65.0.3", "fd65::3"].map(remote).into();
+        }
+    }
+    here.extend([via("10.65.0.3/32", UPLINK_B[0]), via("fd65::3/128", UPLINK_B[1])]);
+    let mut there = vec![
+        change(Change::Profile(open_profile())),
+        change(Change::WorkloadEndpoint(endpoint(3, &[]))),
+        via("10.65.0.1/32", UPLINK_A[0]),
+        via("fd65::1/128", UPLINK_A[1]),
+    ];
+    there.extend(to_workload(3));
+    [here, there]
+}
+
+#[test]
+fn a_backend_on_another_node_answers_by_way_of_the_node_that_was_asked() {
+    in_namespace(|| {
+        ip("link set lo up");
+        let b = Station::at("up0", "eth0", &["10.9.0.3/24", "fd09::3/64"]);
+        let beside = Station::at("up1", "out0", &["10.8.0.2/24", "fd08::2/64"]);
+        for (link, addresses) in
+            [("up0", ["10.9.0.1/24", "fd09::1/64"]), ("up1", ["10.8.0.1/24", "fd08::1/64"])]
+        {
+            ip(&format!("addr add {} dev {link}", addresses[0]));
+            ip(&format!("addr add {} dev {link} nodad", addresses[1]));
+        }
+        let client = Station::workload(1, workload_mac(1));
+        let _second = Station::workload(2, workload_mac(2));
+        let server = b.there(|| Station::workload(3, workload_mac(3)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let process = Process::start(&["--uplink", "up0", "--uplink", "up1", "--frames", "8192"]);
+        let other = b.there(|| Process::start(&["--uplink", "eth0", "--frames", "8192"]));
+        let [here, there] = of_two_nodes();
+        let _agents = runtime.block_on(async {
+            let first = Agent::adopted(&mut process.client().await, here).await;
+            (first, Agent::adopted(&mut other.client().await, there).await)
+        });
+
+        for family in 0..2 {
+            let (cluster, node) = (at(CLUSTER[family], PORT), at(TO_BESIDE[family], NODE_PORT));
+            let any = if family == 0 { "0.0.0.0" } else { "::" };
+            let (listener, socket) = server.there(move || {
+                (TcpListener::bind((any, SERVED)).unwrap(), UdpSocket::bind((any, SERVED)).unwrap())
+            });
+            let datagrams = std::thread::spawn(move || udp_echoes(&socket));
+            let streams = std::thread::spawn(move || tcp_echoes(&listener, 2 * CONNECTIONS));
+            client.there(move || exchange(cluster));
+            beside.there(move || exchange(node));
+            client.there(move || connect(cluster));
+            beside.there(move || connect(node));
+            client.there(move || UdpSocket::bind((any, 0)).unwrap().send_to(b"end", cluster).unwrap());
+            for seen in [datagrams.join().unwrap(), streams.join().unwrap()] {
+                let from = |address: &str| seen.iter().filter(|at| at.ip().to_string() == address).count();
+                let (inside, far) = (from(CLIENT[family]), from(UPLINK_A[family]));
+                assert!(inside >= 2 && far >= 2, "{seen:?}");
+                assert_eq!(inside + far, seen.len(), "who comes from outside does so as the node: {seen:?}");
+                assert_eq!(from(BESIDE[family]), 0);
+            }
+        }
+    });
+}

@@ -23,8 +23,9 @@ impl Process {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("dataplane.sock");
         let child = Command::new(env!("CARGO_BIN_EXE_margay-dataplane"))
-            .args(["--hugepages", "off", "--flows", "1024", "--log", "warn", "--listen"])
+            .args(["--hugepages", "off", "--log", "warn", "--listen"])
             .arg(&socket)
+            .args(if arguments.contains(&"--flows") { &[][..] } else { &["--flows", "1024"] })
             .args(arguments)
             .spawn()
             .unwrap();
