@@ -204,7 +204,7 @@ fn of_two_nodes() -> [Vec<pb::Change>; 2] {
 fn a_backend_on_another_node_answers_by_way_of_the_node_that_was_asked() {
     in_namespace(|| {
         ip("link set lo up");
-        let b = Station::at("up0", "eth0", &["10.9.0.3/24", "fd09::3/64"]);
+        let b = Station::at("up0", "up2", &["10.9.0.3/24", "fd09::3/64"]);
         let beside = Station::at("up1", "out0", &["10.8.0.2/24", "fd08::2/64"]);
         for (link, addresses) in
             [("up0", ["10.9.0.1/24", "fd09::1/64"]), ("up1", ["10.8.0.1/24", "fd08::1/64"])]
@@ -217,7 +217,7 @@ fn a_backend_on_another_node_answers_by_way_of_the_node_that_was_asked() {
         let server = b.there(|| Station::workload(3, workload_mac(3)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let process = Process::start(&["--uplink", "up0", "--uplink", "up1", "--frames", "8192"]);
-        let other = b.there(|| Process::start(&["--uplink", "eth0", "--frames", "8192"]));
+        let other = b.there(|| Process::start(&["--uplink", "up2", "--frames", "8192"]));
         let [here, there] = of_two_nodes();
         let _agents = runtime.block_on(async {
             let first = Agent::adopted(&mut process.client().await, here).await;

@@ -14,9 +14,10 @@ use process::{Agent, Process};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 const CONNECTIONS: usize = 2000;
 /// Of which so many are being opened at a time: a listener's queue is not endless.
@@ -43,9 +44,11 @@ fn runs<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// Sends back what comes, on so many connections, until each is closed in good order.
-async fn echo(listener: std::net::TcpListener) {
-    listener.set_nonblocking(true).unwrap();
-    let listener = TcpListener::from_std(listener).unwrap();
+async fn echo(listening: Sender<()>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SERVER.parse().unwrap()).unwrap();
+    let listener = socket.listen(2 * AT_ONCE as u32).unwrap();
+    listening.send(()).unwrap();
     let mut tasks = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -135,8 +138,9 @@ fn thousands_of_connections_at_once_and_streams_both_ways() {
         let process = Process::start(&["--frames", "16384", "--flows", "8192"]);
         let _agent = runtime.block_on(async { Agent::adopted(&mut process.client().await, changes()).await });
 
-        let listener = server.there(|| std::net::TcpListener::bind(SERVER).unwrap());
-        let echoing = std::thread::spawn(move || runs(echo(listener)));
+        let (tell, listening) = channel();
+        let echoing = server.there(|| std::thread::spawn(move || runs(echo(tell))));
+        listening.recv().unwrap();
         client.there(|| {
             // Links come up in their own time.
             let deadline = Instant::now() + PATIENCE;
