@@ -51,6 +51,7 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
         conntrack_timeouts: settings.first(|spec| spec.bpf_conntrack_timeouts.as_ref()).map(timeouts),
         midstream: if picks_up == Some(false) { Midstream::Refuse } else { Midstream::PickUp }.into(),
         tcp_windows: if strict == Some(false) { TcpWindows::Liberal } else { TcpWindows::Strict }.into(),
+        ..NodeConfig::default()
     }
 }
 
