@@ -8,6 +8,7 @@ mod station;
 
 use build::*;
 use margay_dataplane::net::Nanos;
+use margay_dataplane::nodes::World;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use smoltcp::socket::tcp;
@@ -17,8 +18,10 @@ use std::fmt::Write as _;
 
 /// More than 64 KiB, so that windows are scaled.
 const BUFFER: usize = 1 << 18;
-/// After which a connection counts as stalled.
+/// After which a connection counts as stalled,
 const PATIENCE: Nanos = Nanos::from_secs(3_600);
+/// and one that is to close, which has little to send, as not closing.
+const CLOSING: Nanos = Nanos::from_secs(200);
 /// Nothing happens in between.
 const QUANTUM: Nanos = Nanos(100_000);
 const ENDS: [(u8, &str); 2] = [(1, "cali1"), (3, "cali3")];
@@ -35,7 +38,7 @@ fn goodput_over_loss_and_round_trip_time() {
         for ms in round_trips {
             // Four roads make a round trip.
             let weather = Weather { loss, delay: Nanos(ms * 250_000), ..Weather::default() };
-            let outcome = Network::new(weather, 7).run([1 << 20, 0]);
+            let outcome = Network::new(weather, 7).run([1 << 20, 0], Ending::None);
             assert!(outcome.complete, "{weather:?}: {outcome:?}");
             let kbits = 8 * (1 << 20) * 1_000_000 / outcome.took.0;
             write!(table, "{kbits:>12}").unwrap();
@@ -56,12 +59,49 @@ fn every_connection_lives_through_any_weather() {
             delay: Nanos(dice.below(20_000_000)),
             jitter: Nanos(dice.below(40_000_000)),
         };
-        let outcome = Network::new(weather, seed).run([1 << 17, 1 << 16]);
+        let outcome = Network::new(weather, seed).run([1 << 17, 1 << 16], Ending::None);
         assert!(outcome.complete, "seed {seed}, {weather:?}: {outcome:?}");
         refused += outcome.refused;
     }
     // What is refused is old: its receiver would have ignored it.
     assert!(refused < 30, "{refused} segments were taken for forged");
+}
+
+#[test]
+fn every_close_is_followed_through_any_weather() {
+    let mut dice = Random(2);
+    let mut closed = 0;
+    for seed in 0..30 {
+        let weather = Weather {
+            loss: dice.below(60),
+            duplicate: dice.below(150),
+            delay: Nanos(dice.below(20_000_000)),
+            jitter: Nanos(dice.below(40_000_000)),
+        };
+        let ending = [Ending::Client, Ending::Server, Ending::Both][seed as usize % 3];
+        let outcome = Network::new(weather, 1_000 + seed).run([1 << 14, 1 << 13], ending);
+        // smoltcp does not send again every FIN that is lost. Nothing else may stand in the way.
+        assert!(
+            outcome.complete || outcome.refused == 0,
+            "seed {seed}, {ending:?}, {weather:?}: {outcome:?}"
+        );
+        if outcome.complete {
+            closed += 1;
+            assert_eq!(outcome.tracked, ["time-wait"], "seed {seed}, {ending:?}, {weather:?}: {outcome:?}");
+        }
+    }
+    assert!(closed >= 15, "only {closed} of 30 were closed");
+}
+
+/// Who closes first, once all has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Neither: smoltcp does not send again every FIN that is lost.
+    None,
+    Client,
+    Server,
+    /// At the same time.
+    Both,
 }
 
 /// What happens to packets on a road.
@@ -79,12 +119,14 @@ struct Weather {
 
 #[derive(Debug)]
 struct Outcome {
-    /// All has arrived at both ends, and both are still connected.
+    /// All has arrived at both ends, and both are still connected; or closed, if they were to be.
     complete: bool,
     /// Until the last byte arrived.
     took: Nanos,
     /// Segments that the tracker dropped.
     refused: u64,
+    /// The states of what it has tracked.
+    tracked: Vec<&'static str>,
 }
 
 /// Two stations, each with a road to the node and one back.
@@ -111,15 +153,16 @@ impl Network {
         }
     }
 
-    /// Each end sends so many bytes. Neither closes: smoltcp does not send again a FIN that is lost.
-    fn run(mut self, bytes: [usize; 2]) -> Outcome {
+    /// Each end sends so many bytes.
+    fn run(mut self, bytes: [usize; 2], ending: Ending) -> Outcome {
         let [client, server] = &mut self.stations;
         server.socket().listen(80).unwrap();
         client.connect(addr("10.65.0.3"), 80);
         let start = self.node.now();
         let mut took = Nanos(0);
         let (mut left, mut missing) = (bytes, [bytes[1], bytes[0]]);
-        while self.node.now().since(start) < PATIENCE {
+        let patience = if ending == Ending::None { PATIENCE } else { CLOSING };
+        while self.node.now().since(start) < patience {
             let now = self.node.now();
             self.carry(now);
             for (end, station) in self.stations.iter_mut().enumerate() {
@@ -135,19 +178,45 @@ impl Network {
                     left[end] -= socket.send_slice(&data).unwrap();
                 }
             }
-            if missing == [0; 2] {
+            if missing == [0; 2] && self.end(ending) {
                 break;
             }
             self.wait(now);
         }
         self.node.check();
-        let states = self.stations.each_mut().map(|station| station.socket().state());
-        let counters = &self.node.workers[0].world().counters;
+        let ended = self.end(ending);
+        let World { counters, flows, .. } = self.node.workers[0].world();
+        let mut tracked = vec![];
+        flows.scan(0, u32::MAX, self.node.now(), |flow| tracked.push(flow.state.name()));
         Outcome {
-            complete: states == [tcp::State::Established; 2] && missing == [0; 2],
+            complete: ended && missing == [0; 2],
             took,
             refused: counters.dropped(DropReason::TcpOutOfWindow).get(),
+            tracked,
         }
+    }
+
+    /// Closes what is to be closed, and tells whether it is; of connections that are not to be, whether
+    /// they are still there.
+    fn end(&mut self, ending: Ending) -> bool {
+        let first = match ending {
+            Ending::None => {
+                let state = |station: &mut Station| station.socket().state();
+                return self.stations.each_mut().map(state) == [tcp::State::Established; 2];
+            }
+            Ending::Client => [true, false],
+            Ending::Server => [false, true],
+            Ending::Both => [true; 2],
+        };
+        let mut closed = true;
+        for (station, first) in self.stations.iter_mut().zip(first) {
+            let socket = station.socket();
+            if first || socket.state() == tcp::State::CloseWait {
+                socket.close();
+            }
+            closed &= matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait);
+        }
+        closed
     }
 
     /// All that arrives now goes on.

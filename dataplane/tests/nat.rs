@@ -112,7 +112,8 @@ fn answer(frame: &[u8]) -> Vec<u8> {
 }
 
 fn sctp(sport: u16, dport: u16) -> Vec<u8> {
-    let mut packet = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &[0; 8], &[1, 0, 0, 4]].concat();
+    let mut packet =
+        [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &[0, 0, 0, 7, 0, 0, 0, 0], &[4, 0, 0, 4]].concat();
     let sum = crc32c::of_sctp(&packet).to_le_bytes();
     packet[8..12].copy_from_slice(&sum);
     packet

@@ -1,6 +1,7 @@
 //! What states are called where people read them, and where they ask for them.
 
 use super::icmp::IcmpState;
+use super::sctp::SctpState;
 use super::state::State;
 use super::tcp::TcpState;
 use super::udp::Exchange;
@@ -20,6 +21,10 @@ impl State {
         "message",
         "unreplied",
         "replied",
+        "cookie-wait",
+        "cookie-echoed",
+        "shutdown-sent",
+        "shutdown-ack-sent",
     ];
 
     /// In a word. Of two states of one name, people need not know the difference.
@@ -35,6 +40,15 @@ impl State {
                 TcpState::Closing => "closing",
                 TcpState::TimeWait => "time-wait",
                 TcpState::Closed => "closed",
+            },
+            Self::Sctp(sctp) => match sctp {
+                SctpState::CookieWait => "cookie-wait",
+                SctpState::CookieEchoed => "cookie-echoed",
+                SctpState::PickedUp => "picked-up",
+                SctpState::Established => "established",
+                SctpState::ShutdownSent(_) => "shutdown-sent",
+                SctpState::ShutdownAckSent => "shutdown-ack-sent",
+                SctpState::Closed => "closed",
             },
             Self::Icmp(IcmpState::Message) => "message",
             Self::Udp(of) | Self::Other(of) | Self::Icmp(IcmpState::Echo(of)) => match of {

@@ -2,9 +2,11 @@
 
 use super::flow::Direction;
 use super::icmp::IcmpState;
+use super::sctp::{SctpState, SctpTrack};
 use super::tcp::{TcpFlags, TcpSegment, TcpState, TcpTrack};
 use super::udp::Exchange;
 use crate::net::{Icmp, Proto};
+use crate::wire::sctp;
 
 /// What a packet's transport header says to the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum Segment {
     Tcp(TcpSegment),
     /// ICMP or ICMPv6.
     Icmp(Icmp),
+    /// SCTP.
+    Sctp(sctp::Header),
     /// UDP and every other protocol.
     Other,
     /// Of any protocol: a fragment without the header, of a packet whose first fragment said it all.
@@ -28,6 +32,8 @@ pub enum State {
     Udp(Exchange),
     /// ICMP and ICMPv6.
     Icmp(IcmpState),
+    /// SCTP.
+    Sctp(SctpState),
     /// Every other protocol, known by addresses and protocol and, where it has them, ports.
     Other(Exchange),
 }
@@ -50,6 +56,8 @@ pub enum Observed {
     Invalid,
     /// Its numbers are none that the ends can have sent now. The session is as before; drop it.
     OutOfWindow,
+    /// It carries a tag that its sender was not given. The session is as before; drop it.
+    WrongTag,
     /// It opens a new connection between the same ends, the old one being over. Judge it as a
     /// packet without a session; an insert will take the old session's place.
     Reopen,
@@ -64,6 +72,8 @@ pub enum Step<S> {
     Invalid,
     /// Its numbers are.
     OutOfWindow,
+    /// Its tag is.
+    WrongTag,
     /// It shows that the session is over, and belongs to none.
     Stale,
     /// It begins anew what had ended.
@@ -71,14 +81,15 @@ pub enum Step<S> {
 }
 
 impl State {
-    /// May a packet of `proto` that says `segment` open a session? `midstream`: TCP connections
+    /// May a packet of `proto` that says `segment` open a session? `midstream`: connections
     /// whose beginning was not seen may be picked up.
     pub fn open(proto: Proto, segment: Segment, midstream: bool) -> Admit {
         let state = match (proto, segment) {
             (Proto::TCP, Segment::Tcp(first)) => TcpState::open(first.flags, midstream).map(Self::Tcp),
             (Proto::ICMP | Proto::ICMP6, Segment::Icmp(icmp)) => IcmpState::open(proto, icmp).map(Self::Icmp),
             (Proto::UDP | Proto::UDPLITE, Segment::Other) => Some(Self::Udp(Exchange::Unreplied)),
-            (Proto::TCP | Proto::ICMP | Proto::ICMP6, _) => None,
+            (Proto::SCTP, Segment::Sctp(ref first)) => SctpState::open(first, midstream).map(Self::Sctp),
+            (Proto::TCP | Proto::ICMP | Proto::ICMP6 | Proto::SCTP, _) => None,
             (_, Segment::Other) => Some(Self::Other(Exchange::Unreplied)),
             _ => None,
         };
@@ -100,6 +111,12 @@ impl State {
             (Self::Udp(exchange), Segment::Other) => Step::Next(Self::Udp(exchange.step(direction))),
             (Self::Icmp(icmp), Segment::Icmp(seen)) => icmp.step(direction, proto, seen).map(Self::Icmp),
             (Self::Other(exchange), Segment::Other) => Step::Next(Self::Other(exchange.step(direction))),
+            (Self::Sctp(sctp), Segment::Sctp(ref packet)) => {
+                let mut tags = SctpTrack::of_words(track.words());
+                let step = sctp.step(&mut tags, direction, packet);
+                *track = TcpTrack::of_words(tags.words());
+                step.map(Self::Sctp)
+            }
             _ => Step::Invalid,
         }
     }
@@ -115,11 +132,21 @@ impl State {
         }
     }
 
+    /// The state of a session that another one is about to follow.
+    pub(super) const fn over(self) -> Self {
+        match self {
+            Self::Tcp(_) => Self::Tcp(TcpState::Closed),
+            Self::Sctp(_) => Self::Sctp(SctpState::Closed),
+            other => other,
+        }
+    }
+
     /// A full table may give this session up for a new one: only one end has agreed to it, or
     /// it is over.
     pub const fn is_evictable(self) -> bool {
         match self {
             Self::Tcp(tcp) => tcp.is_half_open() || tcp.is_closed(),
+            Self::Sctp(sctp) => sctp.is_half_open() || sctp.is_closed(),
             Self::Udp(exchange) | Self::Other(exchange) | Self::Icmp(IcmpState::Echo(exchange)) => {
                 matches!(exchange, Exchange::Unreplied)
             }
@@ -129,7 +156,11 @@ impl State {
 
     /// A new session with one of its keys may take its place.
     pub const fn is_closed(self) -> bool {
-        matches!(self, Self::Tcp(tcp) if tcp.is_closed())
+        match self {
+            Self::Tcp(tcp) => tcp.is_closed(),
+            Self::Sctp(sctp) => sctp.is_closed(),
+            _ => false,
+        }
     }
 }
 
@@ -140,6 +171,7 @@ impl<S> Step<S> {
             Self::Next(state) => Step::Next(wrap(state)),
             Self::Invalid => Step::Invalid,
             Self::OutOfWindow => Step::OutOfWindow,
+            Self::WrongTag => Step::WrongTag,
             Self::Stale => Step::Stale,
             Self::Reopen => Step::Reopen,
         }
@@ -161,6 +193,8 @@ mod tests {
             (Proto::ICMP, Segment::Other),
             (Proto::ICMP6, tcp),
             (Proto::SCTP, tcp),
+            (Proto::SCTP, Segment::Other),
+            (Proto::UDP, Segment::Sctp(sctp::Header::default())),
         ] {
             assert_eq!(State::open(proto, segment, true), Admit::Invalid, "{proto} {segment:?}");
         }
@@ -186,7 +220,6 @@ mod tests {
         for (proto, want) in [
             (Proto::UDP, State::Udp(Exchange::Unreplied)),
             (Proto::UDPLITE, State::Udp(Exchange::Unreplied)),
-            (Proto::SCTP, State::Other(Exchange::Unreplied)),
             (Proto(47), State::Other(Exchange::Unreplied)),
         ] {
             assert_eq!(State::open(proto, Segment::Other, false), Admit::New(want), "{proto}");
@@ -210,6 +243,10 @@ mod tests {
             (State::Icmp(IcmpState::Message), true),
             (State::Icmp(IcmpState::Echo(Exchange::Replied)), false),
             (State::Other(Exchange::Replied), false),
+            (State::Sctp(SctpState::CookieEchoed), true),
+            (State::Sctp(SctpState::Established), false),
+            (State::Sctp(SctpState::ShutdownSent(Reply)), false),
+            (State::Sctp(SctpState::Closed), true),
         ] {
             assert_eq!(state.is_evictable(), evictable, "{state:?}");
         }

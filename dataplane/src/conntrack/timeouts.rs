@@ -1,5 +1,6 @@
 //! How long a session may be idle, by what state it is in.
 
+use super::sctp::SctpState;
 use super::state::State;
 use super::tcp::TcpState;
 use crate::net::Nanos;
@@ -7,19 +8,19 @@ use crate::net::Nanos;
 /// How long a session may be idle in each kind of state. All above zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TCP until the handshake is complete.
+    /// TCP and SCTP until the handshake is complete.
     pub tcp_syn_sent: Nanos,
     /// TCP from then on, while at most one end has finished.
     pub tcp_established: Nanos,
     /// TCP when both ends have sent their FIN.
     pub tcp_fins_seen: Nanos,
-    /// TCP after a reset.
+    /// TCP after a reset, SCTP at its end.
     pub tcp_reset_seen: Nanos,
     /// UDP and UDP-Lite.
     pub udp: Nanos,
     /// ICMP and ICMPv6.
     pub icmp: Nanos,
-    /// Every other protocol.
+    /// Every other protocol, and SCTP in between.
     pub generic: Nanos,
 }
 
@@ -51,6 +52,9 @@ impl Timeouts {
             State::Udp(_) => self.udp,
             State::Icmp(_) => self.icmp,
             State::Other(_) => self.generic,
+            State::Sctp(SctpState::Established | SctpState::ShutdownSent(_)) => self.generic,
+            State::Sctp(SctpState::ShutdownAckSent | SctpState::Closed) => self.tcp_reset_seen,
+            State::Sctp(_) => self.tcp_syn_sent,
         }
     }
 

@@ -131,6 +131,7 @@ fn begun(
     match world.flows.observe(flow, session.segment, world.now) {
         Observed::Ok => {}
         Observed::OutOfWindow => return Err(DropReason::TcpOutOfWindow),
+        Observed::WrongTag => return Err(DropReason::SctpWrongTag),
         Observed::Invalid | Observed::Reopen => return Err(DropReason::ConntrackInvalid),
     }
     bind(world, flow, packet.meta);

@@ -134,6 +134,7 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -
         Observed::Ok => {}
         Observed::Invalid => return invalid(packet),
         Observed::OutOfWindow => return out_of_window(packet),
+        Observed::WrongTag => return wrong_tag(packet),
         // The same ends begin anew: a new flow, to be judged as one.
         Observed::Reopen => return ConntrackNext::Service,
     }
@@ -219,6 +220,12 @@ fn orphan(packet: Packet<'_>) -> ConntrackNext {
 #[cold]
 fn out_of_window(packet: Packet<'_>) -> ConntrackNext {
     packet.meta.drop = DropReason::TcpOutOfWindow;
+    ConntrackNext::Drop
+}
+
+#[cold]
+fn wrong_tag(packet: Packet<'_>) -> ConntrackNext {
+    packet.meta.drop = DropReason::SctpWrongTag;
     ConntrackNext::Drop
 }
 

@@ -5,7 +5,7 @@ use crate::conntrack::{self, Directory, FlowHasher, Segment, TcpFlags, TcpSegmen
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Packet, PacketFlags, PktIdx, Pool, Vector};
 use crate::snapshot::Snapshot;
-use crate::wire::{ip6, l4, tcp};
+use crate::wire::{ip6, l4, sctp, tcp};
 use crossbeam::queue::ArrayQueue;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -141,6 +141,7 @@ pub(super) fn segment(packet: &Packet<'_>) -> Segment {
     match packet.meta.proto {
         Proto::TCP => Segment::Tcp(tcp_segment(packet)),
         proto if proto.is_icmp() => Segment::Icmp(packet.meta.icmp),
+        Proto::SCTP => Segment::Sctp(sctp::Header::read(packet.l4())),
         _ => Segment::Other,
     }
 }

@@ -93,6 +93,7 @@ reasons! {
     TunnelFragment = "tunnel-fragment": "A tunnel's packet in fragments, which nodes do not put together: the sender's tunnel is set to more than the way takes.",
     TunnelCongestion = "tunnel-congestion": "There was congestion on a tunnel's way, and a loss is the only news that the sender inside understands (RFC 6040).",
     VxlanNetwork = "vxlan-network": "A VXLAN packet for another network than the cluster's (vxlanVNI).",
+    SctpWrongTag = "sctp-wrong-tag": "The SCTP packet's verification tag is not the one its sender was given: old, or forged.",
 }
 
 impl DropReason {

@@ -16,6 +16,7 @@ pub mod ip6;
 pub mod l4;
 pub mod mss;
 pub mod nd;
+pub mod sctp;
 pub mod tcp;
 pub mod translate;
 pub mod tunnel;

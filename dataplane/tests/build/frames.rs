@@ -213,6 +213,10 @@ pub fn every_kind() -> Vec<(&'static str, Vec<u8>)> {
     let there =
         |to, proto, body: &[u8]| raw(w1, gw, if addr(to).is_v4() { a4 } else { a6 }, to, proto, 64, body);
     let udp_header = [0x0f, 0xa0, 0, 53, 0, 8, 0, 0];
+    let sctp_init = [
+        0x0f, 0xa0, 0, 80, 0, 0, 0, 0, 1, 2, 3, 4, 1, 0, 0, 20, 9, 9, 9, 9, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0,
+        0, 0, 1,
+    ];
     let extended = |first: Proto, extensions: &[u8]| there(b6, first, &[extensions, &udp_header].concat());
     let options = |len: u8, kind: u8| {
         let frame = there(b4, Proto::UDP, &[&[kind, 3, 4, 0], &udp_header[..]].concat());
@@ -265,8 +269,8 @@ pub fn every_kind() -> Vec<(&'static str, Vec<u8>)> {
         ("cali1", there(b4, Proto::UDP, &big4)),
         ("cali1", patched(there(b4, Proto::UDP, &big4), 6, &[0x40, 0])),
         ("cali1", there(b6, Proto::UDP, &big4[..1500])),
-        ("cali1", there(b4, Proto::SCTP, &[0x0f, 0xa0, 0, 80, 0, 0, 0, 0, 1, 2, 3, 4, 1, 0, 0, 4])),
-        ("cali1", there(b6, Proto::SCTP, &[0x0f, 0xa0, 0, 80, 0, 0, 0, 0, 1, 2, 3, 4, 1, 0, 0, 4])),
+        ("cali1", there(b4, Proto::SCTP, &sctp_init)),
+        ("cali1", there(b6, Proto::SCTP, &sctp_init)),
         ("cali1", there(b4, Proto::UDPLITE, &udp_header)),
         ("cali1", there(b4, Proto::IPIP, &[0x45; 20])),
         ("cali1", there(b4, Proto(253), b"experiment")),

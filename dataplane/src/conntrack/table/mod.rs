@@ -224,12 +224,13 @@ impl Table {
                 Observed::Ok
             }
             Step::OutOfWindow => Observed::OutOfWindow,
+            Step::WrongTag => Observed::WrongTag,
             Step::Stale => {
                 self.enter(flow.session(), state, State::Tcp(TcpState::Closed));
                 Observed::OutOfWindow
             }
             Step::Reopen => {
-                self.enter(flow.session(), state, State::Tcp(TcpState::Closed));
+                self.enter(flow.session(), state, state.over());
                 Observed::Reopen
             }
         }

@@ -7,7 +7,7 @@
 //! a second place of the table for the other one.
 
 use super::NewSession;
-use crate::conntrack::{Direction, FlowRef, Segment, State, TcpTrack};
+use crate::conntrack::{Direction, FlowRef, SctpTrack, Segment, State, TcpTrack};
 use crate::net::{Addr, FlowKey, Generation, IfId, Key4, Nanos, Proto};
 use crate::packet::{Slab, prefetch};
 
@@ -31,7 +31,7 @@ pub struct Line {
     bound: Generation,
     /// Meaningful where `flags` say that they are bound.
     ways: [u32; 2],
-    /// Of TCP only.
+    /// Of TCP; SCTP's tags are kept in its place.
     pub track: TcpTrack,
     pub proto: Proto,
     flags: u8,
@@ -124,6 +124,7 @@ impl Sessions {
             ways: [new.way, 0],
             track: match &new.segment {
                 Segment::Tcp(first) => TcpTrack::open(first),
+                Segment::Sctp(first) => TcpTrack::of_words(SctpTrack::open(first).words()),
                 _ => TcpTrack::default(),
             },
             proto: key.proto,

@@ -154,6 +154,19 @@ impl TcpTrack {
         !r.is(Half::PENDING) || after(ack, r.acked) && !after(ack, r.end)
     }
 
+    /// The memory of these numbers, which serves a session of another protocol for what it remembers.
+    pub(in super::super) const fn of_words([a, b, c, d, opening]: [u32; 5]) -> Self {
+        const NONE: Half = Half { end: 0, acked: 0, window: 0, scale: 0, flags: 0 };
+        let halves = [Half { end: a, acked: b, ..NONE }, Half { end: c, acked: d, ..NONE }];
+        Self { halves, opening }
+    }
+
+    /// What [`of_words`](Self::of_words) was given.
+    pub(in super::super) const fn words(&self) -> [u32; 5] {
+        let [a, b] = &self.halves;
+        [a.end, a.acked, b.end, b.acked, self.opening]
+    }
+
     /// Equations (I) to (IV).
     #[inline]
     pub(super) fn admits(&self, sender: Direction, segment: &TcpSegment) -> bool {

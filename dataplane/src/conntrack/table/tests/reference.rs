@@ -4,7 +4,9 @@
 //! Which of several sessions a full table gives up is the table's choice: the twin says which
 //! it may, and is told.
 
-use crate::conntrack::{Direction, Observed, Segment, State, Step, TcpState, TcpTrack, Timeouts};
+use crate::conntrack::{
+    Direction, Observed, SctpState, SctpTrack, Segment, State, Step, TcpState, TcpTrack, Timeouts,
+};
 use crate::net::{FlowKey, Nanos};
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,11 @@ pub enum Verdict {
 
 /// What is remembered of the packet that opens a session.
 pub fn track(first: Segment) -> TcpTrack {
-    if let Segment::Tcp(first) = first { TcpTrack::open(&first) } else { TcpTrack::default() }
+    match first {
+        Segment::Tcp(first) => TcpTrack::open(&first),
+        Segment::Sctp(first) => TcpTrack::of_words(SctpTrack::open(&first).words()),
+        _ => TcpTrack::default(),
+    }
 }
 
 impl Reference {
@@ -61,13 +67,17 @@ impl Reference {
             }
             Step::Invalid => Observed::Invalid,
             Step::OutOfWindow => Observed::OutOfWindow,
+            Step::WrongTag => Observed::WrongTag,
             Step::Stale => {
                 session.state = State::Tcp(TcpState::Closed);
                 self.advance(self.now);
                 Observed::OutOfWindow
             }
             Step::Reopen => {
-                session.state = State::Tcp(TcpState::Closed);
+                session.state = match session.state {
+                    State::Sctp(_) => State::Sctp(SctpState::Closed),
+                    _ => State::Tcp(TcpState::Closed),
+                };
                 // The shorter timeout may be over already.
                 self.advance(self.now);
                 Observed::Reopen
