@@ -108,7 +108,7 @@ fn every_error_names_object_field_and_value() {
             "default/w1 already",
         ),
         (via("10.9.0.0/16", "fd00::2"), "next_hop.gateway", "another family"),
-        (change(Change::TunnelEndpoint(pb::TunnelEndpoint::default())), "", "not supported"),
+        (change(Change::TunnelEndpoint(pb::TunnelEndpoint::default())), "node", "missing"),
         (change(Change::Service(pb::Service::default())), "id", "missing"),
         (change(Change::HostEndpoint(pb::HostEndpoint::default())), "id", "missing"),
     ];
