@@ -326,7 +326,10 @@ impl Simulation {
                 if let Some(action) = self.state.event(&event, self.now) {
                     self.act(action);
                 }
-                if matches!(event, Event::Dropped { .. } | Event::TableFull { .. }) {
+                if matches!(
+                    event,
+                    Event::Dropped { .. } | Event::TableFull { .. } | Event::NatExhausted { .. }
+                ) {
                     self.drops.push(event);
                 }
             }

@@ -190,7 +190,7 @@ fn what_is_judged_fast_is_judged_as_it_is_explained() {
             destination_port: key.dport.into(),
             ..Default::default()
         };
-        margay_dataplane::control::explain(&candidate, &request).unwrap().verdict == "deny"
+        margay_dataplane::control::explain(&candidate, &request, NOW).unwrap().verdict == "deny"
     });
     assert_eq!(cut.cut, denied.count() as u64);
 }

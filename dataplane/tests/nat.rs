@@ -186,6 +186,34 @@ fn what_stays_in_the_cluster_or_comes_from_outside_is_left_alone() {
 }
 
 #[test]
+fn nodes_of_the_cluster_are_excluded_where_that_is_said() {
+    let host = |name: &str, ipv4: &str| {
+        // Bits behind the length are the node's.
+        let of = |address, length| Some(pb::Prefix { address: bytes(addr(address)), length });
+        let (ipv4, ipv6) = (of(ipv4, 24), of("2001:db8::7", 64));
+        change(Change::Host(pb::HostMetadata { hostname: name.into(), ipv4, ipv6, ..Default::default() }))
+    };
+    let excluded = pb::NodeConfig { nat_excludes_hosts: true, ..Default::default() };
+    let mut node = node(Setup::default(), pb::NodeConfig::default());
+    let mut sources = |changes: Vec<pb::Change>| {
+        node.commit(changes).unwrap();
+        // Flows keep the address that they began with.
+        node.step(Nanos::from_secs(400));
+        SERVERS.map(|server| {
+            give(&mut node, "cali1", &udp_from(1, server, 53));
+            key(&node.pop("eth0").unwrap()).src
+        })
+    };
+    let (own, nodes) = ([addr("10.65.0.1"), addr("fd65::1")], [addr(NODE4), addr(NODE6)]);
+    assert_eq!(sources(vec![host("b", "192.0.2.7")]), nodes);
+    assert_eq!(sources(vec![change(Change::Config(excluded))]), own);
+    assert_eq!(sources(vec![host("c", "192.0.2.9")]), own);
+    assert_eq!(sources(vec![host("b", "192.0.2.8")]), [nodes[0], own[1]], "it has moved");
+    let gone = ["b", "c"].map(|name| change(Change::HostRemove(name.into())));
+    assert_eq!(sources(gone.into()), nodes);
+}
+
+#[test]
 fn the_address_and_the_ports_are_those_configured() {
     let config = pb::NodeConfig { nat_outgoing_address: vec![203, 0, 113, 9], ..ports(4000, 4001) };
     let mut node = node(Setup::default(), config);
@@ -226,6 +254,8 @@ fn without_a_free_port_a_new_flow_is_refused_and_those_there_live_on() {
         // Each worker has those ports whose answers come to it: with many flows all are in use.
         assert_eq!(taken.len(), 40);
         assert_eq!(dropped(&node, DropReason::NatExhausted), 2000 - 40);
+        let told = node.drops.iter().filter(|event| matches!(event, Event::NatExhausted { .. })).count();
+        assert!((1..=usize::from(workers)).contains(&told), "each worker says so once a minute: {told}");
         for (port, n) in &taken {
             give(&mut node, "eth0", &udp(PEER_MAC, UPLINK_MAC, "192.0.2.7", NODE4, 53, *port));
             assert_eq!(key(&node.pop("cali1").unwrap()).dport, 5000 + n);

@@ -7,7 +7,8 @@ mod build;
 use build::*;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use margay_api::dataplane::v1::{self as pb, change::Change, service::Backend, service::Port};
-use margay_dataplane::net::Addr;
+use margay_dataplane::fib::Interfaces;
+use margay_dataplane::net::{Addr, Mac, Nanos};
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use std::collections::BTreeSet;
@@ -235,6 +236,21 @@ fn without_a_backend_the_client_is_told_and_nothing_is_routed_on() {
     let parsed = SlicedPacket::from_ethernet(&error).unwrap();
     let Some(TransportSlice::Icmpv6(icmp)) = parsed.transport else { panic!("no ICMPv6") };
     assert_eq!((icmp.type_u8(), icmp.code_u8()), (1, 4), "port unreachable");
+    // TCP is refused as by a closed port.
+    for (to, client) in [(CLUSTER, "10.65.0.1"), (CLUSTER6, "fd65::1")] {
+        for dport in [80, 81] {
+            give(&mut node, "cali1", &tcp_from(1, to, 4000, dport, "S"));
+            let reset = node.pop("cali1").expect("the client is told");
+            assert_eq!(ends(&reset), (addr(to), dport, addr(client), 4000));
+            let Some(TransportSlice::Tcp(tcp)) = SlicedPacket::from_ethernet(&reset).unwrap().transport
+            else {
+                panic!("no TCP")
+            };
+            assert!(tcp.rst() && tcp.ack());
+            give(&mut node, "cali1", &tcp_from(1, to, 4000, dport, "R"));
+            assert!(node.pop("cali1").is_none(), "a reset is not answered");
+        }
+    }
     assert_eq!(node.workers[0].world().flows.len(), 0, "and no state is left");
 }
 
@@ -264,6 +280,125 @@ fn a_client_stays_with_its_backend_on_every_worker() {
     apply(&mut node, sticky(&["10.65.0.3"]));
     give(&mut node, "cali1", &tcp_from(1, CLUSTER, 2000, 80, "S"));
     assert!(node.pop("cali3").is_some(), "its backend is gone");
+}
+
+#[test]
+fn a_client_is_forgotten_when_its_time_is_over() {
+    let sticky = |hosts: &[&str]| pb::Service {
+        client_affinity_seconds: 60,
+        ..service(hosts.iter().map(|host| backend(host, 80, true)).collect())
+    };
+    let mut node = standard(Setup { workers: 2, ..Setup::default() });
+    apply(&mut node, sticky(&["10.65.0.2"]));
+    // From as many clients, so many at the backend that was not there at first.
+    let mut sport = 1000;
+    let mut moved = |node: &mut Simulation| {
+        sport += 1;
+        let one = |n: u8| {
+            let frame = tcp(PEER_MAC, UPLINK_MAC, &format!("172.20.0.{n}"), "203.0.113.1", sport, 80, "S");
+            give(node, "eth0", &frame);
+            match (node.pop("cali2"), node.pop("cali3")) {
+                (Some(_), None) => 0,
+                (None, Some(_)) => 1,
+                other => panic!("{other:?}"),
+            }
+        };
+        (1..=100).map(one).sum::<u32>()
+    };
+    assert_eq!(moved(&mut node), 0);
+    apply(&mut node, sticky(&["10.65.0.2", "10.65.0.3"]));
+    for _ in 0..3 {
+        node.step(Nanos::from_secs(59));
+        assert_eq!(moved(&mut node), 0, "each new flow counts");
+    }
+    node.step(Nanos::from_secs(62));
+    let now = moved(&mut node);
+    assert!((30..70).contains(&now), "{now} of 100 moved to the new backend");
+    node.step(Nanos::from_secs(30));
+    assert_eq!(moved(&mut node), now, "and stay there");
+}
+
+#[test]
+fn the_host_reaches_services_over_its_tap() {
+    const TAP: Mac = Mac([2, 0, 0, 0, 0, 0x77]);
+    let ours = Interfaces::HOST_PORT_MAC;
+    let backends = vec![backend("10.65.0.2", 8080, true)];
+    let mut node = standard(Setup::default());
+    node.host("tap0", TAP);
+    // As natOutgoing has it: answers to this node's address come by way of the dataplane.
+    let pool = pb::IpPool { cidr: Some(prefix("10.65.0.0/16")), masquerade: true, ..Default::default() };
+    node.commit(vec![change(Change::IpPool(pool))]).unwrap();
+    apply(&mut node, service(backends));
+    give(&mut node, "tap0", &tcp(TAP, ours, NODE, CLUSTER, 5000, 80, "S"));
+    let (src, sport, dst, dport) = pop(&node, "cali2");
+    assert_eq!((src, sport, dst, dport), (addr(NODE), 5000, addr("10.65.0.2"), 8080));
+    give(&mut node, "cali2", &tcp_from(2, NODE, 8080, 5000, "SA"));
+    assert_eq!(pop(&node, "tap0"), (addr(CLUSTER), 80, addr(NODE), 5000));
+
+    apply(&mut node, service(vec![backend("10.65.1.9", 8080, false)]));
+    learn(&mut node, "192.168.0.2");
+    give(&mut node, "tap0", &tcp(TAP, ours, NODE, CLUSTER, 5001, 80, "S"));
+    let (src, sport, dst, dport) = pop(&node, "eth0");
+    assert_eq!((src, dst, dport), (addr(NODE), addr("10.65.1.9"), 8080));
+    give(&mut node, "eth0", &tcp(PEER_MAC, UPLINK_MAC, "10.65.1.9", NODE, 8080, sport, "SA"));
+    assert_eq!(pop(&node, "tap0"), (addr(CLUSTER), 80, addr(NODE), 5001));
+}
+
+#[test]
+fn explanations_name_the_service_and_judge_its_backend() {
+    let ask = |node: &Simulation, from: &str, to: &str, sport: u32, dport: u32| {
+        let request = pb::ExplainRequest {
+            source: bytes(addr(from)),
+            destination: bytes(addr(to)),
+            protocol: 6,
+            source_port: sport,
+            destination_port: dport,
+            ..Default::default()
+        };
+        let answer = margay_dataplane::control::explain(&node.state, &request, node.now()).unwrap();
+        let chosen = answer.service.clone().map(|service| service.backend.map(|b| (b.address, b.port)));
+        (answer, chosen)
+    };
+    // Workload 3 takes TCP to port 80 alone.
+    let three =
+        [backend("10.65.0.2", 8080, true), backend("10.65.0.3", 81, true), backend("fd65::2", 1, true)];
+    let mut node = serving(Setup::default(), three.to_vec());
+    let mut seen = BTreeSet::new();
+    for sport in 4000..4040 {
+        let (answer, chosen) = ask(&node, "10.65.0.1", CLUSTER, sport, 80);
+        let service = answer.service.clone().unwrap();
+        assert_eq!((&*service.service, &*service.port, &*service.kind), ("default/web", "tcp", "cluster"));
+        assert_eq!((service.backends.len(), service.by_source_port, service.local_only), (2, true, false));
+        let (address, port) = chosen.unwrap().unwrap();
+        let denied = port == 81;
+        assert_eq!(answer.verdict, if denied { "deny" } else { "allow" });
+        let of = format!("default/w{}", address[3]);
+        assert_eq!(answer.ingress.unwrap().endpoint, of, "policy is the backend's");
+        assert!(answer.route.starts_with(&format!("workload {of}")), "{}", answer.route);
+        // The very one that the packet goes to.
+        give(&mut node, "cali1", &tcp_from(1, CLUSTER, sport as u16, 80, "S"));
+        assert_eq!((node.pop("cali2").is_some(), node.pop("cali3").is_some()), (!denied, false));
+        seen.insert(port);
+    }
+    assert_eq!(seen.len(), 2, "both backends came up");
+
+    let (answer, chosen) = ask(&node, FAR, NODE, 4000, 30_080);
+    let node_port = answer.service.unwrap();
+    assert_eq!((&*node_port.kind, chosen.unwrap().is_some()), ("node", true));
+    let (answer, chosen) = ask(&node, "10.65.0.1", CLUSTER, 4000, 99);
+    let refused = answer.service.unwrap();
+    assert_eq!((&*answer.verdict, &*refused.refused, chosen), ("deny", "no-service-port", Some(None)));
+    assert!(answer.ingress.is_none() && refused.service == "default/web");
+    assert!(ask(&node, "10.65.0.1", "10.65.0.2", 4000, 80).0.service.is_none());
+
+    // Who asks for an explanation is no client: nobody is remembered.
+    let sticky = pb::Service { client_affinity_seconds: 60, ..service(three.to_vec()) };
+    apply(&mut node, sticky);
+    let (answer, _) = ask(&node, "10.65.0.1", CLUSTER, 4000, 80);
+    let first = answer.service.unwrap();
+    assert_eq!((first.by_affinity, first.by_source_port), (false, false));
+    give(&mut node, "cali1", &tcp_from(1, CLUSTER, 6000, 80, "S"));
+    assert!(ask(&node, "10.65.0.1", CLUSTER, 4000, 80).0.service.unwrap().by_affinity);
 }
 
 #[test]

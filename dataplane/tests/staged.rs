@@ -225,7 +225,7 @@ fn explain_shows_both() {
             destination_port: port,
             ..Default::default()
         };
-        explain(&node.state, &request).unwrap()
+        explain(&node.state, &request, NOW).unwrap()
     };
     let answer = ask(80);
     let ingress = answer.ingress.unwrap();
@@ -282,7 +282,7 @@ fn staged_policies_are_judged_for_a_hosts_own_traffic_too() {
         destination_port: 80,
         ..Default::default()
     };
-    let explained = explain(&node.state, &request).unwrap();
+    let explained = explain(&node.state, &request, NOW).unwrap();
     let decision = explained.host[0].decision.clone().unwrap();
     assert_eq!((decision.verdict.as_str(), decision.policy.as_str()), ("allow", "default/web"));
     let staged = decision.staged.unwrap();

@@ -118,7 +118,7 @@ impl Node {
             return Ok(Vec::new());
         }
         let [from, to] = self.uplinks.ends(from, to, query);
-        let judged = host_stages(&self.state, &from, &to, query).into_iter().map(|stage| {
+        let judged = host_stages(&self.state, (&from, &to, &to), (query, query)).into_iter().map(|stage| {
             if let Some(tree) = self.host_tree(&stage.list, stage.direction) {
                 judge(tree, self.sets(), query)?;
             }
@@ -146,7 +146,7 @@ impl Node {
             return;
         }
         let [from, to] = self.uplinks.ends(from, to, query);
-        walk_host_lists(&self.state, &from, &to, |list, at| {
+        walk_host_lists(&self.state, (&from, &to, &to), |list, at| {
             let (policy, index) = (self.state.policy(), self.state.host_list_index(list)?);
             let verdict = policy.opinion(index, at, query)?;
             decided(policy.tree(index, at)?.compiled(), verdict);

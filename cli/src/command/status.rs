@@ -75,6 +75,8 @@ struct Dataplane {
     accounting: Option<Accounting>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy_memory: Option<PolicyMemory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nat: Option<Nat>,
     policies: u64,
     ip_sets: u64,
     routes: u64,
@@ -135,6 +137,15 @@ struct PolicyMemory {
     ceiling: u64,
     compact_lists: u32,
     patched_lists: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Nat {
+    first_port: u32,
+    last_port: u32,
+    mapping: &'static str,
+    exhausted: u64,
 }
 
 #[derive(Serialize)]
@@ -229,6 +240,15 @@ impl From<dataplane::Status> for Dataplane {
                 ceiling: memory.ceiling,
                 compact_lists: memory.compact_lists,
                 patched_lists: memory.patched_lists,
+            }),
+            nat: from.nat.map(|nat| Nat {
+                first_port: nat.ports.map_or(0, |ports| ports.first),
+                last_port: nat.ports.map_or(0, |ports| ports.last),
+                mapping: match nat.mapping() {
+                    dataplane::node_config::NatMapping::AddressAndPort => "AddressAndPort",
+                    dataplane::node_config::NatMapping::EndpointIndependent => "EndpointIndependent",
+                },
+                exhausted: nat.exhausted,
             }),
             policies: from.policies,
             ip_sets: from.ip_sets,
@@ -346,6 +366,16 @@ impl Dataplane {
                     ", {}",
                     out.paint(&format!("{n} in a slower form for want of memory"), Tone::Bad)
                 )?,
+            }
+        }
+        if let Some(Nat { first_port, last_port, mapping, exhausted }) = &self.nat {
+            write!(out, "NAT:         ports {first_port} to {last_port}, mapping {mapping}")?;
+            match exhausted {
+                0 => writeln!(out)?,
+                n => {
+                    let refused = format!("{n} packets dropped for want of a free port");
+                    writeln!(out, ", {}", out.paint(&refused, Tone::Bad))?;
+                }
             }
         }
         writeln!(

@@ -4,12 +4,12 @@
 use super::{Resources, packed};
 use crate::model::{
     BpfConntrackTimeouts, EndpointToHostAction, FailsafePort, FelixConfiguration, FelixConfigurationSpec,
-    MIDSTREAM, NODE_PORT_ADDRESSES, Port, REMOVED_BACKENDS, RemovedBackends, TCP_WINDOWS, is_strict,
-    milliseconds, node_port_addresses, picks_up, scalar::BpfTimeout,
+    MIDSTREAM, NAT_MAPPING, NODE_PORT_ADDRESSES, NatMapping, NatOutgoingExclusions, Port, REMOVED_BACKENDS,
+    RemovedBackends, TCP_WINDOWS, is_strict, milliseconds, node_port_addresses, picks_up, scalar::BpfTimeout,
 };
 use margay_api::dataplane::v1::{
     self as api, Action, NodeConfig,
-    node_config::{Established, Midstream, RemovedBackend, TcpWindows},
+    node_config::{self, Established, Midstream, RemovedBackend, TcpWindows},
 };
 
 /// The configuration of `node`.
@@ -20,6 +20,8 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
     let outbound = settings.first(|spec| spec.failsafe_outbound_host_ports.as_deref());
     let nat_address = settings.first(|spec| spec.nat_outgoing_address);
     let nat_ports = settings.first(|spec| spec.nat_port_range.as_ref());
+    let nat_mapping = settings.annotation(NAT_MAPPING).and_then(|text| text.parse().ok());
+    let exclusions = settings.first(|spec| spec.nat_outgoing_exclusions);
     let node_ports = settings.annotation(NODE_PORT_ADDRESSES).and_then(|text| node_port_addresses(text).ok());
     let removed = settings.annotation(REMOVED_BACKENDS).and_then(|text| text.parse().ok());
     let picks_up = settings.annotation(MIDSTREAM).and_then(|text| picks_up(text).ok());
@@ -42,6 +44,12 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
         failsafe_outbound: ports(outbound.unwrap_or(&FailsafePort::OUTBOUND)),
         nat_outgoing_address: nat_address.map_or(vec![], |address| address.octets().to_vec()),
         nat_ports: nat_ports.and_then(range),
+        nat_mapping: match nat_mapping.unwrap_or_default() {
+            NatMapping::AddressAndPort => node_config::NatMapping::AddressAndPort,
+            NatMapping::EndpointIndependent => node_config::NatMapping::EndpointIndependent,
+        }
+        .into(),
+        nat_excludes_hosts: exclusions == Some(NatOutgoingExclusions::IPPoolsAndHostIPs),
         node_port_nets: node_ports.unwrap_or_default().into_iter().map(packed).collect(),
         removed_backend: match removed.unwrap_or_default() {
             RemovedBackends::Drain => RemovedBackend::Drain,

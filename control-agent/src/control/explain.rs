@@ -39,12 +39,8 @@ impl Agent {
             icmp_type: request.icmp_type,
             icmp_code: request.icmp_code,
         };
-        let mut response = ExplainResponse {
-            from: from.title(source),
-            to: to.title(destination),
-            result: None,
-            notes: self.notes(&from, &to),
-        };
+        let mut response =
+            ExplainResponse { from: from.title(source), to: to.title(destination), ..Default::default() };
         if self.may_judge(&from, &to) {
             let mut client = self.link.client();
             let answer = timeout(ANSWER, client.explain(question))
@@ -52,6 +48,17 @@ impl Agent {
                 .map_err(|_| Status::unavailable("the dataplane does not answer"))??;
             response.result = Some(answer.into_inner());
         }
+        let service = response.result.as_ref().and_then(|result| result.service.as_ref());
+        response.notes = match service.map(|service| service.backend.as_ref()) {
+            None => self.notes(&from, &to),
+            // Policy is the backend's.
+            Some(Some(backend)) => match address(&backend.address) {
+                Some(backend) => self.notes(&from, &resolve(&endpoints, &own, "backend", &backend)?),
+                None => self.notes(&from, &to),
+            },
+            // Nobody was asked for policy.
+            Some(None) => Vec::new(),
+        };
         Ok(response)
     }
 
@@ -287,6 +294,11 @@ fn port(field: &str, number: u32) -> Result<u32, Status> {
             Err(Status::invalid_argument(format!("{field}: {number} is not a port; ports are 0 to 65535")))
         }
     }
+}
+
+fn address(octets: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok().map(|address| address.to_string())
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

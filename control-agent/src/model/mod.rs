@@ -34,7 +34,9 @@ pub use scope::{
     namespace_profile,
 };
 pub use selector::{Labels, Selector, SelectorError};
-pub use services::{NODE_PORT_ADDRESSES, REMOVED_BACKENDS, RemovedBackends, node_port_addresses};
+pub use services::{
+    NAT_MAPPING, NODE_PORT_ADDRESSES, NatMapping, REMOVED_BACKENDS, RemovedBackends, node_port_addresses,
+};
 pub use tracking::{MIDSTREAM, TCP_WINDOWS, is_strict, milliseconds, picks_up};
 pub use validate::FieldError;
 

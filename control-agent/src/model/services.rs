@@ -1,4 +1,5 @@
-//! What of services Kubernetes has no field for: annotations of a FelixConfiguration.
+//! What of services and translation Kubernetes and Calico have no field for: annotations of a
+//! FelixConfiguration.
 
 use std::str::FromStr;
 
@@ -10,6 +11,9 @@ pub const NODE_PORT_ADDRESSES: &str = "margay.io/node-port-addresses";
 
 /// What becomes of TCP connections to a backend that is gone.
 pub const REMOVED_BACKENDS: &str = "margay.io/removed-backends";
+
+/// Which port what leaves with an address of the node gets.
+pub const NAT_MAPPING: &str = "margay.io/nat-mapping";
 
 /// What becomes of TCP connections to a backend that is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +33,30 @@ impl FromStr for RemovedBackends {
             "Drain" => Ok(Self::Drain),
             "Reset" => Ok(Self::Reset),
             other => Err(format!("{other:?} is not a valid value; use Drain or Reset")),
+        }
+    }
+}
+
+/// Which port what leaves with an address of the node gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatMapping {
+    /// Any that is free towards its destination.
+    #[default]
+    AddressAndPort,
+    /// The same towards every destination (RFC 4787, section 4.1).
+    EndpointIndependent,
+}
+
+impl FromStr for NatMapping {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "AddressAndPort" => Ok(Self::AddressAndPort),
+            "EndpointIndependent" => Ok(Self::EndpointIndependent),
+            other => {
+                Err(format!("{other:?} is not a valid value; use AddressAndPort or EndpointIndependent"))
+            }
         }
     }
 }

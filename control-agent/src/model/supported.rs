@@ -10,7 +10,9 @@ use super::metadata::Metadata;
 use super::net::{Port, Protocol};
 use super::resource::Resource;
 use super::rule::Rule;
-use super::services::{NODE_PORT_ADDRESSES, REMOVED_BACKENDS, RemovedBackends, node_port_addresses};
+use super::services::{
+    NAT_MAPPING, NODE_PORT_ADDRESSES, NatMapping, REMOVED_BACKENDS, RemovedBackends, node_port_addresses,
+};
 use super::tracking::{MIDSTREAM, TCP_WINDOWS, is_strict, picks_up};
 use super::validate::FieldError;
 
@@ -58,7 +60,7 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 14] = [
+const FELIX_HONOURED: [&str; 15] = [
     "bpfConntrackTimeouts",
     "defaultEndpointToHostAction",
     "externalNodesList",
@@ -67,6 +69,7 @@ const FELIX_HONOURED: [&str; 14] = [
     "ipipEnabled",
     "ipipMTU",
     "natOutgoingAddress",
+    "natOutgoingExclusions",
     "natPortRange",
     "vxlanEnabled",
     "vxlanMTU",
@@ -133,11 +136,13 @@ impl Refused {
         let removed = removed.and_then(|text| text.parse::<RemovedBackends>().err());
         let midstream = annotations.get(MIDSTREAM).and_then(|text| picks_up(text).err());
         let windows = annotations.get(TCP_WINDOWS).and_then(|text| is_strict(text).err());
+        let mapping = annotations.get(NAT_MAPPING).and_then(|text| text.parse::<NatMapping>().err());
         for (name, wrong) in [
             (NODE_PORT_ADDRESSES, node_ports),
             (REMOVED_BACKENDS, removed),
             (MIDSTREAM, midstream),
             (TCP_WINDOWS, windows),
+            (NAT_MAPPING, mapping),
         ] {
             self.0.extend(wrong.map(|why| FieldError::new(format!("metadata.annotations[{name:?}]"), why)));
         }
@@ -180,7 +185,6 @@ impl Refused {
     fn pool(&mut self, spec: &IpPoolSpec) {
         let everywhere = |selector: &str| matches!(selector.trim(), "" | "all()");
         let assigned = "this release does not assign addresses; remove it";
-        self.if_used(spec.disabled, "spec.disabled", assigned);
         let usual = if spec.cidr.is_v4() { 26 } else { 122 };
         self.if_used(spec.block_size() != usual, "spec.blockSize", assigned);
         self.if_used(!everywhere(&spec.node_selector), "spec.nodeSelector", assigned);

@@ -15,6 +15,8 @@ pub struct Masquerade {
     pools: Lpm,
     /// There is a pool of the first kind.
     any: bool,
+    /// To these it leaves as it is; in order.
+    excluded: Box<[Addr]>,
     settings: MasqueradeSettings,
 }
 
@@ -27,6 +29,8 @@ pub struct MasqueradeSettings {
     pub ports: PortRange,
     /// Which port a flow gets.
     pub mapping: Mapping,
+    /// What goes to a node of the cluster is not translated.
+    pub excludes_hosts: bool,
 }
 
 /// Which port a flow gets.
@@ -52,23 +56,29 @@ pub struct Pool {
 impl Default for MasqueradeSettings {
     /// Ports that Linux does not give its own sockets, nor Kubernetes its services.
     fn default() -> Self {
-        Self { address: None, ports: PortRange { first: 61_000, last: 65_535 }, mapping: Mapping::default() }
+        let ports = PortRange { first: 61_000, last: 65_535 };
+        Self { address: None, ports, mapping: Mapping::default(), excludes_hosts: false }
     }
 }
 
 impl Masquerade {
-    /// With these pools, disabled ones among them.
-    pub fn new(pools: &[Pool], settings: MasqueradeSettings) -> Self {
+    /// With these pools, disabled ones among them, in a cluster whose nodes have the addresses `hosts`.
+    pub fn new(pools: &[Pool], hosts: impl Iterator<Item = Addr>, settings: MasqueradeSettings) -> Self {
         let routes = pools.iter().map(|pool| (pool.cidr, u32::from(pool.masquerade)));
         let any = pools.iter().any(|pool| pool.masquerade);
+        let mut excluded: Vec<Addr> = hosts.filter(|_| settings.excludes_hosts).collect();
+        excluded.sort_unstable();
         // No value is too large.
-        Self { pools: Lpm::build(routes).unwrap_or_default(), any, settings }
+        Self { pools: Lpm::build(routes).unwrap_or_default(), any, excluded: excluded.into(), settings }
     }
 
     /// A packet that leaves this node from `src` to `dst` does so with an address of the node.
     #[inline]
     pub fn applies(&self, src: Addr, dst: Addr) -> bool {
-        self.any && self.pools.lookup(src) == Some(1) && self.pools.lookup(dst).is_none()
+        self.any
+            && self.pools.lookup(src) == Some(1)
+            && self.pools.lookup(dst).is_none()
+            && self.excluded.binary_search(&dst).is_err()
     }
 
     /// How.
@@ -118,7 +128,11 @@ mod tests {
             pool("fd65::/64", true),
             pool("fd66::/64", false),
         ];
-        let masquerade = Masquerade::new(&pools, MasqueradeSettings::default());
+        let of = |excludes_hosts| {
+            let settings = MasqueradeSettings { excludes_hosts, ..MasqueradeSettings::default() };
+            let hosts = ["10.0.0.2", "10.0.0.1", "2001:db8::9"].map(|text| text.parse().unwrap());
+            Masquerade::new(&pools, hosts.into_iter(), settings)
+        };
         for (src, dst, applies) in [
             ("10.65.0.1", "192.0.2.1", true),
             ("10.65.0.1", "10.65.1.1", false),
@@ -130,7 +144,16 @@ mod tests {
             ("fd66::1", "2001:db8::1", false),
         ] {
             let [from, to] = [src, dst].map(|text| text.parse().unwrap());
-            assert_eq!(masquerade.applies(from, to), applies, "{src} > {dst}");
+            assert_eq!([false, true].map(|hosts| of(hosts).applies(from, to)), [applies; 2], "{src} > {dst}");
+        }
+        for (src, host) in [("10.65.0.1", "10.0.0.1"), ("10.65.0.1", "10.0.0.2"), ("fd65::1", "2001:db8::9")]
+        {
+            let [from, to] = [src, host].map(|text| text.parse().unwrap());
+            assert_eq!(
+                [false, true].map(|hosts| of(hosts).applies(from, to)),
+                [true, false],
+                "{src} > {host}"
+            );
         }
     }
 

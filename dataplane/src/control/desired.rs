@@ -165,6 +165,8 @@ pub struct Desired {
     pub pools: SharedMap<Prefix, bool>,
     /// How it is.
     pub masquerade: MasqueradeSettings,
+    /// Addresses of the cluster's nodes, by name: IPv4, IPv6.
+    pub hosts: SharedMap<Arc<str>, [Option<Addr>; 2]>,
     /// Services of the cluster.
     pub services: SharedMap<ServiceId, Arc<Definition>>,
     /// What holds for all of them.
@@ -267,8 +269,15 @@ impl Desired {
                 let cidr = convert::prefix(cidr).map_err(|e| e.within("cidr"))?;
                 self.pools.remove(&cidr);
             }
-            // Known to the agent for its own sake; nothing here depends on them.
-            Change::Host(_) | Change::HostRemove(_) => {}
+            Change::Host(host) => {
+                let address = |field: &str, prefix: &Option<pb::Prefix>| {
+                    let address = prefix.as_ref().filter(|prefix| !prefix.address.is_empty());
+                    address.map(|prefix| convert::addr(field, &prefix.address)).transpose()
+                };
+                let addresses = [address("ipv4", &host.ipv4)?, address("ipv6", &host.ipv6)?];
+                self.hosts.insert(host.hostname.as_str().into(), addresses);
+            }
+            Change::HostRemove(name) => drop(self.hosts.remove(name.as_str())),
             Change::HostEndpoint(endpoint) => {
                 let endpoint = HostEndpoint::parse(endpoint.clone())?;
                 keep_equal(&mut self.host_endpoints, endpoint.id.clone(), endpoint);
@@ -448,6 +457,7 @@ fn masquerade_of(config: &pb::NodeConfig) -> Result<MasqueradeSettings, FieldErr
         pb::node_config::NatMapping::AddressAndPort => Mapping::AddressAndPort,
         pb::node_config::NatMapping::EndpointIndependent => Mapping::EndpointIndependent,
     };
+    settings.excludes_hosts = config.nat_excludes_hosts;
     Ok(settings)
 }
 

@@ -26,7 +26,7 @@ pub struct Difference<'a> {
     pub endpoints: Differences<'a, EndpointId, Endpoint>,
     /// Whether any route differs.
     pub routes: bool,
-    /// Whether any pool differs, or how what leaves them is translated.
+    /// Whether any pool differs, or how what leaves them is translated, or to whom it is not.
     pub masquerade: bool,
     /// Whether any host endpoint differs, or a failsafe port, or whether the host's traffic comes by
     /// way of us for the sake of what leaves with its address.
@@ -60,6 +60,7 @@ impl<'a> Difference<'a> {
             masquerade,
             overlay,
             far_ends,
+            hosts,
         } = old;
         Self {
             next,
@@ -69,7 +70,9 @@ impl<'a> Difference<'a> {
             profiles: next.profiles.since(profiles),
             endpoints: next.endpoints.since(endpoints),
             routes: !next.routes.since(routes).is_empty(),
-            masquerade: !next.pools.since(pools).is_empty() || next.masquerade != *masquerade,
+            masquerade: !next.pools.since(pools).is_empty()
+                || next.masquerade != *masquerade
+                || next.masquerade.excludes_hosts && !next.hosts.since(hosts).is_empty(),
             hosts: !next.host_endpoints.since(host_endpoints).is_empty()
                 || next.failsafe != *failsafe
                 || next.masquerades() != old.masquerades(),

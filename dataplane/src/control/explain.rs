@@ -1,20 +1,39 @@
 //! Judges a packet that nobody sent, by the very trees that forward.
 
+use super::backend::{Served, served};
 use super::convert::{self, FieldError};
 use super::desired::{Endpoint, Target};
 use super::passage::{End, HostStage, host_stages};
 use super::state::State;
 use crate::fib::Hop;
-use crate::net::{Addr, FlowKey, Icmp, Proto};
+use crate::net::{Addr, FlowKey, Icmp, Nanos, Proto};
 use crate::policy::{Decider, Direction, Explanation, Query};
 use crate::snapshot::EndpointToHost;
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
 /// The verdict of this node, with the reasons of either end that is here.
-pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, FieldError> {
-    let query = query(request)?;
-    let (dst, said) = (query.key.dst, Said::of(state, &query));
+pub fn explain(
+    state: &State,
+    request: &pb::ExplainRequest,
+    now: Nanos,
+) -> Result<pb::ExplainResponse, FieldError> {
+    let asked = query(request)?;
+    let served = served(state, &asked, &End::of(state, asked.key.src), now);
+    let (service, query) = match served {
+        None => (None, asked),
+        Some(Served { choice, query: Some(query) }) => (Some(choice), query),
+        Some(Served { choice, query: None }) => {
+            return Ok(pb::ExplainResponse {
+                verdict: "deny".into(),
+                generation: state.committed(),
+                route: "nowhere: the service has nobody for it".into(),
+                service: Some(choice),
+                ..pb::ExplainResponse::default()
+            });
+        }
+    };
+    let (dst, said) = (query.key.dst, Said::translated(state, &asked, &query));
     let reachable = !matches!(state.publisher().current().fib.lookup(dst), Hop::NoRoute | Hop::Blackhole);
     Ok(pb::ExplainResponse {
         verdict: if said.allows() && reachable { "allow" } else { "deny" }.into(),
@@ -24,15 +43,8 @@ pub fn explain(state: &State, request: &pb::ExplainRequest) -> Result<pb::Explai
         route: route(state, dst),
         conntrack: None,
         host: said.host.into_iter().map(Into::into).collect(),
+        service,
     })
-}
-
-/// Policy would let the first packet of this flow pass, today.
-pub(super) fn judge_key(state: &State, key: &FlowKey) -> bool {
-    // What opens a flow of ICMP that has a state worth keeping is a request.
-    let kind = if key.proto == Proto::ICMP6 { 128 } else { 8 };
-    let icmp = if key.proto.is_icmp() { Icmp { kind, code: 0 } } else { Icmp::default() };
-    Said::of(state, &Query { key: *key, icmp }).allows()
 }
 
 /// All that policy says of a packet.
@@ -49,15 +61,21 @@ pub(super) struct Said {
 
 impl Said {
     pub fn of(state: &State, query: &Query) -> Self {
+        Self::translated(state, query, query)
+    }
+
+    /// Of a packet that came as `asked` and goes on as `query`.
+    fn translated(state: &State, asked: &Query, query: &Query) -> Self {
         let (src, dst) = (query.key.src, query.key.dst);
         let (from, to) = (End::of(state, src), End::of(state, dst));
+        let meant = if asked.key.dst == dst { to.clone() } else { End::of(state, asked.key.dst) };
         let judge = |addr: Addr, direction| {
             let owns = |endpoint: &&Arc<Endpoint>| endpoint.nets.iter().any(|net| net.contains(addr));
             let endpoint = state.desired().endpoints.values().find(owns)?;
             Some(judge(state, endpoint, direction, query))
         };
         Self {
-            host: host_stages(state, &from, &to, query),
+            host: host_stages(state, (&from, &meant, &to), (asked, query)),
             to_host: matches!(from, End::Workload(_))
                 && to == End::Host
                 && state.desired().endpoint_to_host == EndpointToHost::Drop,

@@ -1,7 +1,8 @@
 //! Workers' flows, asked for without stopping anyone: each worker looks at a few places of its table
 //! a poll. Whoever asks holds the pages, so a slow reader costs a page a worker.
 
-use super::explain::{judge_key, query};
+use super::explain::query;
+use super::judge::allows;
 use super::{FieldError, Ports, State};
 use crate::conntrack::{Filter, FilterError, PacketLike};
 use crate::net::{Addr, Nanos, Prefix, WorkerId};
@@ -150,7 +151,7 @@ pub(super) fn conntrack(
         idle_milliseconds: millis(seen.idle),
         remaining_milliseconds: millis(seen.remaining),
         judged_generation: u64::from(seen.judged.0),
-        verdict_now: if judge_key(state, &seen.key) { "allow" } else { "deny" }.into(),
+        verdict_now: if allows(state, seen) { "allow" } else { "deny" }.into(),
     };
     pb::Conntrack {
         sessions: found.iter().map(session).collect(),

@@ -77,6 +77,11 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Policy would let the packet that opened the session pass, today.
+pub(super) fn allows(state: &State, seen: &FlowSeen) -> bool {
+    Said::of(state, &opening(seen)).allows()
+}
+
 /// The packet that opened a session as policy sees it: to where it leads, from where it came.
 pub(super) fn opening(seen: &FlowSeen) -> Query {
     let FlowSeen { key, reply_key, state, .. } = seen;

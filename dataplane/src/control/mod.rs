@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod backend;
 mod convert;
 mod denials;
 mod desired;

@@ -84,11 +84,17 @@ impl HostStage {
     }
 }
 
-/// The stages that the packet passes, in order, as far as it comes. Failsafe ports are mentioned only where
-/// they decide.
-pub fn host_stages(state: &State, from: &End, to: &End, query: &Query) -> Vec<HostStage> {
+/// The stages that a packet passes, in order, as far as it comes. It comes as `asked`, meant for `meant`,
+/// and goes on as `query`, to `to`: they differ for one to a service. Failsafe ports are mentioned only
+/// where they decide.
+pub fn host_stages(
+    state: &State,
+    (from, meant, to): (&End, &End, &End),
+    (asked, query): (&Query, &Query),
+) -> Vec<HostStage> {
     let mut stages = vec![];
-    walk_host_lists(state, from, to, |list, at| {
+    walk_host_lists(state, (from, meant, to), |list, at| {
+        let query = if list.is_before_translation() { asked } else { query };
         let (policy, index) = (state.policy(), state.host_list_index(list)?);
         let opinion = policy.opinion(index, at, query);
         let spare = opinion.is_none() && matches!(list, HostList::Failsafe | HostList::FailsafeReplies);
@@ -112,14 +118,13 @@ pub fn host_stages(state: &State, from: &End, to: &End, query: &Query) -> Vec<Ho
 /// answer is what a list says of the packet, if it decides.
 pub fn walk_host_lists(
     state: &State,
-    from: &End,
-    to: &End,
+    (from, meant, to): (&End, &End, &End),
     ask: impl FnMut(&HostList, Direction) -> Option<bool>,
 ) -> bool {
     let mut walk = Walk { state, ask, allowed: true };
     let endpoint = |end: &End| state.host_endpoint_on(end.interface()?);
     if let Some(host) = endpoint(from) {
-        walk.inwards(host, from, to);
+        walk.inwards(host, from, meant, to);
     }
     if let Some(host) = endpoint(to).filter(|_| walk.allowed) {
         walk.outwards(host, from, to);
@@ -134,10 +139,10 @@ struct Walk<'a, A> {
 }
 
 impl<A: FnMut(&HostList, Direction) -> Option<bool>> Walk<'_, A> {
-    fn inwards(&mut self, host: &HostEndpoint, from: &End, to: &End) {
+    fn inwards(&mut self, host: &HostEndpoint, from: &End, meant: &End, to: &End) {
         let (local, network) = (*to == End::Host, matches!(from, End::Network(_)));
         let at = Direction::Ingress;
-        if network && self.untracked(host, at, local) {
+        if network && self.untracked(host, at, *meant == End::Host) {
             return;
         }
         let decided = !host.pre_dnat.is_empty() && self.stage(host, Stage::PreDnat, at);

@@ -42,7 +42,7 @@ fn port(port: &Arc<Port>, assembled: &Assembled) -> pb::ServedPort {
     }
 }
 
-fn backend(backend: &Backend) -> pb::ServedBackend {
+pub(super) fn backend(backend: &Backend) -> pb::ServedBackend {
     pb::ServedBackend {
         address: octets(backend.addr),
         port: backend.port.into(),
@@ -51,7 +51,7 @@ fn backend(backend: &Backend) -> pb::ServedBackend {
     }
 }
 
-const fn kind(kind: Kind) -> &'static str {
+pub(super) const fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Cluster => "cluster",
         Kind::LoadBalancer => "load-balancer",

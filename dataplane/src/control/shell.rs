@@ -12,6 +12,7 @@ use crate::conntrack::{Filter, FilterError, PacketLike};
 use crate::io::af_xdp::Ours;
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
 use crate::net::{IfId, Nanos, WorkerId};
+use crate::nodes::Event;
 use crate::policy::{CompileError, Consolidated};
 use crate::worker::{FlowSeen, ticks};
 use margay_api::dataplane::v1 as pb;
@@ -218,7 +219,7 @@ impl Shell {
 
     /// Judges a packet that nobody sent.
     pub fn explain(&self, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, super::FieldError> {
-        explain::explain(&self.state, request)
+        explain::explain(&self.state, request, self.now())
     }
 
     /// What applies to an endpoint.
@@ -553,12 +554,7 @@ impl Shell {
         let now = self.now();
         for at in 0..self.ports.workers().len() {
             while let Some(event) = self.ports.workers()[at].events.pop() {
-                if let crate::nodes::Event::TableFull { worker } = event {
-                    tracing::warn!(
-                        worker = worker.0,
-                        "W011 a worker's flow table is full of established flows and new ones are refused; raise --flows, or find who opens so many with margayctl dp drops"
-                    );
-                }
+                warn_of(&event);
                 self.denials.note(&event, &self.state);
                 self.differences.note(&event, &self.state);
                 if let Some(action) = self.state.event(&event, now) {
@@ -618,6 +614,21 @@ impl Shell {
             statuses.insert(id.clone(), status);
         }
         self.statuses = statuses;
+    }
+}
+
+/// Says what an operator should know of at once.
+fn warn_of(event: &Event) {
+    match event {
+        Event::TableFull { worker } => tracing::warn!(
+            worker = worker.0,
+            "W011 a worker's flow table is full of established flows and new ones are refused; raise --flows, or find who opens so many with margayctl dp drops"
+        ),
+        Event::NatExhausted { worker } => tracing::warn!(
+            worker = worker.0,
+            "W012 no port is free to leave the node with towards some server, and flows to it are refused; widen natPortRange, or find who opens so many with margayctl conntrack top"
+        ),
+        _ => {}
     }
 }
 

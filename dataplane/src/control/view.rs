@@ -3,13 +3,13 @@
 use super::denials::Denials;
 use super::ports::Ports;
 use super::state::{Purpose, State};
-use crate::conntrack::Side;
+use crate::conntrack::{Side, nat::Mapping};
 use crate::fib::{Interface, Quota};
-use crate::net::IfId;
+use crate::net::{IfId, PortRange};
 use crate::nodes::WorkerCounters;
 use crate::packet::DropReason;
 use crate::snapshot::Snapshot;
-use margay_api::dataplane::v1 as pb;
+use margay_api::dataplane::v1::{self as pb, node_config::NatMapping};
 use std::collections::BTreeMap;
 
 /// How far the dataplane has got.
@@ -73,7 +73,26 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
             compact_lists: memory.compact as u32,
             patched_lists: memory.patched as u32,
         }),
+        nat: state
+            .desired()
+            .masquerades()
+            .then(|| nat(state, sum(|c| c.dropped(DropReason::NatExhausted).get()))),
         workers,
+    }
+}
+
+/// How what leaves with an address of this node does so.
+fn nat(state: &State, exhausted: u64) -> pb::Nat {
+    let settings = state.desired().masquerade;
+    let PortRange { first, last } = settings.ports;
+    let mapping = match settings.mapping {
+        Mapping::AddressAndPort => NatMapping::AddressAndPort,
+        Mapping::EndpointIndependent => NatMapping::EndpointIndependent,
+    };
+    pb::Nat {
+        ports: Some(pb::PortRange { first: first.into(), last: last.into() }),
+        mapping: mapping.into(),
+        exhausted,
     }
 }
 

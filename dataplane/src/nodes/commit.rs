@@ -63,8 +63,8 @@ impl Node<World> for Commit {
                 CommitNext::Rewrite
             }
             Err(reason) => {
-                if reason == DropReason::FlowTableFull {
-                    tell_full(world);
+                if matches!(reason, DropReason::FlowTableFull | DropReason::NatExhausted) {
+                    tell(world, reason);
                 }
                 packet.meta.drop = reason;
                 CommitNext::Drop
@@ -73,13 +73,18 @@ impl Node<World> for Commit {
     }
 }
 
+/// Tells that there is no room for a flow, not with every packet of a flood.
 #[cold]
-fn tell_full(world: &mut World) {
-    /// Not with every packet of a flood.
+fn tell(world: &mut World, reason: DropReason) {
     const EVERY: Nanos = Nanos::from_secs(60);
-    if world.told_full.is_none_or(|told| world.now.since(told) >= EVERY) {
-        world.told_full = Some(world.now);
-        world.tell(Event::TableFull { worker: world.me });
+    let (now, worker) = (world.now, world.me);
+    let (told, event) = match reason {
+        DropReason::NatExhausted => (&mut world.told_exhausted, Event::NatExhausted { worker }),
+        _ => (&mut world.told_full, Event::TableFull { worker }),
+    };
+    if told.is_none_or(|told| now.since(told) >= EVERY) {
+        *told = Some(now);
+        world.tell(event);
     }
 }
 

@@ -48,6 +48,11 @@ pub enum Event {
         /// Whose flow table it is.
         worker: WorkerId,
     },
+    /// A new flow was refused: no port is free to leave with towards its destination. Told once a minute.
+    NatExhausted {
+        /// Whose flow it was.
+        worker: WorkerId,
+    },
     /// One of the packets that staged policies would have had judged otherwise.
     WouldDiffer {
         /// As policy was asked.

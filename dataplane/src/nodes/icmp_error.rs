@@ -1,7 +1,8 @@
-//! Turns a packet that cannot go on into the ICMP error that says so.
+//! Turns a packet that cannot go on into the ICMP error that says so; TCP that no service takes into a
+//! reset, which more clients believe than an error.
 //!
-//! The offending packet counts as dropped, the error as made here. Where the rules forbid an
-//! error (RFC 1122 §3.2.2, RFC 4443 §2.4), or too many were sent, only the drop remains.
+//! The offending packet counts as dropped, the answer as made here. Where the rules forbid one
+//! (RFC 1122 §3.2.2, RFC 4443 §2.4), or too many were sent, only the drop remains.
 
 use super::arp::own_mac;
 use super::{World, drop, nat, world::flow_key};
@@ -10,23 +11,33 @@ use crate::fib::{Fib, Hop, Interfaces, Role};
 use crate::graph::Node;
 use crate::net::Proto;
 use crate::packet::{DropReason, Packet, PacketFlags};
-use crate::wire::{ethernet, icmp};
+use crate::wire::{ethernet, icmp, tcp};
 
 arcs! {
     /// The ways out of [`IcmpError`].
     pub enum IcmpErrorNext {
-        /// The packet is the error now.
+        /// The packet is the answer now.
         Tx = "tx",
         /// The same, by a tunnel.
         Encap = "encap",
-        /// No error is sent.
+        /// There is none.
         Drop = "drop",
     }
 }
 
-/// The node, with room to build an error in while the offending packet is still needed.
+/// The node, with room to build an answer in while the offending packet is still needed.
 pub struct IcmpError {
     scratch: Box<[u8; icmp::MAX_ERROR_V6]>,
+}
+
+const _: () = assert!(tcp::MAX_RESET <= icmp::MAX_ERROR_V6);
+
+/// What the sender is told.
+#[derive(Clone, Copy)]
+enum Answer {
+    Error(icmp::Error),
+    /// Nobody listens at this port.
+    Reset,
 }
 
 impl Default for IcmpError {
@@ -46,7 +57,7 @@ impl Node<World> for IcmpError {
 
 impl IcmpError {
     fn answer(&mut self, world: &mut World, packet: &mut Packet<'_>) -> Option<IcmpErrorNext> {
-        let error = self.error(world, packet)?;
+        let answer = answer(world, packet)?;
         // Only about the first fragment of an IPv4 packet (RFC 1122 §3.2.2).
         if packet.meta.flags.has(PacketFlags::LATER) && !packet.meta.flags.has(PacketFlags::V6) {
             return None;
@@ -67,7 +78,8 @@ impl IcmpError {
             return None;
         }
         let link = ethernet::Header::parse(packet.bytes()).ok()?;
-        let to = flow_key(packet).src;
+        let key = flow_key(packet);
+        let to = key.src;
         // Back through the tunnel that it came by, which may not be the only one.
         let tunnel = match (&back.role, snapshot.fib.lookup(to)) {
             (Role::Tunnel(_), Hop::Adjacency(index)) if index >= Fib::TUNNELS => Some(index),
@@ -76,14 +88,20 @@ impl IcmpError {
         };
         // Its sender knows it as it came.
         nat::restore(packet);
-        let len = icmp::emit_error(error, from, to, packet.l3(), &mut self.scratch[..])?;
+        let (len, proto) = match answer {
+            Answer::Error(error) => {
+                let len = icmp::emit_error(error, from, key.src, packet.l3(), &mut self.scratch[..])?;
+                (len, if v6 { Proto::ICMP6 } else { Proto::ICMP })
+            }
+            Answer::Reset => (tcp::emit_reset(&key, packet.l4(), &mut self.scratch[..])?, Proto::TCP),
+        };
 
         drop::account(world, packet.reborrow());
-        // Fits: an error is never longer than 1,280 bytes, and a frame takes more.
+        // Fits: an answer is never longer than 1,280 bytes, and a frame takes more.
         packet.fill(&self.scratch[..len]);
         packet.meta.l3 = packet.meta.data;
         packet.meta.drop = DropReason::Unspecified;
-        packet.meta.proto = if v6 { Proto::ICMP6 } else { Proto::ICMP };
+        packet.meta.proto = proto;
         packet.meta.flags.set(PacketFlags::ORIGINATED);
         world.counters.made();
         if let Some(index) = tunnel {
@@ -96,21 +114,28 @@ impl IcmpError {
         packet.meta.tx_if = back.id;
         Some(IcmpErrorNext::Tx)
     }
+}
 
-    /// Which error says what stopped the packet.
-    fn error(&self, world: &World, packet: &Packet<'_>) -> Option<icmp::Error> {
-        match packet.meta.drop {
-            DropReason::TtlExceeded => Some(icmp::Error::TimeExceeded),
-            DropReason::NeighbourUnresolved => Some(icmp::Error::HostUnreachable),
-            DropReason::NoRoute => Some(icmp::Error::NoRoute),
-            DropReason::NoBackend | DropReason::NoServicePort => Some(icmp::Error::PortUnreachable),
-            DropReason::TooBig => {
-                let v6 = packet.meta.flags.has(PacketFlags::V6);
-                let dont_fragment = packet.l3().get(6).is_some_and(|flags| flags & 0x40 != 0);
-                let mtu = world.snapshot.fib.mtu(packet.meta.adjacency)?;
-                (v6 || dont_fragment).then_some(icmp::Error::TooBig(mtu))
+/// What says what stopped the packet.
+fn answer(world: &World, packet: &Packet<'_>) -> Option<Answer> {
+    let error = match packet.meta.drop {
+        DropReason::TtlExceeded => icmp::Error::TimeExceeded,
+        DropReason::NeighbourUnresolved => icmp::Error::HostUnreachable,
+        DropReason::NoRoute => icmp::Error::NoRoute,
+        DropReason::NoBackend | DropReason::NoServicePort => match packet.meta.proto {
+            Proto::TCP if !packet.meta.flags.has(PacketFlags::LATER) => return Some(Answer::Reset),
+            _ => icmp::Error::PortUnreachable,
+        },
+        DropReason::TooBig => {
+            let v6 = packet.meta.flags.has(PacketFlags::V6);
+            let dont_fragment = packet.l3().get(6).is_some_and(|flags| flags & 0x40 != 0);
+            let mtu = world.snapshot.fib.mtu(packet.meta.adjacency)?;
+            if !v6 && !dont_fragment {
+                return None;
             }
-            _ => None,
+            icmp::Error::TooBig(mtu)
         }
-    }
+        _ => return None,
+    };
+    Some(Answer::Error(error))
 }

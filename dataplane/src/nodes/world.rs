@@ -54,6 +54,8 @@ pub struct World {
     pub samples: Credit,
     /// When it was told last that the flow table is full.
     pub told_full: Option<Nanos>,
+    /// When it was told last that no port was free for a translated flow.
+    pub told_exhausted: Option<Nanos>,
     /// When the next packet is shown that staged policies would have had judged otherwise.
     pub differences: Cell<Credit>,
 }
@@ -87,6 +89,7 @@ impl World {
             errors: Credit::new(Nanos::from_millis(1), 100),
             samples: Credit::new(Nanos::from_millis(10), 10),
             told_full: None,
+            told_exhausted: None,
             differences: Cell::new(Credit::new(Nanos::from_millis(10), 10)),
         })
     }

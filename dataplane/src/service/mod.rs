@@ -120,6 +120,21 @@ pub struct Target {
     pub snat: bool,
 }
 
+/// What would become of a packet to a service's port.
+#[derive(Debug)]
+pub struct Preview<'a> {
+    /// The port, and what the address is.
+    pub bound: &'a Bound,
+    /// Between whom is chosen.
+    pub set: &'a Backends,
+    /// A traffic policy leaves backends of this node alone.
+    pub local_only: bool,
+    /// The client was sent there before.
+    pub recalled: bool,
+    /// Who is chosen, or why nobody.
+    pub outcome: Result<(&'a Backend, Target), DropReason>,
+}
+
 /// All services. A clone is cheap, and shares what does not change.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
@@ -185,58 +200,95 @@ impl Services {
         self.affinity.as_ref()
     }
 
+    /// What would become of a packet that begins a flow to a service's port, and why. Nobody is
+    /// remembered for it.
+    pub fn preview(&self, key: &FlowKey, from: Origin, now: Nanos) -> Option<Preview<'_>> {
+        let bound = self.find(key)?;
+        let (set, local_only) = bound.set(from);
+        let recalled = self.recalled(&bound.port, set, key, now).is_some();
+        let outcome = self.backend(bound, set, key, now).map(|backend| (backend, target(backend, key, from)));
+        Some(Preview { bound, set, local_only, recalled, outcome })
+    }
+
+    /// The address is a service's, and no other way leads on from it: of one of its frontends.
+    pub fn claimant(&self, addr: Addr) -> Option<&Bound> {
+        let first = Frontend { addr, proto: Proto(0), port: 0 };
+        let (_, bound) = self.frontends.from(&first).next().filter(|(frontend, _)| frontend.addr == addr)?;
+        self.own_addresses.binary_search(&addr).is_err().then_some(bound)
+    }
+
     fn chosen(&self, key: &FlowKey, from: Origin, now: Nanos) -> Choice {
-        let Some(Bound { kind, port }) = self.find(key) else {
-            return match self.is_claimed(key.dst) {
-                true => Choice::Refused(DropReason::NoServicePort),
-                false => Choice::NotAService,
+        let Some(bound) = self.find(key) else {
+            return match self.claimant(key.dst) {
+                Some(_) => Choice::Refused(DropReason::NoServicePort),
+                None => Choice::NotAService,
             };
         };
-        if *kind == Kind::LoadBalancer && !port.admits(key.src) {
-            return Choice::Refused(DropReason::ServiceSourceRange);
+        let (set, _) = bound.set(from);
+        match self.backend(bound, set, key, now) {
+            Ok(backend) => {
+                if let (Some(_), Some(affinity)) = (bound.port.affinity, &self.affinity) {
+                    affinity.remember(affinity.client(key.src, bound.port.salt), backend.number, now);
+                }
+                Choice::Backend(target(backend, key, from))
+            }
+            Err(reason) => Choice::Refused(reason),
         }
+    }
+
+    fn backend<'a>(
+        &self,
+        bound: &Bound,
+        set: &'a Backends,
+        key: &FlowKey,
+        now: Nanos,
+    ) -> Result<&'a Backend, DropReason> {
+        let port = &*bound.port;
+        if bound.kind == Kind::LoadBalancer && !port.admits(key.src) {
+            return Err(DropReason::ServiceSourceRange);
+        }
+        let backend = match port.affinity {
+            None => set.pick(hash::of_flow(key, port.salt)),
+            Some(_) => {
+                self.recalled(port, set, key, now).or_else(|| set.pick(hash::of_addr(key.src, port.salt)))
+            }
+        };
+        backend.ok_or(match port.served {
+            true => DropReason::NoLocalBackend,
+            false => DropReason::NoBackend,
+        })
+    }
+
+    /// Where the client was sent before, if it is to stay there.
+    fn recalled<'a>(&self, port: &Port, set: &'a Backends, key: &FlowKey, now: Nanos) -> Option<&'a Backend> {
+        let (timeout, affinity) = (port.affinity?, self.affinity.as_ref()?);
+        let number = affinity.recall(affinity.client(key.src, port.salt), timeout, now)?;
+        set.numbered(number)
+    }
+}
+
+impl Bound {
+    /// The backends for a client, and whether a traffic policy leaves those of this node alone.
+    fn set(&self, from: Origin) -> (&Backends, bool) {
         // Policies bind their own clients alone: as kube-proxy does, what starts on this node takes
         // any backend of a service whose external policy is Local.
-        let local = match kind {
-            Kind::Cluster => port.internal_local,
-            _ => port.external_local && from == Origin::Outside,
+        let local = match self.kind {
+            Kind::Cluster => self.port.internal_local,
+            _ => self.port.external_local && from == Origin::Outside,
         };
-        let set = match (&port.local, local) {
-            (Some(local), true) => local,
-            _ => &port.cluster,
-        };
-        let Some(backend) = self.backend(port, set, key, now) else {
-            return Choice::Refused(match port.served {
-                true => DropReason::NoLocalBackend,
-                false => DropReason::NoBackend,
-            });
-        };
-        let hairpin = backend.addr == key.src;
-        // A workload of this node is answered by way of this node, and so is whoever a workload of
-        // this node answers.
-        let elsewhere = from != Origin::Workload && !backend.local;
-        Choice::Backend(Target { addr: backend.addr, port: backend.port, snat: hairpin || elsewhere })
+        match (&self.port.local, local) {
+            (Some(local), true) => (local, true),
+            _ => (&self.port.cluster, false),
+        }
     }
+}
 
-    fn backend<'a>(&self, port: &Port, set: &'a Backends, key: &FlowKey, now: Nanos) -> Option<&'a Backend> {
-        let Some(timeout) = port.affinity else {
-            return set.pick(hash::of_flow(key, port.salt));
-        };
-        let first = || set.pick(hash::of_addr(key.src, port.salt));
-        let Some(affinity) = &self.affinity else { return first() };
-        let client = affinity.client(key.src, port.salt);
-        let known = affinity.recall(client, timeout, now).and_then(|number| set.numbered(number));
-        let backend = known.or_else(first)?;
-        affinity.remember(client, backend.number, now);
-        Some(backend)
-    }
-
-    /// The address is a service's, and no other way leads on from it.
-    fn is_claimed(&self, addr: Addr) -> bool {
-        let first = Frontend { addr, proto: Proto(0), port: 0 };
-        self.frontends.from(&first).next().is_some_and(|(frontend, _)| frontend.addr == addr)
-            && self.own_addresses.binary_search(&addr).is_err()
-    }
+fn target(backend: &Backend, key: &FlowKey, from: Origin) -> Target {
+    let hairpin = backend.addr == key.src;
+    // A workload of this node is answered by way of this node, and so is whoever a workload of
+    // this node answers.
+    let elsewhere = from != Origin::Workload && !backend.local;
+    Target { addr: backend.addr, port: backend.port, snat: hairpin || elsewhere }
 }
 
 impl Port {

@@ -1,6 +1,7 @@
 //! `policy explain`: whether a packet would pass, how that was decided, and what would turn it.
 
 mod beside;
+mod service;
 mod view;
 
 use std::path::Path;
@@ -109,5 +110,11 @@ async fn compare(
     let call = agent.get_status(control::GetStatusRequest {});
     let node = client::answer(global.timeout, "ask which node this is", call).await?.into_inner().node;
     let cluster = beside::stored(global, agent).await?;
-    beside::look(&cluster, &node, &written(args)?, explanation)
+    let mut written = written(args)?;
+    if let Some(backend) = explanation.service.as_ref().and_then(|service| service.backend.clone()) {
+        // What policy sees.
+        written.to = backend.address;
+        written.dport = Some(NumberOrName::parse(&backend.port.to_string()));
+    }
+    beside::look(&cluster, &node, &written, explanation)
 }

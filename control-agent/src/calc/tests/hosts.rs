@@ -3,7 +3,7 @@
 use super::*;
 use margay_api::dataplane::v1::{
     ConntrackTimeouts, HostEndpoint,
-    node_config::{Established, Midstream, TcpWindows},
+    node_config::{Established, Midstream, NatMapping, TcpWindows},
 };
 
 /// Node a's uplink, and another interface of node b.
@@ -201,7 +201,13 @@ fn what_leaves_the_pools_does_so_as_configured() {
         let ports = config.nat_ports.unwrap();
         assert_eq!((ports.first, ports.last), (first, last));
     }
+    let hosts = configuration("default", "natOutgoingExclusions: IPPoolsAndHostIPs");
+    let pools = configuration("node.a", "natOutgoingExclusions: IPPoolsOnly");
+    let same = hosts.replace("name: ", "annotations: {margay.io/nat-mapping: EndpointIndependent}, name: ");
+    assert_eq!(["a", "b"].map(|node| on(node, &[&hosts, &pools]).config.nat_excludes_hosts), [false, true]);
+    assert_eq!(on("a", &[&same]).config.nat_mapping(), NatMapping::EndpointIndependent);
     let unsaid = on("a", &[]).config;
+    assert_eq!((unsaid.nat_excludes_hosts, unsaid.nat_mapping()), (false, NatMapping::AddressAndPort));
     assert!(unsaid.nat_ports.is_none() && unsaid.nat_outgoing_address.is_empty());
 }
 

@@ -79,7 +79,8 @@ impl State {
         if difference.masquerade {
             let pool = |(cidr, masquerade): (&Prefix, &bool)| Pool { cidr: *cidr, masquerade: *masquerade };
             let pools: Vec<Pool> = difference.next.pools.iter().map(pool).collect();
-            self.masquerade = Arc::new(Masquerade::new(&pools, difference.next.masquerade));
+            let hosts = difference.next.hosts.values().flatten().flatten().copied();
+            self.masquerade = Arc::new(Masquerade::new(&pools, hosts, difference.next.masquerade));
         }
         self.forget_flows(&difference);
         let left = left(&difference);

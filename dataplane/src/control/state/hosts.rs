@@ -27,6 +27,13 @@ pub enum HostList {
     Of(Arc<str>, Stage),
 }
 
+impl HostList {
+    /// It sees a packet as it came, before a service's address became a backend's.
+    pub fn is_before_translation(&self) -> bool {
+        !matches!(self, Self::Of(_, Stage::Forward | Stage::Normal))
+    }
+}
+
 /// When a host endpoint's list is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {

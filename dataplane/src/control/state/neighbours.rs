@@ -30,7 +30,10 @@ impl State {
                 }
                 None
             }
-            Event::Dropped { .. } | Event::TableFull { .. } | Event::WouldDiffer { .. } => None,
+            Event::Dropped { .. }
+            | Event::TableFull { .. }
+            | Event::NatExhausted { .. }
+            | Event::WouldDiffer { .. } => None,
         }
     }
 

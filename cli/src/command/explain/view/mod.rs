@@ -9,6 +9,7 @@ use margay_dataplane::policy::Decider;
 use serde::Serialize;
 
 pub use self::text::rule_name;
+use super::service::Service;
 use crate::{
     args::Explain,
     cluster::{self, Answer, Counterfactual, HostJudgement, Judgement},
@@ -25,6 +26,9 @@ pub struct Explanation {
     /// The files that were asked in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<String>,
+    /// That the destination is an address of; policy is its backend's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
     #[serde(skip_serializing_if = "Option::is_none")]
     egress: Option<Direction>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,6 +221,7 @@ impl Explanation {
             packet,
             generation: Some(from.generation),
             resources: None,
+            service: from.service.map(Service::from),
             egress: from.egress.map(Direction::from),
             ingress: from.ingress.map(Direction::from),
             host: from.host.into_iter().filter_map(HostStage::of).collect(),
@@ -245,6 +250,7 @@ impl Explanation {
             packet,
             generation: None,
             resources: Some(path.display().to_string()),
+            service: None,
             egress: side(&asked.from, &answer.egress),
             ingress: side(&asked.to, &answer.ingress),
             host: answer.host.into_iter().map(HostStage::from).collect(),

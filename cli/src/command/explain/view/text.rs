@@ -24,6 +24,13 @@ impl View for Explanation {
         if let Some(resources) = &self.resources {
             writeln!(out, "By the policy of {resources}.")?;
         }
+        if let Some(service) = &self.service {
+            service.text(out)?;
+            if service.is_refused() {
+                writeln!(out, "\nRoute: {}", self.route.as_deref().unwrap_or("none"))?;
+                return Ok(());
+            }
+        }
         let who = if self.resources.is_some() { "these files" } else { "this node" };
         for (name, direction) in [("Egress", &self.egress), ("Ingress", &self.ingress)] {
             match direction {
