@@ -55,6 +55,7 @@ impl Mill {
             let from = udp(UPLINK_MAC, PEER_MAC, "192.168.0.1", "192.168.0.2", 4000, port);
             seeds.push((STACK, from));
         }
+        seeds.extend(to_services());
         Self { node, seeds, random: SplitMix64(seed), frame: Vec::with_capacity(4096), pushed: 0 }
     }
 
@@ -166,6 +167,9 @@ impl Mill {
             match &mut tunnels.change {
                 Some(Change::Config(config)) => {
                     config.established = established.into();
+                    // So few ports that they run out.
+                    config.nat_ports = Some(pb::PortRange { first: 61_000, last: 61_003 });
+                    config.removed_backend = self.random.below(2) as i32;
                     if self.random.below(8) == 0 {
                         config.overlay = None;
                     }
@@ -175,6 +179,12 @@ impl Mill {
             }
             changes.push(tunnels);
         }
+        changes.extend(services(self.random.next()));
+        let pool = prefix("10.65.0.0/16");
+        changes.push(change(match self.random.below(2) {
+            0 => Change::IpPoolRemove(pool),
+            _ => Change::IpPool(pb::IpPool { cidr: Some(pool), masquerade: true, ..Default::default() }),
+        }));
         if self.random.below(4) == 0 {
             changes.push(change(Change::WorkloadEndpointRemove(endpoint_id(2))));
         }
@@ -232,13 +242,8 @@ impl Mill {
             DropReason::DeviceGone,
             DropReason::FlowTableFull,
             DropReason::InjectedFault,
-            DropReason::NoBackend,
-            DropReason::NoLocalBackend,
-            DropReason::NoServicePort,
-            DropReason::ServiceSourceRange,
             DropReason::QuotaFlows,
             DropReason::QuotaRate,
-            DropReason::NatExhausted,
             DropReason::NoNatAddress,
             DropReason::NoNatReturn,
             DropReason::Untranslatable,
@@ -252,6 +257,86 @@ impl Mill {
         assert!(account.tx > FRAMES / 10, "{account:?}");
         println!("{account:?}");
     }
+}
+
+const CLUSTER: [&str; 2] = ["10.96.0.1", "fd96::1"];
+
+/// One with backends here and elsewhere, of which `some` are there; one without; one that only
+/// another node serves; and one that is for others than these frames' senders.
+fn services(some: u64) -> Vec<pb::Change> {
+    let backends: Vec<_> =
+        ["10.65.0.1", "10.65.0.2", "10.65.0.3", "10.65.1.9", "fd65::1", "fd65::2", "fd65:1::9"]
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| some >> at & 1 == 1)
+            .map(|(_, address)| pb::service::Backend {
+                address: bytes(addr(address)),
+                ports: [("tcp".to_owned(), 80), ("udp".to_owned(), 8080)].into(),
+                ready: true,
+                local: !address.contains("1.9") && !address.contains("1::9"),
+                preferred: true,
+                ..Default::default()
+            })
+            .collect();
+    let port = |name: &str, protocol, node_port| pb::service::Port {
+        name: name.into(),
+        protocol,
+        port: 80,
+        node_port,
+    };
+    let of = |name: &str, node_port| pb::Service {
+        id: Some(pb::ServiceId { namespace: "default".into(), name: name.into() }),
+        ports: vec![port("tcp", 6, node_port), port("udp", 17, node_port)],
+        ..Default::default()
+    };
+    let remote = backends.iter().filter(|backend| !backend.local).cloned().collect();
+    let all = [
+        pb::Service {
+            cluster_ips: CLUSTER.map(|address| bytes(addr(address))).into(),
+            client_affinity_seconds: 60 * (some >> 8 & 1) as u32,
+            backends,
+            ..of("web", 30_080 * (some >> 9 & 1) as u32)
+        },
+        pb::Service { cluster_ips: vec![vec![10, 96, 0, 2]], ..of("nobody", 0) },
+        pb::Service {
+            external_ips: vec![vec![203, 0, 113, 1]],
+            external_traffic_local: true,
+            backends: remote,
+            ..of("elsewhere", 0)
+        },
+        pb::Service {
+            load_balancer_ips: vec![vec![203, 0, 113, 2]],
+            load_balancer_source_ranges: vec![prefix("198.51.100.0/24")],
+            ..of("others", 0)
+        },
+    ];
+    all.into_iter().map(|service| change(Change::Service(service))).collect()
+}
+
+/// Frames to all of them, from workloads and from outside, and answers.
+fn to_services() -> Vec<(&'static str, Vec<u8>)> {
+    let mut frames = vec![];
+    for to in CLUSTER {
+        for sport in 4000..4008 {
+            frames.push(("cali1", tcp_from(1, to, sport, 80, "S")));
+            frames.push(("cali1", udp(workload_mac(1), gateway_mac(), &own(1, to), to, sport, 80)));
+            frames.push(("cali2", tcp_from(2, &own(1, to), 80, sport, "SA")));
+            frames
+                .push(("cali2", udp(workload_mac(2), gateway_mac(), &own(2, to), &own(1, to), 8080, sport)));
+        }
+        frames.push(("cali1", tcp_from(1, to, 4000, 81, "S")));
+    }
+    for to in ["10.96.0.2", "203.0.113.1", "203.0.113.2"] {
+        frames.push(("cali1", tcp_from(1, to, 4000, 80, "S")));
+        frames.push(("eth0", udp(PEER_MAC, UPLINK_MAC, "192.168.0.2", to, 4000, 80)));
+    }
+    frames.push(("eth0", udp(PEER_MAC, UPLINK_MAC, "192.168.0.2", "192.168.0.1", 4000, 30_080)));
+    frames
+}
+
+/// The address of workload `n`, of the family of `like`.
+fn own(n: u8, like: &str) -> String {
+    if addr(like).is_v4() { format!("10.65.0.{n}") } else { format!("fd65::{n:x}") }
 }
 
 /// Untracked policy denies UDP 7 and allows 9, preDNAT policy denies 8, forward policy 10, and what

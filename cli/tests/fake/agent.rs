@@ -205,24 +205,6 @@ impl Control for Agent {
         if request.to == "lab/db" {
             return Ok(Response::new(explain_lab()));
         }
-        if request.to == "10.96.0.9" {
-            let service = dataplane::ServiceChoice {
-                service: "shop/web".into(),
-                kind: "cluster".into(),
-                refused: "no-service-port".into(),
-                sentence: "The service has no such port.".into(),
-                ..Default::default()
-            };
-            let result = dataplane::ExplainResponse {
-                verdict: "deny".into(),
-                generation: 42,
-                route: "nowhere: the service has nobody for it".into(),
-                service: Some(service),
-                ..Default::default()
-            };
-            let (from, to) = (request.from, request.to);
-            return Ok(Response::new(ExplainResponse { from, to, result: Some(result), notes: vec![] }));
-        }
         if request.to == "192.0.2.2" {
             let notes = vec![
                 "the source is no workload endpoint: no egress policy applies to it here".into(),
@@ -303,30 +285,10 @@ impl Control for Agent {
                 route: "workload shop/web via cali-web".into(),
                 conntrack: Some(dataplane::Conntrack::default()),
                 host: vec![host("preDNAT", "pass", -1), host("applyOnForward", "allow", 1)],
-                service: (request.to == "10.96.0.1").then(chosen),
+                service: None,
             }),
             notes: vec!["the route is that of this node".into()],
         }))
-    }
-}
-
-/// The first of two backends.
-fn chosen() -> dataplane::ServiceChoice {
-    let backend = |last, local| dataplane::ServedBackend {
-        address: vec![10, 0, 0, last],
-        port: 8080,
-        local,
-        weight: 1,
-    };
-    dataplane::ServiceChoice {
-        service: "shop/web".into(),
-        port: "http".into(),
-        kind: "cluster".into(),
-        backend: Some(backend(2, true)),
-        backends: vec![backend(2, true), backend(3, false)],
-        by_source_port: true,
-        translates_source: true,
-        ..Default::default()
     }
 }
 

@@ -52,11 +52,7 @@ pub fn status() -> DataplaneStatus {
     };
     DataplaneStatus {
         policy_memory: None,
-        nat: Some(Nat {
-            ports: Some(PortRange { first: 61_000, last: 65_535 }),
-            mapping: NatMapping::EndpointIndependent.into(),
-            exhausted: 7,
-        }),
+        nat: None,
         version: "0.1.0".into(),
         adopted_generation: 41,
         committed_generation: 42,

@@ -53,7 +53,7 @@ impl Agent {
             None => self.notes(&from, &to),
             // Policy is the backend's.
             Some(Some(backend)) => match address(&backend.address) {
-                Some(backend) => self.notes(&from, &resolve(&endpoints, &own, "backend", &backend)?),
+                Some(backend) => self.notes(&from, &resolve(&endpoints, &hosts, "backend", &backend)?),
                 None => self.notes(&from, &to),
             },
             // Nobody was asked for policy.
