@@ -87,7 +87,6 @@ fn what_this_release_does_not_honour_is_refused_by_name() {
         ("NetworkPolicy", "{ingress: [{action: Allow, http: {methods: [GET]}}]}", "spec.ingress[0].http"),
         ("NetworkPolicy", "{egress: [{action: Allow, notICMP: {type: 8}}]}", "spec.egress[0].notICMP"),
         ("StagedGlobalNetworkPolicy", "{applyOnForward: true}", "spec.applyOnForward"),
-        ("IPPool", "{cidr: 10.0.0.0/16, disabled: true}", "spec.disabled"),
         ("IPPool", "{cidr: 10.0.0.0/16, blockSize: 28}", "spec.blockSize"),
         ("IPPool", "{cidr: 10.0.0.0/16, allowedUses: [Tunnel]}", "spec.allowedUses"),
         ("WorkloadEndpoint", "{node: n, interfaceName: '*'}", "spec.interfaceName"),
@@ -115,6 +114,7 @@ fn what_a_user_of_calico_writes_is_admitted() {
             "{bgp: {ipv4Address: 10.0.0.1/24, ipv4IPIPTunnelAddr: 10.9.0.1}, vxlanTunnelMACAddr: '02:00:00:00:00:01'}",
         ),
         ("IPPool", "{cidr: 10.0.0.0/16, natOutgoing: true}"),
+        ("IPPool", "{cidr: 10.0.0.0/16, disabled: true}"),
         ("Node", "{bgp: {ipv4Address: 10.0.0.1/24, ipv6Address: 'fd00::1/64'}}"),
         (
             "Profile",
