@@ -4,7 +4,7 @@
 use arbitrary::Arbitrary;
 use margay_dataplane::net::{Addr, FlowKey, Icmp, PortRange, Prefix, Proto};
 use margay_dataplane::policy::{
-    Action, CompiledPolicy, IcmpMatch, IpSet, IpVersion, PortMember, Query, Rule, RuleList, SetId,
+    Action, CompiledPolicy, IcmpMatch, IpSet, IpVersion, PortMember, Query, Room, Rule, RuleList, SetId,
     SetMembers, SetTable, Verdict, reference,
 };
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct Ask {
 /// One by one, in a batch, and with reasons: the verdict, and who decided.
 pub fn agree(compiled: &CompiledPolicy, list: &RuleList, sets: &SetTable, queries: &[Query]) {
     let mut batch = vec![Verdict { allow: true, slot: 0 }; queries.len()];
-    compiled.judge_batch(sets, queries, &mut batch);
+    compiled.judge_batch(sets, queries, &mut batch, &mut Room::default());
     for (query, in_batch) in queries.iter().zip(batch) {
         let right = reference::judge(list, sets, query);
         let verdict = compiled.judge(sets, query);
