@@ -66,11 +66,15 @@ impl Image {
         self.read().plan(writes)
     }
 
-    /// The plan, and the version of each write's object that it is made on: 0 where there is none.
+    /// The version of each write's object: 0 where there is none.
+    pub fn versions(&self, writes: &[Write]) -> Vec<u64> {
+        self.read().versions(writes)
+    }
+
+    /// The plan, and the [`versions`](Self::versions) that it is made on.
     pub fn plan_at(&self, writes: &[Write]) -> (Vec<u64>, Result<Plan, StoreError>) {
         let content = self.read();
-        let version = |write: &Write| content.entries.get(write.key()).map_or(0, |entry| entry.version);
-        (writes.iter().map(version).collect(), content.plan(writes))
+        (content.versions(writes), content.plan(writes))
     }
 
     /// Makes `changes` the next transaction, visible to all readers at once. Returns its revision.
@@ -144,6 +148,11 @@ impl Image {
 }
 
 impl Content {
+    fn versions(&self, writes: &[Write]) -> Vec<u64> {
+        let version = |write: &Write| self.entries.get(write.key()).map_or(0, |entry| entry.version);
+        writes.iter().map(version).collect()
+    }
+
     fn plan(&self, writes: &[Write]) -> Result<Plan, StoreError> {
         let next = self.revision + 1;
         let mut seen = BTreeSet::new();

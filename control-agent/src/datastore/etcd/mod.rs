@@ -100,13 +100,14 @@ impl Etcd {
             Ok(plan) if run == Run::Real => plan.changes.as_slice(),
             _ => &[],
         };
+        let stores = !changes.is_empty();
         let transaction = Txn::new().when(conditions).and_then(self.operations(changes)?);
         let response: TxnResponse = self.answer(client.txn(transaction)).await?;
         if !response.succeeded() {
             return Ok(Attempt::Behind { versions, last_commit });
         }
         let mut plan = plan?;
-        if !changes_nothing(&plan.changes, run) {
+        if stores {
             let revision = response.header().map_or(0, |header| header.revision());
             plan.written.outcomes.iter_mut().for_each(|outcome| {
                 if let Outcome::Created(version) | Outcome::Configured(version) = outcome {
@@ -200,10 +201,6 @@ enum Attempt {
     },
 }
 
-fn changes_nothing(changes: &[Change], run: Run) -> bool {
-    changes.is_empty() || run == Run::Dry
-}
-
 impl Drop for Etcd {
     fn drop(&mut self) {
         self.follower.abort();
@@ -234,7 +231,7 @@ impl Datastore for Etcd {
                 Attempt::Done(written) => return Ok(written),
                 Attempt::Behind { versions, last_commit } => {
                     self.until(|following, image| {
-                        following.commit != last_commit || image.plan_at(&writes).0 != versions
+                        following.commit != last_commit || image.versions(&writes) != versions
                     })
                     .await?;
                 }
