@@ -16,7 +16,7 @@ use margay_api::dataplane::v1::{
     sync_response::Response,
 };
 use margay_api::unix;
-use margay_dataplane::control::{DeviceOptions, FlowMemory, Ports, Service, Shell, WorkerEnd};
+use margay_dataplane::control::{DeviceOptions, FlowMemory, KernelRoutes, Ports, Service, Shell, WorkerEnd};
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::{FlowKey, Proto, WorkerId};
 use margay_dataplane::nodes::WorkerCounters;
@@ -145,9 +145,10 @@ impl Dataplane {
             flow_table: FlowMemory::of(&worker.world().flows),
         };
         let thread = Thread::start(Parts { worker, core: None, idle: Idle::Adaptive, wakes: vec![wake] })?;
-        let (netlink, events) = Netlink::connect().context("connecting to the kernel by netlink")?;
+        let (netlink, events) = Netlink::connect(false).context("connecting to the kernel by netlink")?;
         let options = DeviceOptions { af_xdp: Default::default(), generic_only: true, workload_ring: 512 };
-        let shell = Shell::new(state, Ports::new(frames, options, vec![end]), netlink).await?;
+        let ports = Ports::new(frames, options, vec![end]);
+        let shell = Shell::new(state, ports, netlink, KernelRoutes::default()).await?;
         let (requests, inbox) = mpsc::channel(64);
         tokio::spawn(shell.run(inbox, events));
         let (name, listener) = unix::Socket::bind(socket).await?;

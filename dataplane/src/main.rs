@@ -7,8 +7,9 @@ use margay_api::dataplane::v1::dataplane_server::DataplaneServer;
 use margay_api::unix;
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{
-    DeviceOptions, FlowMemory, Ports, Purpose, Service, Shell, State, WorkerEnd,
+    DeviceOptions, FlowMemory, KernelRoutes, Ports, Purpose, Service, Shell, State, WorkerEnd,
 };
+use margay_dataplane::fib::{Scope, TableId};
 use margay_dataplane::io::af_xdp::{BusyPoll, Options};
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::WorkerId;
@@ -22,6 +23,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -44,6 +46,10 @@ struct Args {
     /// Tap to make, over which this host reaches its workloads
     #[arg(long, value_name = "NAME")]
     host_tap: Option<String>,
+    /// Routing table of the kernel to mirror, as 254 or main; 100:workloads for workloads' packets only, 100:host for
+    /// all others
+    #[arg(long, value_name = "TABLE[:SCOPE]")]
+    kernel_routes: Vec<KernelTable>,
     /// Cores to pin a worker to each, as in 2,3 or 4-7 [default: the last one online]
     #[arg(long, value_name = "LIST")]
     cores: Option<String>,
@@ -95,6 +101,38 @@ enum Hugepages {
     Off,
 }
 
+/// A table of the kernel's, and the one here that it is mirrored into.
+#[derive(Clone, Copy)]
+struct KernelTable {
+    number: u32,
+    into: TableId,
+}
+
+impl FromStr for KernelTable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (table, scope) = text.split_once(':').map_or((text, None), |(table, scope)| (table, Some(scope)));
+        let number = match table {
+            "main" => 254,
+            "default" => 253,
+            "local" | "255" => {
+                return Err("the host's own addresses are known without its table local; name another".into());
+            }
+            _ => table.parse().ok().filter(|number| *number != 0).ok_or_else(|| {
+                format!("{table:?} is no routing table; give its number, or main or default")
+            })?,
+        };
+        let into = match scope {
+            None => TableId::Main,
+            Some("workloads") => TableId::Scoped(Scope::Workload),
+            Some("host") => TableId::Scoped(Scope::Host),
+            Some(other) => return Err(format!("{other:?} is no scope; give workloads or host, or none")),
+        };
+        Ok(Self { number, into })
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum XdpMode {
     Auto,
@@ -143,9 +181,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
         generic_only: args.xdp_mode == XdpMode::Generic,
         workload_ring: args.workload_ring,
     };
-    let (netlink, events) = Netlink::connect().context("connecting to the kernel by netlink")?;
+    let kernel_routes = kernel_routes(&args.kernel_routes)?;
+    let (netlink, events) =
+        Netlink::connect(!args.kernel_routes.is_empty()).context("connecting to the kernel by netlink")?;
     let ports = Ports::new(frames, options, ends);
-    let shell = Shell::new(state, ports, netlink).await?;
+    let shell = Shell::new(state, ports, netlink, kernel_routes).await?;
     let (requests, inbox) = mpsc::channel(64);
     let control = tokio::spawn(shell.run(inbox, events));
 
@@ -167,6 +207,16 @@ fn log_to(filter: &str) -> anyhow::Result<()> {
         builder.json().init();
     }
     Ok(())
+}
+
+fn kernel_routes(tables: &[KernelTable]) -> anyhow::Result<KernelRoutes> {
+    for (at, table) in tables.iter().enumerate() {
+        let same = |other: &KernelTable| other.into == table.into || other.number == table.number;
+        if tables[..at].iter().any(same) {
+            bail!("--kernel-routes: a table is mirrored once, and one table for each scope");
+        }
+    }
+    Ok(KernelRoutes::new(tables.iter().map(|table| (table.number, table.into))))
 }
 
 fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {

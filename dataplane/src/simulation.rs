@@ -49,6 +49,8 @@ pub struct Simulation {
     pub workers: Vec<Worker>,
     /// What workers told since it was last emptied, neighbours' news excepted.
     pub drops: Vec<Event>,
+    /// What workloads were told of their gateways, unasked. It is not sent, so that it is in nobody's way.
+    pub announced: Vec<(IfId, Vec<u8>)>,
     /// What staged policies would have decided otherwise.
     pub differences: Differences,
     rings: Vec<Rings>,
@@ -101,6 +103,7 @@ impl Simulation {
             state: State::new(publisher, 256),
             workers,
             drops: vec![],
+            announced: vec![],
             differences: Differences::default(),
             rings,
             wires: BTreeMap::new(),
@@ -351,6 +354,7 @@ impl Simulation {
                 let inject = Command::Inject(interface, frame.into());
                 assert!(self.rings[worker].commands.push(inject).is_ok(), "the command ring has room");
             }
+            Action::Announce { interface, frame } => self.announced.push((interface, frame)),
             Action::Resolve { .. } => unreachable!("no interface here leaves its neighbours to a kernel"),
         }
     }

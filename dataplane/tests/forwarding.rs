@@ -191,6 +191,126 @@ fn errors_for_what_cannot_go_on() {
 }
 
 #[test]
+fn routes_that_lead_nowhere_say_what_they_are_told_to() {
+    use margay_api::dataplane::v1::{Prohibit, Unreachable, route::Target};
+    let mut node = standard(Setup::default());
+    let unreachable = || Target::Unreachable(Unreachable {});
+    let prohibit = || Target::Prohibit(Prohibit {});
+    let mut changes = standard_changes();
+    changes.extend([
+        route("10.66.0.0/24", unreachable()),
+        route("fd66::/64", unreachable()),
+        route("10.66.1.0/24", prohibit()),
+        route("fd66:1::/64", prohibit()),
+    ]);
+    node.commit(changes).unwrap();
+    let cases = [
+        ("10.66.0.1", (3, 1), DropReason::RouteUnreachable),
+        ("fd66::1", (1, 0), DropReason::RouteUnreachable),
+        ("10.66.1.1", (3, 13), DropReason::RouteProhibited),
+        ("fd66:1::1", (1, 1), DropReason::RouteProhibited),
+    ];
+    for (to, expected, reason) in cases {
+        let before = dropped(&node, reason);
+        give(&mut node, "cali1", &udp_from(1, to, 53));
+        let error = node.pop("cali1").expect("an error");
+        let got = match SlicedPacket::from_ethernet(&error).unwrap().transport.unwrap() {
+            TransportSlice::Icmpv4(icmp) => (icmp.type_u8(), icmp.code_u8()),
+            TransportSlice::Icmpv6(icmp) => (icmp.type_u8(), icmp.code_u8()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((got, dropped(&node, reason)), (expected, before + 1), "{to}");
+    }
+}
+
+#[test]
+fn flows_share_next_hops_and_keep_to_theirs() {
+    use margay_api::dataplane::v1::{NextHop, NextHops, route::Target};
+    let several = |hosts: &[u8]| {
+        let hop = |host: &u8| NextHop { gateway: vec![192, 168, 0, *host], ..NextHop::default() };
+        let mut changes = standard_changes();
+        let hops = NextHops { hops: hosts.iter().map(hop).collect() };
+        changes.push(route("10.70.0.0/16", Target::NextHops(hops)));
+        changes
+    };
+    let mac = |host: u8| Mac([2, 0, 0, 0, 7, host]);
+    let mut node = standard(Setup::default());
+    node.commit(several(&[20, 21, 22])).unwrap();
+    for host in [20, 21, 22] {
+        let told = frames::arp(mac(host), arp::Operation::Reply, &format!("192.168.0.{host}"), "192.168.0.1");
+        give(&mut node, "eth0", &told);
+    }
+    let flows = 1000..1300;
+    // The next hop that each flow's packet leaves to.
+    let ways = |node: &mut Simulation| -> Vec<u8> {
+        let mut way = |sport| {
+            give(node, "cali1", &tcp_from(1, "10.70.0.1", sport, 80, "S"));
+            node.pop("eth0").expect("it leaves")[5]
+        };
+        flows.clone().map(&mut way).collect()
+    };
+    let before = ways(&mut node);
+    for host in [20, 21, 22] {
+        let share = before.iter().filter(|way| **way == host).count();
+        assert!((60..140).contains(&share), "{share} of 300 by {host}");
+    }
+    assert_eq!(ways(&mut node), before, "the same flows again");
+    node.commit(several(&[20, 22])).unwrap();
+    let after = ways(&mut node);
+    for (was, is) in before.iter().zip(&after) {
+        assert!(was == is || *was == 21 && *is != 21, "{was} became {is}");
+    }
+    assert!(after.iter().all(|way| *way != 21));
+    node.commit(several(&[22, 21, 20])).unwrap();
+    assert_eq!(ways(&mut node), before, "all as it was");
+}
+
+#[test]
+fn workloads_are_told_where_their_gateway_is_when_they_come() {
+    let mut node = standard(Setup::default());
+    node.step(Nanos::from_secs(2));
+    let mac = node.mac("cali1");
+    let told: Vec<Vec<u8>> = node.announced.drain(..).map(|(_, frame)| frame).collect();
+    let of_1: Vec<&Vec<u8>> = told.iter().filter(|frame| frame[6..12] == mac.0).collect();
+    assert_eq!(of_1.len(), 4, "twice, for IPv4 and IPv6");
+    let parsed = arp::Arp::parse(&of_1[0][14..]).unwrap();
+    assert_eq!(
+        (parsed.sender, parsed.target, parsed.sender_mac),
+        (addr("169.254.1.1"), addr("169.254.1.1"), mac)
+    );
+    let parsed = SlicedPacket::from_ethernet(of_1[1]).unwrap();
+    let Some(TransportSlice::Icmpv6(icmp)) = parsed.transport else { panic!() };
+    assert_eq!(icmp.type_u8(), 136);
+    node.step(Nanos::from_secs(2));
+    assert!(node.announced.is_empty());
+
+    // Who asks whether the gateway's address is free is told that it is not.
+    let unspecified = addr("::");
+    let (mut packet, group) = margay_dataplane::wire::nd::solicitation(
+        addr("fe80::ecee:eeff:feee:eeee"),
+        unspecified,
+        Mac::default(),
+    );
+    // Without the option that says whose it is (RFC 4861 §4.3): one of no known type in its place.
+    packet[64] = 250;
+    packet[42..44].copy_from_slice(&[0, 0]);
+    let sum = margay_dataplane::wire::checksum::Sum::default()
+        .pseudo_header(
+            unspecified,
+            margay_dataplane::net::Addr::v6(packet[24..40].try_into().unwrap()),
+            margay_dataplane::net::Proto::ICMP6,
+            32,
+        )
+        .bytes(&packet[40..])
+        .finish();
+    packet[42..44].copy_from_slice(&sum.to_be_bytes());
+    let header = ethernet::Prebuilt::new(group, workload_mac(1), None, ethernet::IPV6);
+    give(&mut node, "cali1", &[header.as_slice(), &packet].concat());
+    let defended = node.pop("cali1").expect("an advertisement");
+    assert_eq!(defended[..6], [0x33, 0x33, 0, 0, 0, 1]);
+}
+
+#[test]
 fn an_error_about_a_flow_passes_and_another_does_not() {
     let mut node = standard(Setup::default());
     give(&mut node, "cali1", &udp_from(1, "10.65.0.2", 53));

@@ -4,7 +4,7 @@
 
 mod build;
 
-use build::frames::{every_kind, every_kind_of_tunnel, mend};
+use build::frames::{every_kind, every_kind_of_tunnel, fragment, mend};
 use build::*;
 use margay_api::dataplane::v1 as pb;
 use margay_dataplane::net::Nanos;
@@ -48,6 +48,8 @@ impl Mill {
         seeds.extend(every_kind_of_tunnel());
         // For a neighbour that never answers.
         seeds.extend((1..9).map(|n| ("cali1", udp_from(1, &format!("10.68.0.{n}"), 53))));
+        // By routes that lead nowhere, and by one of several ways.
+        seeds.extend(["10.69.0.1", "10.69.1.1", "10.70.0.1"].map(|to| ("cali1", udp_from(1, to, 53))));
         // For each stage of the host endpoint.
         for port in [7, 8, 9, 10] {
             let to = |to| udp(PEER_MAC, UPLINK_MAC, "192.168.0.2", to, 4000, port);
@@ -63,6 +65,7 @@ impl Mill {
         for batch in 0..FRAMES.div_ceil(BATCH) {
             if batch % 64 == 0 {
                 self.change_the_world();
+                self.push_orphans();
             }
             for _ in 0..BATCH {
                 self.push();
@@ -95,6 +98,15 @@ impl Mill {
         }
         if self.node.state.id(interface).is_some() && self.node.wire(interface).push(&self.frame) {
             self.pushed += 1;
+        }
+    }
+
+    /// More fragments than may wait, each of a packet whose first never comes.
+    fn push_orphans(&mut self) {
+        let whole = udp_from(1, "10.65.1.9", 53);
+        for id in 0..300 {
+            let pushed = self.node.wire("cali1").push(&fragment(&whole, id, 8, &[0; 8], false));
+            self.pushed += u64::from(pushed);
         }
     }
 
@@ -160,6 +172,16 @@ impl Mill {
         changes.push(change(Change::Policy(policy("web", port))));
         changes.push(via("10.66.0.0/16", "172.16.0.2"));
         changes.push(via("10.68.0.0/16", "192.168.0.250"));
+        changes.push(route("10.69.0.0/24", pb::route::Target::Unreachable(pb::Unreachable {})));
+        changes.push(route("10.69.1.0/24", pb::route::Target::Prohibit(pb::Prohibit {})));
+        let ways = [("192.168.0.2", 1), ("172.16.0.2", 2), ("192.168.0.251", 3), ("203.0.113.9", 4)];
+        let ways = ways.into_iter().filter(|_| self.random.below(2) == 0);
+        let hop =
+            |(gateway, weight)| pb::NextHop { gateway: bytes(addr(gateway)), weight, ..Default::default() };
+        let hops: Vec<_> = ways.map(hop).collect();
+        if !hops.is_empty() {
+            changes.push(route("10.70.0.0/16", pb::route::Target::NextHops(pb::NextHops { hops })));
+        }
         let recheck = self.random.below(2) == 0;
         let established =
             if recheck { pb::node_config::Established::Recheck } else { pb::node_config::Established::Keep };

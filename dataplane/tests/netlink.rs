@@ -20,7 +20,7 @@ fn the_kernel_resolves_neighbours_and_tells_of_links() {
         let far = Peer::new("up1", &["10.9.0.2/24", "fd09::2/64"]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (kernel, mut events) = Netlink::connect().unwrap();
+            let (kernel, mut events) = Netlink::connect(true).unwrap();
             assert_eq!(kernel.link("nowhere").await.unwrap(), None);
             let up0 = kernel.link("up0").await.unwrap().unwrap();
             assert_eq!((up0.name.as_str(), up0.mtu, up0.up), ("up0", 1400, true));

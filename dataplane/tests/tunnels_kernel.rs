@@ -56,7 +56,11 @@ fn told(own: usize, workload: u8, there: &[(&str, Encapsulation)]) -> Vec<pb::Ch
         let gateway = bytes(addr(NODES[far][usize::from(destination.contains(':'))]));
         change(Change::Route(pb::Route {
             destination: Some(prefix(destination)),
-            target: Some(pb::route::Target::NextHop(pb::NextHop { gateway, interface_name: String::new() })),
+            target: Some(pb::route::Target::NextHop(pb::NextHop {
+                gateway,
+                interface_name: String::new(),
+                weight: 0,
+            })),
             encapsulation: (*how).into(),
             ..Default::default()
         }))

@@ -9,17 +9,19 @@ use margay_api::dataplane::v1::{
     Accounting, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop, DryRunRequest,
     DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable, FlushFlowsRequest,
     FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface,
-    ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
-    ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest,
-    ListTunnelsResponse, ListedRule, ListedRules, NodeRuntime, ObjectError, PolicyId, Queue, Refused,
-    RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint,
-    StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape,
-    Tunnel, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
+    ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse, ListFlowsRequest,
+    ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse, ListNeighboursRequest,
+    ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse, ListServicesRequest, ListStagedRequest,
+    ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse, ListedRule, ListedRules, LookupRouteRequest,
+    LookupRouteResponse, NodeRuntime, ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime,
+    ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy,
+    StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, Worker,
+    WorkerRuntime, dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::flows;
+use super::{flows, routes};
 
 /// Counts its looks.
 #[derive(Default)]
@@ -83,6 +85,7 @@ pub fn status() -> DataplaneStatus {
 impl Service for Dataplane {
     type ListFlowsStream = Iter<IntoIter<Result<ListFlowsResponse, Status>>>;
     type SyncStream = Iter<IntoIter<Result<SyncResponse, Status>>>;
+    type ListRoutesStream = Iter<IntoIter<Result<ListRoutesResponse, Status>>>;
     type ListServicesStream = Iter<IntoIter<Result<ServedService, Status>>>;
 
     async fn sync(&self, _: Request<Streaming<SyncRequest>>) -> Result<Response<Self::SyncStream>, Status> {
@@ -191,6 +194,47 @@ impl Service for Dataplane {
             ..Tunnel::default()
         };
         Ok(Response::new(ListTunnelsResponse { tunnels: vec![vxlan, ipip] }))
+    }
+
+    async fn lookup_route(
+        &self,
+        request: Request<LookupRouteRequest>,
+    ) -> Result<Response<LookupRouteResponse>, Status> {
+        let routes = match request.into_inner().address[..] {
+            [10, ..] => routes::all().into_iter().take(2).collect(),
+            _ => vec![],
+        };
+        Ok(Response::new(LookupRouteResponse { routes }))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<ListRoutesRequest>,
+    ) -> Result<Response<Self::ListRoutesStream>, Status> {
+        let request = request.into_inner();
+        let mut found: Vec<_> = routes::all()
+            .into_iter()
+            .filter(|route| request.origin.is_empty() || route.origin == request.origin)
+            .filter(|route| request.within.is_none() || route.destination == request.within)
+            .collect();
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Ok(Response::new(tokio_stream::iter(vec![Ok(ListRoutesResponse { routes: found, more })])))
+    }
+
+    async fn list_adjacencies(
+        &self,
+        _: Request<ListAdjacenciesRequest>,
+    ) -> Result<Response<ListAdjacenciesResponse>, Status> {
+        Ok(Response::new(ListAdjacenciesResponse { adjacencies: routes::adjacencies() }))
+    }
+
+    async fn list_neighbours(
+        &self,
+        _: Request<ListNeighboursRequest>,
+    ) -> Result<Response<ListNeighboursResponse>, Status> {
+        Ok(Response::new(ListNeighboursResponse { neighbours: routes::neighbours() }))
     }
 
     async fn list_services(

@@ -3,6 +3,7 @@
 mod agent;
 mod dataplane;
 mod flows;
+mod routes;
 
 use std::{
     path::{Path, PathBuf},

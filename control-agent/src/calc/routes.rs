@@ -166,7 +166,7 @@ fn route(destination: Cidr, target: Target, node: &str) -> Route {
 }
 
 fn next_hop(gateway: SubnetAddr) -> Target {
-    Target::NextHop(NextHop { gateway: Cidr::host(gateway.addr).octets(), interface_name: String::new() })
+    Target::NextHop(NextHop { gateway: Cidr::host(gateway.addr).octets(), ..NextHop::default() })
 }
 
 /// The address over which others reach the node's workloads of that IP version.

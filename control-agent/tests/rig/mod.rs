@@ -18,9 +18,11 @@ use margay_api::{
         Adopted, Change, CountFlowsRequest, CountFlowsResponse, DryRunRequest, DryRunResponse,
         EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlushFlowsRequest,
         FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello,
-        ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
-        ListInterfacesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse,
-        ListTunnelsRequest, ListTunnelsResponse, ObjectError, Refused, Runtime, ServedService,
+        ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse,
+        ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
+        ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
+        ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
+        LookupRouteRequest, LookupRouteResponse, ObjectError, Refused, Runtime, ServedService,
         Status as DataplaneStatus, SyncRequest, SyncResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
@@ -188,6 +190,7 @@ impl Dataplane for Service {
     type SyncStream = BoxStream<'static, Result<SyncResponse, Status>>;
     type ListFlowsStream = BoxStream<'static, Result<ListFlowsResponse, Status>>;
     type ListServicesStream = BoxStream<'static, Result<ServedService, Status>>;
+    type ListRoutesStream = BoxStream<'static, Result<ListRoutesResponse, Status>>;
 
     async fn sync(
         &self,
@@ -280,6 +283,34 @@ impl Dataplane for Service {
         &self,
         _: Request<ListServicesRequest>,
     ) -> Result<Response<Self::ListServicesStream>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn lookup_route(
+        &self,
+        _: Request<LookupRouteRequest>,
+    ) -> Result<Response<LookupRouteResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_routes(
+        &self,
+        _: Request<ListRoutesRequest>,
+    ) -> Result<Response<Self::ListRoutesStream>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_adjacencies(
+        &self,
+        _: Request<ListAdjacenciesRequest>,
+    ) -> Result<Response<ListAdjacenciesResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_neighbours(
+        &self,
+        _: Request<ListNeighboursRequest>,
+    ) -> Result<Response<ListNeighboursResponse>, Status> {
         Err(Status::unimplemented("not for the agent"))
     }
 

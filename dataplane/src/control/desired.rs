@@ -2,14 +2,15 @@
 
 use super::convert::{self, FieldError};
 use super::host_endpoint::{Failsafe, HostEndpoint};
+use super::route::{self, Target};
 use super::services::{self, ServiceId, ServiceSettings};
 use super::set_names::SetNames;
 use super::tracking;
-use super::tunnels::{self, OverlaySettings, TunnelNode};
+use super::tunnels::{OverlaySettings, TunnelNode};
 use super::written::{Policy, Profile, Written};
 use crate::conntrack::Tracking;
 use crate::conntrack::nat::{Mapping, MasqueradeSettings};
-use crate::fib::{Quota, Tunnel};
+use crate::fib::Quota;
 use crate::net::{Addr, Mac, PortRange, Prefix, SharedMap};
 use crate::policy::{Direction, IpSet, PolicyId, SetMembers, TierDefault};
 use crate::service::Definition;
@@ -109,33 +110,6 @@ impl Tier {
     }
 }
 
-/// Where a wanted route leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// To a workload of this node.
-    Workload(EndpointId),
-    /// To another node or a router.
-    Gateway {
-        /// Its address.
-        gateway: Addr,
-        /// Over this interface; empty: whichever is connected.
-        interface: String,
-        /// The node it leads to, for people.
-        node: String,
-    },
-    /// To another node, through a tunnel.
-    Tunnel {
-        /// Which.
-        tunnel: Tunnel,
-        /// The node it leads to, for people.
-        node: String,
-    },
-    /// To this host.
-    Local,
-    /// Nowhere.
-    Blackhole,
-}
-
 /// Everything that was asked for. A clone is cheap, and shares what does not change.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
@@ -223,7 +197,7 @@ impl Desired {
             }
             Change::WorkloadEndpointRemove(id) => drop(self.endpoints.remove(&id.clone().into())),
             Change::Route(route) => {
-                let (destination, target) = route_of(route.clone())?;
+                let (destination, target) = route::parse(route.clone())?;
                 self.routes.insert(destination, target);
             }
             Change::RouteRemove(destination) => {
@@ -495,29 +469,6 @@ pub(super) fn tiers(field: &str, tiers: &[pb::TierBinding]) -> Result<Vec<Tier>,
         })
     };
     tiers.iter().enumerate().map(tier).collect()
-}
-
-fn route_of(route: pb::Route) -> Result<(Prefix, Target), FieldError> {
-    let destination = route.destination.as_ref().ok_or_else(|| FieldError::new("destination", "missing"))?;
-    let destination = convert::prefix(destination).map_err(|e| e.within("destination"))?;
-    let target = match route.target {
-        Some(pb::route::Target::Workload(id)) => Target::Workload(id.into()),
-        Some(pb::route::Target::NextHop(hop)) => {
-            let gateway = convert::addr("next_hop.gateway", &hop.gateway)?;
-            if gateway.is_v4() != destination.is_v4() {
-                let why = format!("{gateway} is of another family than {destination}");
-                return Err(FieldError::new("next_hop.gateway", why));
-            }
-            match tunnels::kind(route.encapsulation, destination.is_v4())? {
-                None => Target::Gateway { gateway, interface: hop.interface_name, node: route.node },
-                Some(kind) => Target::Tunnel { tunnel: Tunnel { kind, remote: gateway }, node: route.node },
-            }
-        }
-        Some(pb::route::Target::LocalHost(_)) => Target::Local,
-        Some(pb::route::Target::Blackhole(_)) => Target::Blackhole,
-        None => return Err(FieldError::new("target", "missing")),
-    };
-    Ok((destination, target))
 }
 
 fn unsupported(field: &str, what: &str) -> FieldError {

@@ -1,9 +1,10 @@
 //! What a transaction changes, found without a look at what it leaves alone.
 
 use super::desired::{Desired, Endpoint, EndpointId};
+use super::route::Target;
 use super::services::ServiceId;
 use super::written::{Policy, Profile, Written};
-use crate::net;
+use crate::net::{self, Prefix};
 use crate::policy::{IpSet, PolicyId};
 use crate::service::Definition;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub struct Difference<'a> {
     pub profiles: Differences<'a, Arc<str>, Profile>,
     /// Workloads.
     pub endpoints: Differences<'a, EndpointId, Endpoint>,
-    /// Whether any route differs.
-    pub routes: bool,
+    /// Routes, by destination.
+    pub routes: Vec<net::Difference<'a, Prefix, Target>>,
     /// Whether any pool differs, or how what leaves them is translated, or to whom it is not.
     pub masquerade: bool,
     /// Whether any host endpoint differs, or a failsafe port, or whether the host's traffic comes by
@@ -69,7 +70,7 @@ impl<'a> Difference<'a> {
             staged: next.staged.since(staged),
             profiles: next.profiles.since(profiles),
             endpoints: next.endpoints.since(endpoints),
-            routes: !next.routes.since(routes).is_empty(),
+            routes: next.routes.since(routes),
             masquerade: !next.pools.since(pools).is_empty()
                 || next.masquerade != *masquerade
                 || next.masquerade.excludes_hosts && !next.hosts.since(hosts).is_empty(),
@@ -123,6 +124,6 @@ impl<'a> Difference<'a> {
 
     /// Interfaces and routes stay as they are.
     pub fn leaves_forwarding(&self) -> bool {
-        self.endpoints.is_empty() && !self.routes && !self.tunnels && !self.hosts
+        self.endpoints.is_empty() && self.routes.is_empty() && !self.tunnels && !self.hosts
     }
 }

@@ -2,13 +2,14 @@
 
 use super::backend::{Served, served};
 use super::convert::{self, FieldError};
-use super::desired::{Endpoint, Target};
+use super::desired::Endpoint;
 use super::passage::{End, HostStage, host_stages};
+use super::route::Target;
 use super::state::State;
-use crate::fib::Hop;
+use crate::fib::{Hop, Interface, Scope};
 use crate::net::{Addr, FlowKey, Icmp, Nanos, Proto};
 use crate::policy::{Decider, Direction, Explanation, Query};
-use crate::snapshot::EndpointToHost;
+use crate::snapshot::{EndpointToHost, Snapshot};
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
@@ -33,14 +34,18 @@ pub fn explain(
             });
         }
     };
-    let (dst, said) = (query.key.dst, Said::translated(state, &asked, &query));
-    let reachable = !matches!(state.publisher().current().fib.lookup(dst), Hop::NoRoute | Hop::Blackhole);
+    let said = Said::translated(state, &asked, &query);
+    let snapshot = state.publisher().current();
+    let reachable = match way(&snapshot, &query.key) {
+        Hop::Adjacency(_) | Hop::Unresolved { .. } | Hop::Local => true,
+        Hop::Blackhole | Hop::Unreachable | Hop::Prohibited | Hop::NoRoute => false,
+    };
     Ok(pb::ExplainResponse {
         verdict: if said.allows() && reachable { "allow" } else { "deny" }.into(),
         generation: state.committed(),
         egress: said.egress,
         ingress: said.ingress,
-        route: route(state, dst),
+        route: route(state, &query.key),
         conntrack: None,
         host: said.host.into_iter().map(Into::into).collect(),
         service,
@@ -174,9 +179,16 @@ fn step(decider: &Decider) -> pb::Step {
     }
 }
 
+/// Where the packet would go. Of several ways, which one it is depends on a worker's key: here it is the first.
+fn way(snapshot: &Snapshot, key: &FlowKey) -> Hop {
+    let owns = |interface: &&Interface| interface.workload().is_some_and(|workload| workload.owns(key.src));
+    let from = snapshot.interfaces.iter().find(owns);
+    snapshot.fib.lookup(key.dst, from.map_or(Scope::Host, Interface::scope), 0)
+}
+
 /// Where the packet would go, in words.
-fn route(state: &State, dst: Addr) -> String {
-    let snapshot = state.publisher().current();
+fn route(state: &State, key: &FlowKey) -> String {
+    let (snapshot, dst) = (state.publisher().current(), key.dst);
     let via = |interface, how: String| match snapshot.interfaces.get(interface) {
         Some(interface) => match interface.workload() {
             Some(workload) => format!("workload {} via {}{how}", workload.name, interface.name),
@@ -184,7 +196,7 @@ fn route(state: &State, dst: Addr) -> String {
         },
         None => "an interface that is gone".into(),
     };
-    match snapshot.fib.lookup(dst) {
+    match way(&snapshot, key) {
         Hop::Adjacency(index) => match snapshot.fib.leaves_by(index) {
             Some(tx_if) => via(tx_if, String::new()),
             None => "an adjacency that is gone".into(),
@@ -194,6 +206,8 @@ fn route(state: &State, dst: Addr) -> String {
         }
         Hop::Local => "this host".into(),
         Hop::Blackhole => "nowhere: the address is in a pool, and no workload has it".into(),
+        Hop::Unreachable => "nowhere: the route says unreachable".into(),
+        Hop::Prohibited => "nowhere: the route says prohibited".into(),
         Hop::NoRoute => "nowhere: no route, or its next hop or interface is not there".into(),
     }
 }
@@ -203,8 +217,11 @@ fn node(state: &State, dst: Addr) -> String {
     let routes = state.desired().routes.iter();
     let longest = routes.filter(|(prefix, _)| prefix.contains(dst)).max_by_key(|(prefix, _)| prefix.len());
     match longest {
-        Some((_, Target::Gateway { gateway, node, .. })) if node.is_empty() => format!("via {gateway}"),
-        Some((_, Target::Gateway { gateway, node, .. })) => format!("node {node} via {gateway}"),
+        Some((_, Target::Gateway { hops, node })) => {
+            let gateways: Vec<String> = hops.iter().map(|hop| hop.addr.to_string()).collect();
+            let via = format!("via {}", gateways.join(" or "));
+            if node.is_empty() { via } else { format!("node {node} {via}") }
+        }
         Some((_, Target::Tunnel { tunnel, node })) => {
             format!("node {node} through {} to {}", tunnel.kind.name(), tunnel.remote)
         }

@@ -3,7 +3,7 @@
 
 use super::host_endpoint::HostEndpoint;
 use super::state::{HostList, Stage, State};
-use crate::fib::{Hop, Interface, Role};
+use crate::fib::{Hop, Interface, Role, Scope};
 use crate::net::Addr;
 use crate::policy::{Direction, Explanation, Query};
 use crate::snapshot::EndpointToHost;
@@ -33,11 +33,11 @@ impl End {
             return Self::Host;
         }
         let snapshot = state.publisher().current();
-        let by = match snapshot.fib.lookup(addr) {
+        let by = match snapshot.fib.lookup(addr, Scope::Host, 0) {
             Hop::Adjacency(index) => snapshot.fib.leaves_by(index),
             Hop::Unresolved { tx_if, .. } => Some(tx_if),
             Hop::Local => return Self::Host,
-            Hop::Blackhole | Hop::NoRoute => None,
+            Hop::Blackhole | Hop::Unreachable | Hop::Prohibited | Hop::NoRoute => None,
         };
         match by.and_then(|by| snapshot.interfaces.get(by)) {
             Some(Interface { role: Role::Uplink | Role::Tunnel(_), name, .. }) => Self::Network(name.clone()),

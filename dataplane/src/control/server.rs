@@ -12,6 +12,9 @@ use tonic::{Response, Status, Streaming};
 /// Bytes of one transaction at most, over all its messages.
 pub(super) const MAX_TRANSACTION: usize = 512 << 20;
 
+/// Routes of one message at most.
+const ROUTES: usize = 4096;
+
 /// How long workers may take to go through their flows.
 const FLOWS: Duration = Duration::from_secs(2);
 
@@ -48,6 +51,7 @@ impl Service {
 }
 
 type Served = Pin<Box<dyn Stream<Item = Result<pb::ServedService, Status>> + Send>>;
+type Routes = Pin<Box<dyn Stream<Item = Result<pb::ListRoutesResponse, Status>> + Send>>;
 type Responses = Pin<Box<dyn Stream<Item = Result<pb::SyncResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -55,6 +59,7 @@ impl Dataplane for Service {
     type SyncStream = Responses;
     type ListFlowsStream = flow_rpc::List;
     type ListServicesStream = Served;
+    type ListRoutesStream = Routes;
 
     async fn sync(
         &self,
@@ -138,6 +143,48 @@ impl Dataplane for Service {
     ) -> Result<Response<pb::ListTunnelsResponse>, Status> {
         let tunnels = self.look(|shell| shell.tunnels()).await?;
         Ok(Response::new(pb::ListTunnelsResponse { tunnels }))
+    }
+
+    async fn lookup_route(
+        &self,
+        request: tonic::Request<pb::LookupRouteRequest>,
+    ) -> Result<Response<pb::LookupRouteResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.look(move |shell| shell.lookup_route(&request)).await?;
+        found.map(Response::new).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    async fn list_routes(
+        &self,
+        request: tonic::Request<pb::ListRoutesRequest>,
+    ) -> Result<Response<Routes>, Status> {
+        let request = request.into_inner();
+        let listed = self.look(move |shell| shell.routes(&request)).await?;
+        let (mut routes, more) = listed.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut messages = vec![];
+        while !routes.is_empty() {
+            let rest = routes.split_off(routes.len().min(ROUTES));
+            let last = rest.is_empty();
+            messages.push(Ok(pb::ListRoutesResponse { routes, more: more && last }));
+            routes = rest;
+        }
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+
+    async fn list_adjacencies(
+        &self,
+        _: tonic::Request<pb::ListAdjacenciesRequest>,
+    ) -> Result<Response<pb::ListAdjacenciesResponse>, Status> {
+        let adjacencies = self.look(|shell| shell.adjacencies()).await?;
+        Ok(Response::new(pb::ListAdjacenciesResponse { adjacencies }))
+    }
+
+    async fn list_neighbours(
+        &self,
+        _: tonic::Request<pb::ListNeighboursRequest>,
+    ) -> Result<Response<pb::ListNeighboursResponse>, Status> {
+        let neighbours = self.look(|shell| shell.neighbours()).await?;
+        Ok(Response::new(pb::ListNeighboursResponse { neighbours }))
     }
 
     async fn explain(

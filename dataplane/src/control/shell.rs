@@ -1,20 +1,22 @@
 //! The hands of the control thread: one task that owns the [`State`] and all devices, and does
 //! what news from the agent, the kernel, the workers and the clock asks for.
 
+mod routes;
+mod views;
+
 use super::denials::Denials;
 use super::desired::{EndpointId, ObjectError};
 use super::flows::{Asked, Questions};
+use super::kernel_routes::KernelRoutes;
 use super::ports::Ports;
 use super::staged::Differences;
 use super::state::{Action, Purpose, State};
-use super::{explain, flows, services_view, tunnels_view, view};
-use crate::conntrack::{Filter, FilterError, PacketLike};
 use crate::io::af_xdp::Ours;
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
-use crate::net::{IfId, Nanos, WorkerId};
+use crate::net::{IfId, Nanos};
 use crate::nodes::Event;
 use crate::policy::{CompileError, Consolidated};
-use crate::worker::{FlowSeen, ticks};
+use crate::worker::ticks;
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +30,9 @@ const PACE: Duration = Duration::from_millis(5);
 const ADOPTION: Duration = Duration::from_millis(1);
 /// How often time passes for neighbours, and failed interfaces are tried again.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Events of the kernel that are followed before the rest has its turn.
+const MAX_EVENTS: usize = 4096;
 
 /// Something to be done on the control thread.
 pub enum Request {
@@ -81,6 +86,9 @@ pub struct Shell {
     netlink: Netlink,
     links: BTreeMap<u32, Link>,
     addresses: Vec<Address>,
+    kernel_routes: KernelRoutes,
+    /// They are to be asked for anew.
+    routes_unclear: bool,
     /// Why an interface is not served.
     reasons: BTreeMap<IfId, String>,
     /// Interfaces that could not be opened are to be tried again.
@@ -109,13 +117,20 @@ pub struct Shell {
 
 impl Shell {
     /// Asks the kernel for what is there. `state` already wants the uplinks and the host port.
-    pub async fn new(state: State, ports: Ports, netlink: Netlink) -> anyhow::Result<Self> {
+    pub async fn new(
+        state: State,
+        ports: Ports,
+        netlink: Netlink,
+        kernel_routes: KernelRoutes,
+    ) -> anyhow::Result<Self> {
         let mut shell = Self {
             state,
             ports,
             netlink,
             links: BTreeMap::new(),
             addresses: vec![],
+            kernel_routes,
+            routes_unclear: false,
             reasons: BTreeMap::new(),
             retry: false,
             unsettled: true,
@@ -156,7 +171,15 @@ impl Shell {
                     None => break,
                 },
                 event = events.next(), if following => match event {
-                    Some(event) => self.kernel(event).await,
+                    Some(event) => {
+                        self.kernel(event).await;
+                        // Thousands of routes come at once: they are published together.
+                        for _ in 1..MAX_EVENTS {
+                            let Some(event) = events.ready() else { break };
+                            self.kernel(event).await;
+                        }
+                        self.catch_up().await;
+                    }
                     None => {
                         tracing::error!("E001 the kernel's netlink socket is gone; links and neighbours are no longer followed");
                         // The rest goes on: what is forwarded stays forwarded.
@@ -177,82 +200,6 @@ impl Shell {
             }
             self.settle().await;
         }
-    }
-
-    /// How far the dataplane has got.
-    pub fn status(&mut self) -> pb::Status {
-        let uptime = self.started.elapsed().as_secs();
-        let status = view::status(&mut self.state, &self.ports, self.agent_connected, uptime);
-        pb::Status { last_refused: self.last_refused.clone(), ..status }
-    }
-
-    /// Every interface.
-    pub fn interfaces(&self) -> Vec<pb::Interface> {
-        view::interfaces(&self.state, &self.ports, &self.reasons)
-    }
-
-    /// The cost of nodes.
-    pub fn runtime(&self) -> pb::Runtime {
-        let cycles = ticks().wrapping_sub(self.started_ticks) as f64;
-        view::runtime(&self.ports, cycles / self.started.elapsed().as_secs_f64().max(1e-9))
-    }
-
-    /// Reasons of drops.
-    pub fn drops(&self) -> Vec<pb::Drop> {
-        view::drops(&self.state, &self.ports, &self.denials)
-    }
-
-    /// The service of this name, or all where it is empty.
-    pub fn services(&self, name: &str) -> Vec<pb::ServedService> {
-        services_view::served(&self.state, name)
-    }
-
-    /// Tunnels to other nodes.
-    pub fn tunnels(&self) -> Vec<pb::Tunnel> {
-        tunnels_view::tunnels(&self.state)
-    }
-
-    /// What staged policies would have changed.
-    pub fn staged(&self) -> pb::ListStagedResponse {
-        self.differences.report(&self.state, self.now())
-    }
-
-    /// Judges a packet that nobody sent.
-    pub fn explain(&self, request: &pb::ExplainRequest) -> Result<pb::ExplainResponse, super::FieldError> {
-        explain::explain(&self.state, request, self.now())
-    }
-
-    /// What applies to an endpoint.
-    pub fn show(
-        &self,
-        request: &pb::GetEndpointPolicyRequest,
-    ) -> Result<pb::EndpointPolicy, super::ShowError> {
-        super::show(&self.state, request)
-    }
-
-    /// As the API has what the workers said of a packet's flow; `more`: and more than that.
-    pub fn conntrack(&self, like: &PacketLike, found: &[(WorkerId, FlowSeen)], more: bool) -> pb::Conntrack {
-        flows::conntrack(&self.state, like, found, more)
-    }
-
-    /// The workers.
-    pub fn workers(&self) -> Vec<WorkerId> {
-        self.ports.workers().iter().map(|worker| worker.id).collect()
-    }
-
-    /// Reads a filter of flows that may name endpoints.
-    pub fn filter(&self, text: &str) -> Result<Filter, FilterError> {
-        flows::filter(&self.state, text)
-    }
-
-    /// What is in force, for whoever has more time than this thread.
-    pub fn aside(&self) -> State {
-        self.state.aside()
-    }
-
-    /// Whose addresses are whose.
-    pub fn names(&self) -> flows::Names {
-        flows::Names::of(&self.state)
     }
 
     fn now(&self) -> Nanos {
@@ -505,18 +452,31 @@ impl Shell {
         for neighbour in self.netlink.neighbours().await? {
             self.neighbour(neighbour);
         }
-        Ok(())
+        self.ask_routes();
+        self.survey_routes().await
+    }
+
+    /// Asks for what events alone do not tell.
+    async fn catch_up(&mut self) {
+        if let Err(error) = self.survey_routes().await {
+            tracing::warn!(%error, "W012 the kernel's routes could not be listed; what is known may be old");
+        }
     }
 
     async fn kernel(&mut self, event: KernelEvent) {
-        self.unsettled = true;
+        let of_route = matches!(event, KernelEvent::Route(_) | KernelEvent::RouteRemoved(_));
+        self.unsettled |= !of_route;
         match event {
             KernelEvent::Link(link) => {
                 // An interface that changed may open now.
-                self.retry |= self.links.get(&link.index) != Some(&link);
-                self.links.insert(link.index, link);
+                let before = self.links.insert(link.index, link.clone());
+                self.retry |= before.as_ref() != Some(&link);
+                self.link_moved(before.as_ref(), Some(&link));
             }
-            KernelEvent::LinkRemoved(index) => drop(self.links.remove(&index)),
+            KernelEvent::LinkRemoved(index) => {
+                let before = self.links.remove(&index);
+                self.link_moved(before.as_ref(), None);
+            }
             KernelEvent::Address(address) => {
                 self.addresses.retain(|known| (known.link, known.addr) != (address.link, address.addr));
                 self.addresses.push(address);
@@ -525,7 +485,17 @@ impl Shell {
             KernelEvent::AddressRemoved(address) => {
                 self.addresses.retain(|known| (known.link, known.addr) != (address.link, address.addr));
                 self.refresh_uplinks();
+                self.ask_routes();
             }
+            KernelEvent::Route(route) => {
+                let follow = self.kernel_routes.there(route);
+                self.follow_route(follow);
+            }
+            KernelEvent::RouteRemoved(route) => {
+                let follow = self.kernel_routes.gone(&route);
+                self.follow_route(follow);
+            }
+            KernelEvent::RouteAppended => self.ask_routes(),
             KernelEvent::Neighbour(neighbour) => self.neighbour(neighbour),
             KernelEvent::Lost => {
                 if let Err(error) = self.survey().await {
@@ -583,7 +553,9 @@ impl Shell {
 
     async fn act(&mut self, action: Action) {
         match action {
-            Action::Send { interface, frame } => self.ports.send(interface, frame),
+            Action::Send { interface, frame } | Action::Announce { interface, frame } => {
+                self.ports.send(interface, frame);
+            }
             Action::Resolve { interface, addr } => {
                 let Some(link) = self.links.values().find(|link| *link.name == *interface) else { return };
                 if let Err(error) = self.netlink.resolve(link.index, addr).await {

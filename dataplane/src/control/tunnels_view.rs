@@ -1,8 +1,8 @@
 //! Tunnels as they stand, in messages.
 
-use super::desired::Target;
+use super::route::Target;
 use super::state::State;
-use crate::fib::{Hop, Tunnel, TunnelKind};
+use crate::fib::{Hop, Scope, Tunnel, TunnelKind};
 use crate::net::Addr;
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ fn message(state: &State, node: &str, tunnel: Tunnel, routes: Option<(u64, Addr)
         (None, Some(_)) if tunnel.kind != TunnelKind::Ipip && far.mac.is_none() => {
             "the node's inner Ethernet address is not known".into()
         }
-        (None, Some((_, to))) => match snapshot.fib.lookup(to) {
+        (None, Some((_, to))) => match snapshot.fib.lookup(to, Scope::Host, 0) {
             Hop::Unresolved { next_hop, .. } => format!("{next_hop} has not been resolved yet"),
             _ => "no route to the node".into(),
         },

@@ -1,6 +1,6 @@
 //! What the dataplane knows of its interfaces.
 
-use super::TunnelKind;
+use super::{Scope, TunnelKind};
 use crate::net::{Addr, IfId, Mac, Prefix, WorkerId};
 use std::sync::Arc;
 
@@ -116,6 +116,24 @@ impl Interface {
     /// `addr` is on one of its connected prefixes.
     pub fn connects(&self, addr: Addr) -> bool {
         self.addresses.iter().any(|(own, len)| Prefix::truncate(*own, *len).contains(addr))
+    }
+
+    /// The address we send and answer from: on the tap to the host, the end that is ours.
+    #[inline]
+    pub fn source_mac(&self) -> Mac {
+        match self.role {
+            Role::Host => Interfaces::HOST_PORT_MAC,
+            _ => self.mac,
+        }
+    }
+
+    /// The scope of packets that come in here.
+    #[inline]
+    pub fn scope(&self) -> Scope {
+        match self.role {
+            Role::Workload(_) => Scope::Workload,
+            Role::Uplink | Role::Tunnel(_) | Role::Host | Role::Stack => Scope::Host,
+        }
     }
 
     /// This host is on its other side.

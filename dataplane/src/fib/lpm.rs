@@ -93,6 +93,13 @@ impl Routes {
         }
     }
 
+    /// The most specific route that holds `addr`, and its value.
+    pub fn longest(&self, addr: Addr) -> Option<(Prefix, u32)> {
+        let (len, value) =
+            if addr.is_v4() { self.v4.longest(addr.v4_bits()) } else { self.v6.longest(addr.bits()) }?;
+        Some((Prefix::truncate(addr, len), value))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()

@@ -1,18 +1,61 @@
-//! Who is at which address: learned, asked for, aged. Time is an argument; what is to be sent is
-//! returned.
+//! Who is at which address: learned, asked for, confirmed, given up (RFC 4861 §7.3, for ARP as well). Time is an
+//! argument; what is to be sent is returned.
+//!
+//! No worker says which neighbours it sends to, so each is taken to be in use: one that was not confirmed for a while is
+//! asked, whether a packet waits or not. So a live neighbour is never in doubt when a packet comes.
 
 use crate::net::{Addr, IfId, Mac, Nanos};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Where a neighbour's address is known from.
+/// What is known of a neighbour (RFC 4861 §7.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Given with the endpoint. Never aged.
+pub enum NeighbourState {
+    /// Given with the endpoint: never aged, never overruled.
     Static,
-    /// The kernel's own table, which ages it.
+    /// In the kernel's own table, which ages it.
     Kernel,
-    /// A packet that a worker saw. Aged here.
-    Seen,
+    /// Asked for, and no answer yet.
+    Incomplete,
+    /// It has answered a moment ago.
+    Reachable,
+    /// It was heard of, or has answered some time ago.
+    Stale,
+    /// About to be asked whether it is still there.
+    Delay,
+    /// Asked whether it is still there.
+    Probe,
+    /// It does not answer.
+    Failed,
+}
+
+impl NeighbourState {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Kernel => "kernel",
+            Self::Incomplete => "incomplete",
+            Self::Reachable => "reachable",
+            Self::Stale => "stale",
+            Self::Delay => "delay",
+            Self::Probe => "probe",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How a neighbour was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// It asked for something, or announced itself.
+    Unasked,
+    /// It said so in answer to a question of ours.
+    Answer,
+    /// It said so in answer or not, and what is known otherwise counts more (RFC 4861 §4.4, no override flag).
+    Weak {
+        /// In answer to a question of ours.
+        answer: bool,
+    },
 }
 
 /// Somebody to ask for an address, by ARP or neighbour discovery.
@@ -26,152 +69,254 @@ pub struct Probe {
     pub mac: Option<Mac>,
 }
 
-/// A seen neighbour counts as reachable for this long (RFC 4861 §10, REACHABLE_TIME).
+/// A neighbour, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// On this interface.
+    pub interface: IfId,
+    /// Its address.
+    pub addr: Addr,
+    /// Where it is.
+    pub mac: Option<Mac>,
+    /// What is known of it.
+    pub state: NeighbourState,
+    /// Since when.
+    pub since: Nanos,
+}
+
+/// REACHABLE_TIME (RFC 4861 §10).
 const REACHABLE: Nanos = Nanos::from_secs(30);
-/// Between two questions (RFC 4861 §10, RETRANS_TIMER).
+/// How long one that was merely heard of, or not confirmed since, is left alone.
+const STALE: Nanos = Nanos::from_secs(30);
+/// DELAY_FIRST_PROBE_TIME.
+const DELAY: Nanos = Nanos::from_secs(5);
+/// RETRANS_TIMER.
 const RETRANS: Nanos = Nanos::from_secs(1);
-/// Questions without an answer after which it is gone (RFC 4861 §10).
+/// MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT.
 const MAX_PROBES: u8 = 3;
+/// One that failed is remembered for so long, for people.
+const FAILED: Nanos = Nanos::from_secs(60);
 /// Entries at most, so that a scan of a connected prefix cannot fill memory.
 const MAX_ENTRIES: usize = 65_536;
+/// Of one interface, so that nobody can take the places of all others.
+const MAX_ON_INTERFACE: usize = 16_384;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     mac: Option<Mac>,
-    source: Source,
-    /// When it last answered, or was first asked.
+    state: NeighbourState,
     since: Nanos,
-    /// Questions since then, and when the last one was.
-    probes: u8,
-    probed: Nanos,
+    /// When the state ends by itself, or the next question is due. Not of static and kernel entries.
+    until: Nanos,
+    /// Questions asked in this state.
+    asked: u8,
 }
+
+impl Entry {
+    const fn new(mac: Option<Mac>, state: NeighbourState, now: Nanos) -> Self {
+        let lasts = match state {
+            NeighbourState::Reachable => REACHABLE,
+            NeighbourState::Stale => STALE,
+            NeighbourState::Delay => DELAY,
+            NeighbourState::Incomplete | NeighbourState::Probe => RETRANS,
+            NeighbourState::Failed => FAILED,
+            NeighbourState::Static | NeighbourState::Kernel => Nanos(0),
+        };
+        Self { mac, state, since: now, until: now.plus(lasts), asked: 0 }
+    }
+}
+
+type Key = (IfId, Addr);
 
 /// All neighbours.
 #[derive(Clone, Debug, Default)]
-pub struct Neighbours(BTreeMap<(IfId, Addr), Entry>);
+pub struct Neighbours {
+    entries: BTreeMap<Key, Entry>,
+    on: HashMap<IfId, usize>,
+    /// Whose address is another since [`take_news`](Self::take_news).
+    news: BTreeSet<Key>,
+}
 
 impl Neighbours {
-    /// `addr` is at `mac`. Returns whether that is news to those who forward.
-    pub fn learn(&mut self, interface: IfId, addr: Addr, mac: Mac, source: Source, now: Nanos) -> bool {
-        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&(interface, addr)) {
-            return false;
-        }
-        let entry = Entry { mac: Some(mac), source, since: now, probes: 0, probed: now };
-        match self.0.insert((interface, addr), entry) {
-            // What was given is not overruled by what is merely seen.
-            Some(old) if old.source == Source::Static && source != Source::Static => {
-                self.0.insert((interface, addr), old);
-                false
+    /// The endpoint's definition says that `addr` is at `mac`.
+    pub fn set_static(&mut self, interface: IfId, addr: Addr, mac: Mac, now: Nanos) {
+        self.set((interface, addr), Entry::new(Some(mac), NeighbourState::Static, now));
+    }
+
+    /// The kernel's table says so.
+    pub fn set_kernel(&mut self, interface: IfId, addr: Addr, mac: Mac, now: Nanos) {
+        self.set((interface, addr), Entry::new(Some(mac), NeighbourState::Kernel, now));
+    }
+
+    /// A packet says that `addr` is at `mac` (RFC 4861 §7.2.3 and §7.2.5).
+    pub fn heard(&mut self, interface: IfId, addr: Addr, mac: Mac, hearing: Hearing, now: Nanos) {
+        let key = (interface, addr);
+        let answer = matches!(hearing, Hearing::Answer | Hearing::Weak { answer: true });
+        let confirmed = if answer { NeighbourState::Reachable } else { NeighbourState::Stale };
+        let Some(old) = self.entries.get(&key).copied() else {
+            // Nobody asked: it is not known whether we reach it.
+            return self.set(key, Entry::new(Some(mac), NeighbourState::Stale, now));
+        };
+        match old.state {
+            NeighbourState::Static | NeighbourState::Kernel => {}
+            NeighbourState::Incomplete | NeighbourState::Failed => {
+                self.set(key, Entry::new(Some(mac), confirmed, now));
             }
-            Some(old) => old.mac != Some(mac),
-            None => true,
+            _ if old.mac == Some(mac) => {
+                if answer {
+                    self.set(key, Entry::new(Some(mac), NeighbourState::Reachable, now));
+                }
+            }
+            state if matches!(hearing, Hearing::Weak { .. }) => {
+                if state == NeighbourState::Reachable {
+                    self.set(key, Entry::new(old.mac, NeighbourState::Stale, now));
+                }
+            }
+            _ => self.set(key, Entry::new(Some(mac), confirmed, now)),
         }
     }
 
-    /// The kernel or the endpoint says the entry is gone. Returns whether that is news.
-    pub fn forget(&mut self, interface: IfId, addr: Addr) -> bool {
-        self.0.remove(&(interface, addr)).is_some_and(|entry| entry.mac.is_some())
+    /// The kernel or the endpoint's definition says that the entry is gone.
+    pub fn forget(&mut self, interface: IfId, addr: Addr) {
+        let key = (interface, addr);
+        if let Some(old) = self.entries.remove(&key) {
+            self.gone(key, &old);
+        }
     }
 
     /// The interface is gone.
-    pub fn forget_interface(&mut self, interface: IfId) -> bool {
-        let before = self.0.len();
-        self.0.retain(|(of, _), _| *of != interface);
-        before != self.0.len()
+    pub fn forget_interface(&mut self, interface: IfId) {
+        for addr in self.addresses_on(interface) {
+            self.forget(interface, addr);
+        }
+    }
+
+    /// Static entries of the interface are no others than these.
+    pub fn keep_static(&mut self, interface: IfId, addrs: &[Addr]) {
+        for addr in self.addresses_on(interface) {
+            let is_static = |entry: &Entry| entry.state == NeighbourState::Static;
+            if self.entries.get(&(interface, addr)).is_some_and(is_static) && !addrs.contains(&addr) {
+                self.forget(interface, addr);
+            }
+        }
     }
 
     /// A packet waits for `addr`: whom to ask, unless somebody was asked a moment ago.
     pub fn wanted(&mut self, interface: IfId, addr: Addr, now: Nanos) -> Option<Probe> {
-        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&(interface, addr)) {
+        let key = (interface, addr);
+        let old = self.entries.get(&key);
+        if old.is_some_and(|old| old.mac.is_some() || old.state == NeighbourState::Incomplete) {
             return None;
         }
-        let fresh = Entry { mac: None, source: Source::Seen, since: now, probes: 0, probed: Nanos(0) };
-        let entry = self.0.entry((interface, addr)).or_insert(fresh);
-        if entry.mac.is_some() || (entry.probes > 0 && now.since(entry.probed) < RETRANS) {
-            return None;
+        self.set(key, Entry { asked: 1, ..Entry::new(None, NeighbourState::Incomplete, now) });
+        self.entries.contains_key(&key).then_some(Probe { interface, addr, mac: None })
+    }
+
+    /// Lets time pass: whom to ask.
+    pub fn tick(&mut self, now: Nanos) -> Vec<Probe> {
+        let due = |entry: &Entry| {
+            entry.until <= now && !matches!(entry.state, NeighbourState::Static | NeighbourState::Kernel)
+        };
+        let due: Vec<(Key, Entry)> =
+            self.entries.iter().filter(|(_, entry)| due(entry)).map(|(key, entry)| (*key, *entry)).collect();
+        let mut probes = vec![];
+        for (key, entry) in due {
+            let mut ask = |mac| probes.push(Probe { interface: key.0, addr: key.1, mac });
+            let next = match entry.state {
+                NeighbourState::Reachable => Entry::new(entry.mac, NeighbourState::Stale, now),
+                NeighbourState::Stale => Entry::new(entry.mac, NeighbourState::Delay, now),
+                NeighbourState::Delay => {
+                    ask(entry.mac);
+                    Entry { asked: 1, ..Entry::new(entry.mac, NeighbourState::Probe, now) }
+                }
+                NeighbourState::Incomplete | NeighbourState::Probe if entry.asked < MAX_PROBES => {
+                    ask(entry.mac);
+                    Entry { asked: entry.asked + 1, until: now.plus(RETRANS), ..entry }
+                }
+                NeighbourState::Incomplete | NeighbourState::Probe => {
+                    Entry::new(None, NeighbourState::Failed, now)
+                }
+                NeighbourState::Failed => {
+                    self.forget(key.0, key.1);
+                    continue;
+                }
+                NeighbourState::Static | NeighbourState::Kernel => continue,
+            };
+            self.set(key, next);
         }
-        entry.probes = entry.probes.saturating_add(1);
-        entry.probed = now;
-        Some(Probe { interface, addr, mac: None })
+        probes
     }
 
-    /// Lets time pass: whom to ask again, and whether an entry that was in use is gone.
-    pub fn tick(&mut self, now: Nanos) -> (Vec<Probe>, bool) {
-        let (mut probes, mut changed) = (vec![], false);
-        self.0.retain(|(interface, addr), entry| {
-            if entry.source != Source::Seen || now.since(entry.since) < REACHABLE && entry.mac.is_some() {
-                return true;
-            }
-            if entry.probes > 0 && now.since(entry.probed) < RETRANS {
-                return true;
-            }
-            if entry.probes >= MAX_PROBES {
-                changed |= entry.mac.is_some();
-                return false;
-            }
-            entry.probes += 1;
-            entry.probed = now;
-            probes.push(Probe { interface: *interface, addr: *addr, mac: entry.mac });
-            true
-        });
-        (probes, changed)
+    /// Where a neighbour is, if that is known.
+    pub fn mac(&self, interface: IfId, addr: Addr) -> Option<Mac> {
+        self.entries.get(&(interface, addr))?.mac
     }
 
-    /// All that are resolved.
-    pub fn resolved(&self) -> impl Iterator<Item = (IfId, Addr, Mac)> {
-        self.0.iter().filter_map(|((interface, addr), entry)| Some((*interface, *addr, entry.mac?)))
+    /// There is news for those who forward.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// Neighbours whose address has changed since this was asked last, and where they are now.
+    pub fn take_news(&mut self) -> impl Iterator<Item = (IfId, Addr, Option<Mac>)> + use<'_> {
+        std::mem::take(&mut self.news).into_iter().map(|key| (key.0, key.1, self.mac(key.0, key.1)))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Neighbour> {
+        self.entries.iter().map(|((interface, addr), entry)| Neighbour {
+            interface: *interface,
+            addr: *addr,
+            mac: entry.mac,
+            state: entry.state,
+            since: entry.since,
+        })
+    }
+
+    fn addresses_on(&self, interface: IfId) -> Vec<Addr> {
+        let first = (interface, Addr::from_bits(0));
+        let last = (interface, Addr::from_bits(u128::MAX));
+        self.entries.range(first..=last).map(|((_, addr), _)| *addr).collect()
+    }
+
+    /// Replaces an entry, or adds one where there is room.
+    fn set(&mut self, key: Key, entry: Entry) {
+        let Some(old) = self.entries.get_mut(&key) else {
+            let on = self.on.entry(key.0).or_default();
+            // What was given has room.
+            let given = entry.state == NeighbourState::Static;
+            if !given && (self.entries.len() >= MAX_ENTRIES || *on >= MAX_ON_INTERFACE) {
+                return;
+            }
+            *on += 1;
+            self.entries.insert(key, entry);
+            if entry.mac.is_some() {
+                self.news.insert(key);
+            }
+            return;
+        };
+        // What was given is not overruled by what is merely known.
+        if old.state == NeighbourState::Static && entry.state != NeighbourState::Static {
+            return;
+        }
+        if old.mac != entry.mac {
+            self.news.insert(key);
+        }
+        *old = entry;
+    }
+
+    fn gone(&mut self, key: Key, old: &Entry) {
+        if old.mac.is_some() {
+            self.news.insert(key);
+        }
+        if let Some(on) = self.on.get_mut(&key.0) {
+            *on -= 1;
+            if *on == 0 {
+                self.on.remove(&key.0);
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const IF: IfId = IfId(3);
-    const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
-
-    fn addr() -> Addr {
-        "10.0.0.9".parse().unwrap()
-    }
-
-    #[test]
-    fn asked_once_a_second_until_it_answers() {
-        let mut table = Neighbours::default();
-        let at = Nanos::from_millis;
-        assert_eq!(table.wanted(IF, addr(), at(1)), Some(Probe { interface: IF, addr: addr(), mac: None }));
-        assert_eq!(table.wanted(IF, addr(), at(500)), None);
-        assert_eq!(table.tick(at(900)).0, vec![]);
-        assert_eq!(table.tick(at(1001)).0.len(), 1);
-        assert!(table.learn(IF, addr(), MAC, Source::Seen, at(1100)));
-        assert_eq!(table.wanted(IF, addr(), at(5000)), None);
-        assert!(!table.learn(IF, addr(), MAC, Source::Seen, at(6000)));
-    }
-
-    #[test]
-    fn a_silent_neighbour_is_asked_three_times_and_forgotten() {
-        let mut table = Neighbours::default();
-        table.learn(IF, addr(), MAC, Source::Seen, Nanos(0));
-        let mut asked = 0;
-        for second in 1..60 {
-            let (probes, gone) = table.tick(Nanos::from_secs(second));
-            asked += probes.len();
-            assert!(probes.iter().all(|probe| probe.mac == Some(MAC)));
-            if gone {
-                assert_eq!((second, asked), (33, 3));
-                assert_eq!(table.resolved().count(), 0);
-                return;
-            }
-        }
-        panic!("never forgotten");
-    }
-
-    #[test]
-    fn what_was_given_stays() {
-        let mut table = Neighbours::default();
-        table.learn(IF, addr(), MAC, Source::Static, Nanos(0));
-        assert!(!table.learn(IF, addr(), Mac([2, 0, 0, 0, 0, 1]), Source::Seen, Nanos(1)));
-        assert_eq!(table.tick(Nanos::from_secs(1000)), (vec![], false));
-        assert_eq!(table.resolved().next(), Some((IF, addr(), MAC)));
-        assert!(table.forget(IF, addr()));
-    }
-}
+mod tests;

@@ -1,13 +1,17 @@
-//! What the kernel knows of links, addresses and neighbours (rtnetlink), for the control side.
+//! What the kernel knows of links, addresses, neighbours and routes (rtnetlink), for the control side.
 //!
 //! A NIC stays the kernel's, so its neighbours are learned where the kernel learns them: we ask
 //! it to resolve a next hop and read its table. Subscribe first ([`Netlink::connect`]), then ask
 //! for what there is; every event is the whole new state of one thing, so applying both in any
 //! overlap ends at the truth.
 
+mod route;
+
+pub use route::{Route, RouteHop, RouteTarget};
+
 use crate::net::{Addr, Mac};
 use futures::channel::mpsc::UnboundedReceiver;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
@@ -15,7 +19,7 @@ use netlink_packet_route::neighbour::{
     NeighbourState as KernelState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup};
 use std::io;
@@ -114,6 +118,12 @@ pub enum Event {
     AddressRemoved(Address),
     /// A neighbour's state, on any link.
     Neighbour(Neighbour),
+    /// A route is there, or leads elsewhere.
+    Route(Route),
+    /// These ways of a route are gone: all, or for IPv6 some of several.
+    RouteRemoved(Route),
+    /// A route that may not be in force was added: ask for all of them again.
+    RouteAppended,
     /// Events were lost because we were too slow: ask for everything again.
     Lost,
 }
@@ -130,24 +140,35 @@ impl Events {
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             let (message, _) = self.messages.next().await?;
-            if let Some(event) = event(message.payload) {
+            let appended = message.header.flags & NLM_F_APPEND != 0;
+            if let Some(event) = event(message.payload, appended) {
                 return Some(event);
             }
         }
     }
+
+    /// The next event, if it is there already.
+    pub fn ready(&mut self) -> Option<Event> {
+        self.next().now_or_never().flatten()
+    }
 }
 
 impl Netlink {
-    /// Connects in the network namespace of the calling thread, and subscribes. The connection is
-    /// driven by a task of the current tokio runtime, until this is dropped.
-    pub fn connect() -> Result<(Self, Events), NetlinkError> {
-        let (mut connection, handle, messages) = rtnetlink::new_multicast_connection(&[
+    /// Connects in the network namespace of the calling thread, and subscribes; to what becomes of routes,
+    /// too, if they are wanted. The connection is driven by a task of the current tokio runtime, until
+    /// this is dropped.
+    pub fn connect(routes: bool) -> Result<(Self, Events), NetlinkError> {
+        let mut groups = vec![
             MulticastGroup::Link,
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
-        ])
-        .map_err(NetlinkError::Connect)?;
+        ];
+        if routes {
+            groups.extend([MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route]);
+        }
+        let (mut connection, handle, messages) =
+            rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Connect)?;
         // The kernel may grant less; what does not fit is told as `Lost`.
         let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER);
         Ok((Self { handle, connection: tokio::spawn(connection) }, Events { messages }))
@@ -238,7 +259,7 @@ impl Drop for Netlink {
 /// Bytes of events the kernel may keep for us.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
+fn event(payload: NetlinkPayload<RouteNetlinkMessage>, appended: bool) -> Option<Event> {
     let message = match payload {
         NetlinkPayload::InnerMessage(message) => message,
         NetlinkPayload::Overrun(_) => return Some(Event::Lost),
@@ -254,6 +275,11 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
         RouteNetlinkMessage::NewNeighbour(message) => neighbour(&message).map(Event::Neighbour),
         RouteNetlinkMessage::DelNeighbour(message) => neighbour(&message)
             .map(|neighbour| Event::Neighbour(Neighbour { state: NeighbourState::Unknown, ..neighbour })),
+        RouteNetlinkMessage::NewRoute(message) => route::route(&message).map(|route| {
+            // Of IPv6, what is appended is one more way, and told with all the others.
+            if appended && route.destination.is_v4() { Event::RouteAppended } else { Event::Route(route) }
+        }),
+        RouteNetlinkMessage::DelRoute(message) => route::route(&message).map(Event::RouteRemoved),
         _ => None,
     }
 }
@@ -361,7 +387,7 @@ mod tests {
     fn a_bridge_port_that_leaves_is_not_a_link_that_goes() {
         let gone = |family| {
             let message = link_message(family, LinkFlags::empty(), vec![]);
-            event(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)))
+            event(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)), false)
         };
         assert_eq!(gone(AddressFamily::Bridge), None);
         assert_eq!(gone(AddressFamily::Unspec), Some(Event::LinkRemoved(7)));
@@ -396,6 +422,6 @@ mod tests {
 
     #[test]
     fn lost_events_are_told() {
-        assert_eq!(event(NetlinkPayload::Overrun(vec![])), Some(Event::Lost));
+        assert_eq!(event(NetlinkPayload::Overrun(vec![]), false), Some(Event::Lost));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Event, World};
 use crate::arcs;
-use crate::fib::{Hop, Interface, Interfaces, Role};
+use crate::fib::{Hearing, Hop, Interface, Interfaces, Role};
 use crate::graph::Node;
 use crate::net::Addr;
 use crate::packet::{DropReason, Packet, PacketFlags};
@@ -56,6 +56,10 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<ArpNext, DropReas
             interface: interface.id,
             addr: asked.sender,
             mac: asked.sender_mac,
+            hearing: match asked.operation {
+                arp::Operation::Reply if asked.target_mac == interface.source_mac() => Hearing::Answer,
+                _ => Hearing::Unasked,
+            },
         });
     }
     if asked.operation == arp::Operation::Reply || asked.sender == asked.target {
@@ -64,7 +68,7 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<ArpNext, DropReas
     if !answers(world, interface, asked.target) {
         return Err(DropReason::NotAnswered);
     }
-    let mac = own_mac(interface);
+    let mac = interface.source_mac();
     let answer = arp::Arp {
         operation: arp::Operation::Reply,
         sender_mac: mac,
@@ -75,14 +79,6 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<ArpNext, DropReas
     let link = ethernet::Prebuilt::new(asked.sender_mac, mac, interface.vlan, ethernet::ARP);
     replace(world, packet, &answer.emit(), link);
     Ok(ArpNext::Tx)
-}
-
-/// The address we answer with: on the tap, the end that is ours.
-pub(super) fn own_mac(interface: &Interface) -> crate::net::Mac {
-    match interface.role {
-        Role::Host => Interfaces::HOST_PORT_MAC,
-        _ => interface.mac,
-    }
 }
 
 /// We answer for our own addresses; towards workloads and the host also for the gateway and for
@@ -98,11 +94,11 @@ pub(super) fn answers(world: &World, interface: &Interface, target: Addr) -> boo
         return true;
     }
     let fib = &world.snapshot.fib;
-    match fib.lookup(target) {
+    match fib.lookup(target, interface.scope(), 0) {
         Hop::Adjacency(index) => fib.leaves_by(index).is_some_and(|to| to != interface.id),
         Hop::Unresolved { tx_if, .. } => tx_if != interface.id,
         Hop::Local => true,
-        Hop::Blackhole | Hop::NoRoute => false,
+        Hop::Blackhole | Hop::Unreachable | Hop::Prohibited | Hop::NoRoute => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a worker tells the control thread.
 
+use crate::fib::Hearing;
 use crate::net::{Addr, FlowKey, Generation, Icmp, IfId, Mac, WorkerId};
 use crate::packet::DropReason;
 use crate::policy::Query;
@@ -15,6 +16,8 @@ pub enum Event {
         addr: Addr,
         /// is here.
         mac: Mac,
+        /// On what occasion.
+        hearing: Hearing,
     },
     /// A packet waits for this neighbour.
     NeighbourWanted {

@@ -1,6 +1,6 @@
 //! Packets that wait for their next hop to answer.
 
-use super::{Event, World, route::destination};
+use super::{Event, World, route::way};
 use crate::fib::Hop;
 use crate::graph::Sink;
 use crate::net::{Addr, IfId, Nanos};
@@ -50,8 +50,8 @@ impl Sink<World> for Hold {
 
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
         for mut idx in packets.drain() {
-            let dst = destination(&pool.get(&mut idx));
-            let Hop::Unresolved { link, next_hop, .. } = world.snapshot.fib.lookup(dst) else {
+            let hop = way(&world.snapshot, &pool.get(&mut idx));
+            let Hop::Unresolved { link, next_hop, .. } = hop else {
                 world.drop(pool, idx, DropReason::NoRoute);
                 continue;
             };
@@ -75,14 +75,11 @@ impl World {
     pub fn release_held(&mut self, pool: &mut Pool, into: &mut Vector, given_up: &mut Vector) {
         for _ in 0..self.held.len() {
             let Some(mut waiting) = self.held.0.pop_front() else { break };
-            let answered = self.snapshot.fib.neighbour(waiting.link, waiting.next_hop).is_some();
-            let rerouted = !answered && {
-                let dst = destination(&pool.get(&mut waiting.idx));
-                let waits = |link, next_hop| (link, next_hop) == (waiting.link, waiting.next_hop);
-                let hop = self.snapshot.fib.lookup(dst);
-                !matches!(hop, Hop::Unresolved { link, next_hop, .. } if waits(link, next_hop))
-            };
-            if (answered || rerouted) && into.room() > 0 {
+            let waits = |link, next_hop| (link, next_hop) == (waiting.link, waiting.next_hop);
+            let hop = way(&self.snapshot, &pool.get(&mut waiting.idx));
+            // Answered, or led elsewhere.
+            let moves = !matches!(hop, Hop::Unresolved { link, next_hop, .. } if waits(link, next_hop));
+            if moves && into.room() > 0 {
                 into.push(waiting.idx);
             } else if self.now.since(waiting.since) >= PATIENCE && given_up.room() > 0 {
                 pool.get(&mut waiting.idx).meta.drop = DropReason::NeighbourUnresolved;

@@ -4,7 +4,6 @@
 //! The offending packet counts as dropped, the answer as made here. Where the rules forbid one
 //! (RFC 1122 §3.2.2, RFC 4443 §2.4), or too many were sent, only the drop remains.
 
-use super::arp::own_mac;
 use super::{World, drop, nat, world::flow_key};
 use crate::arcs;
 use crate::fib::{Fib, Hop, Interfaces, Role};
@@ -81,7 +80,7 @@ impl IcmpError {
         let key = flow_key(packet);
         let to = key.src;
         // Back through the tunnel that it came by, which may not be the only one.
-        let tunnel = match (&back.role, snapshot.fib.lookup(to)) {
+        let tunnel = match (&back.role, snapshot.fib.lookup(to, back.scope(), packet.meta.hash)) {
             (Role::Tunnel(_), Hop::Adjacency(index)) if index >= Fib::TUNNELS => Some(index),
             (Role::Tunnel(_), _) => return None,
             _ => None,
@@ -109,7 +108,7 @@ impl IcmpError {
             return Some(IcmpErrorNext::Encap);
         }
         let kind = if v6 { ethernet::IPV6 } else { ethernet::IPV4 };
-        let header = ethernet::Prebuilt::new(link.src, own_mac(back), back.vlan, kind);
+        let header = ethernet::Prebuilt::new(link.src, back.source_mac(), back.vlan, kind);
         packet.set_link_header(header.as_slice());
         packet.meta.tx_if = back.id;
         Some(IcmpErrorNext::Tx)
@@ -122,6 +121,8 @@ fn answer(world: &World, packet: &Packet<'_>) -> Option<Answer> {
         DropReason::TtlExceeded => icmp::Error::TimeExceeded,
         DropReason::NeighbourUnresolved => icmp::Error::HostUnreachable,
         DropReason::NoRoute => icmp::Error::NoRoute,
+        DropReason::RouteUnreachable => icmp::Error::RouteUnreachable,
+        DropReason::RouteProhibited => icmp::Error::Prohibited,
         DropReason::NoBackend | DropReason::NoServicePort => match packet.meta.proto {
             Proto::TCP if !packet.meta.flags.has(PacketFlags::LATER) => return Some(Answer::Reset),
             _ => icmp::Error::PortUnreachable,

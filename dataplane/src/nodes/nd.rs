@@ -1,9 +1,9 @@
 //! IPv6 neighbour discovery: what ARP is to IPv4.
 
-use super::arp::{answers, own_mac, replace};
+use super::arp::{answers, replace};
 use super::{Event, World};
 use crate::arcs;
-use crate::fib::Role;
+use crate::fib::{Hearing, Role};
 use crate::graph::Node;
 use crate::packet::{DropReason, Packet};
 use crate::wire::{ethernet, ip6, nd};
@@ -61,7 +61,12 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<NdNext, DropReaso
         return Err(DropReason::BadNd);
     }
     if let (Some(mac), false) = (message.link, told.is_unspecified()) {
-        world.tell(Event::NeighbourSeen { interface: interface.id, addr: told, mac });
+        let hearing = match (message.kind, message.overrides) {
+            (nd::ADVERTISEMENT, false) => Hearing::Weak { answer: message.solicited },
+            (nd::ADVERTISEMENT, true) if message.solicited => Hearing::Answer,
+            _ => Hearing::Unasked,
+        };
+        world.tell(Event::NeighbourSeen { interface: interface.id, addr: told, mac, hearing });
     }
     if message.kind == nd::ADVERTISEMENT {
         return Ok(NdNext::Punt);
@@ -71,9 +76,13 @@ fn judge(world: &mut World, packet: &mut Packet<'_>) -> Result<NdNext, DropReaso
     if theirs || !answers(world, interface, message.target) {
         return Err(DropReason::NotAnswered);
     }
-    let Some(station) = message.link else { return Err(DropReason::NotAnswered) };
-    let mac = own_mac(interface);
-    let answer = nd::advertisement(message.target, mac, ip.src);
+    let mac = interface.source_mac();
+    // Who asks whether an address is free has none yet: all are told that it is not (RFC 4861 §7.2.4).
+    let (answer, station) = match message.link {
+        _ if ip.src.is_unspecified() => nd::announcement(message.target, mac),
+        Some(station) => (nd::advertisement(message.target, mac, ip.src), station),
+        None => return Err(DropReason::NotAnswered),
+    };
     let link = ethernet::Prebuilt::new(station, mac, interface.vlan, ethernet::IPV6);
     replace(world, packet, &answer, link);
     Ok(NdNext::Tx)

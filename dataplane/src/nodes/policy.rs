@@ -4,7 +4,7 @@ use super::host::{self, Denial};
 use super::{World, nat, staged, world::flow_key};
 use crate::arcs;
 use crate::conntrack::{Direction as FlowDirection, FlowRef};
-use crate::fib::{Hop, Interface, Role};
+use crate::fib::{Hop, Interface, Role, Scope};
 use crate::graph::{NEAR, Next, Node, one_by_one};
 use crate::net::{FlowKey, Icmp, IfId, Proto};
 use crate::packet::{DropReason, Packet, PacketFlags, Pool, VECTOR, Vector};
@@ -287,10 +287,14 @@ pub(super) fn from_host(world: &World, from: &Interface, query: &Query) -> bool 
         Role::Stack => true,
         Role::Host => {
             let fib = &world.snapshot.fib;
-            match fib.lookup(query.key.src) {
+            match fib.lookup(query.key.src, Scope::Host, 0) {
                 Hop::Local => true,
                 Hop::Adjacency(index) => fib.leaves_by(index) == Some(from.id),
-                Hop::Unresolved { .. } | Hop::Blackhole | Hop::NoRoute => false,
+                Hop::Unresolved { .. }
+                | Hop::Blackhole
+                | Hop::Unreachable
+                | Hop::Prohibited
+                | Hop::NoRoute => false,
             }
         }
     }

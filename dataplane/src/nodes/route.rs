@@ -2,7 +2,7 @@
 
 use super::{THROUGH, UNRESOLVED, World, host};
 use crate::arcs;
-use crate::fib::{Hop, Interface, Role};
+use crate::fib::{Hop, Interface, Role, Scope};
 use crate::graph::Node;
 use crate::net::{Addr, IfId};
 use crate::packet::{DropReason, Packet, PacketFlags};
@@ -36,7 +36,7 @@ impl Node<World> for Route {
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> RouteNext {
         let snapshot = &*world.snapshot;
         let through = host::passes_through(snapshot, &packet);
-        let hop = snapshot.fib.lookup(destination(&packet));
+        let hop = way(snapshot, &packet);
         let meta = packet.meta;
         (meta.adjacency, meta.tx_if) = match hop {
             _ if let Some(to) = through => (THROUGH, to),
@@ -56,8 +56,12 @@ impl Node<World> for Route {
                 meta.drop = DropReason::Blackhole;
                 return RouteNext::Drop;
             }
-            Hop::NoRoute => {
-                meta.drop = DropReason::NoRoute;
+            Hop::NoRoute | Hop::Unreachable | Hop::Prohibited => {
+                meta.drop = match hop {
+                    Hop::Unreachable => DropReason::RouteUnreachable,
+                    Hop::Prohibited => DropReason::RouteProhibited,
+                    _ => DropReason::NoRoute,
+                };
                 return RouteNext::IcmpError;
             }
         };
@@ -74,6 +78,13 @@ impl Node<World> for Route {
             RouteNext::Policy
         }
     }
+}
+
+/// Where the FIB says that the packet goes.
+#[inline]
+pub(super) fn way(snapshot: &Snapshot, packet: &Packet<'_>) -> Hop {
+    let scope = snapshot.interfaces.get(packet.meta.rx_if).map_or(Scope::Host, Interface::scope);
+    snapshot.fib.lookup(destination(packet), scope, packet.meta.hash)
 }
 
 /// The destination, straight from the header that `parse` checked.

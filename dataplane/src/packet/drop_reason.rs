@@ -94,6 +94,8 @@ reasons! {
     TunnelCongestion = "tunnel-congestion": "There was congestion on a tunnel's way, and a loss is the only news that the sender inside understands (RFC 6040).",
     VxlanNetwork = "vxlan-network": "A VXLAN packet for another network than the cluster's (vxlanVNI).",
     SctpWrongTag = "sctp-wrong-tag": "The SCTP packet's verification tag is not the one its sender was given: old, or forged.",
+    RouteUnreachable = "route-unreachable": "The route to the destination is of the kind unreachable: the sender is told that nobody is there.",
+    RouteProhibited = "route-prohibited": "The route to the destination is of the kind prohibit: the sender is told that it is forbidden.",
 }
 
 impl DropReason {

@@ -39,6 +39,10 @@ pub enum Error {
     NoRoute,
     /// The next hop did not answer.
     HostUnreachable,
+    /// The route to the destination says that nobody is there.
+    RouteUnreachable,
+    /// The route to the destination says that it is forbidden (RFC 1812 §5.2.7.1).
+    Prohibited,
     /// Nobody listens.
     PortUnreachable,
     /// Larger than the way out takes; its MTU.
@@ -55,6 +59,10 @@ impl Error {
             (Self::NoRoute, true) => (1, 0, 0),
             (Self::HostUnreachable, false) => (3, 1, 0),
             (Self::HostUnreachable, true) => (1, 3, 0),
+            (Self::RouteUnreachable, false) => (3, 1, 0),
+            (Self::RouteUnreachable, true) => (1, 0, 0),
+            (Self::Prohibited, false) => (3, 13, 0),
+            (Self::Prohibited, true) => (1, 1, 0),
             (Self::PortUnreachable, false) => (3, 3, 0),
             (Self::PortUnreachable, true) => (1, 4, 0),
             (Self::TooBig(mtu), false) => (3, 4, mtu as u32),
@@ -108,6 +116,8 @@ mod tests {
                 Error::TimeExceeded,
                 Error::NoRoute,
                 Error::HostUnreachable,
+                Error::RouteUnreachable,
+                Error::Prohibited,
                 Error::PortUnreachable,
                 Error::TooBig(1280),
             ] {

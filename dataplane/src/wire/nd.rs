@@ -19,6 +19,10 @@ pub struct Neighbour {
     pub target: Addr,
     /// The sender's link address in a solicitation, the target's in an advertisement.
     pub link: Option<Mac>,
+    /// Of an advertisement: it answers.
+    pub solicited: bool,
+    /// Of an advertisement: it counts more than what is known.
+    pub overrides: bool,
 }
 
 /// Neighbour discovery: types 133 to 137.
@@ -31,7 +35,7 @@ impl Neighbour {
     /// Reads the ICMPv6 message and makes the checks of RFC 4861 §7.1.1 and §7.1.2, the checksum
     /// among them.
     pub fn parse(src: Addr, dst: Addr, hop_limit: u8, message: &[u8]) -> Result<Self, Malformed> {
-        let [kind, code, ..]: [u8; 8] = read(message, 0)?;
+        let [kind, code, _, _, flags, ..]: [u8; 8] = read(message, 0)?;
         let target = Addr::v6(read(message, 8)?);
         if hop_limit != 255
             || code != 0
@@ -58,23 +62,40 @@ impl Neighbour {
             }
             options = &options[len..];
         }
+        let told = kind == ADVERTISEMENT;
+        let solicited = told && flags & SOLICITED != 0;
+        // A station has an address of its own, and what is told to all answers nobody (RFC 4861 §7.1.2).
+        if link.is_some_and(Mac::is_group) || solicited && dst.is_multicast() {
+            return Err(Malformed::Value);
+        }
         // Duplicate address detection must not say where it comes from.
         if kind == SOLICITATION && src.is_unspecified() && link.is_some() {
             return Err(Malformed::Value);
         }
-        Ok(Self { kind, target, link })
+        Ok(Self { kind, target, link, solicited, overrides: told && flags & OVERRIDE != 0 })
     }
 }
 
-/// Flags of an advertisement: we are a router, this answers, believe it.
-const ROUTER_SOLICITED_OVERRIDE: u8 = 0xe0;
+/// Flags of an advertisement: we are a router,
+const ROUTER: u8 = 0x80;
+/// this answers,
+const SOLICITED: u8 = 0x40;
+/// believe it.
+const OVERRIDE: u8 = 0x20;
 
 /// Bytes of the IP packets made here.
 pub const PACKET_LEN: usize = ip6::HEADER_LEN + 32;
 
 /// The IP packet that tells `dst` that `target` is at `mac`, in answer to a solicitation.
 pub fn advertisement(target: Addr, mac: Mac, dst: Addr) -> [u8; PACKET_LEN] {
-    emit(ADVERTISEMENT, ROUTER_SOLICITED_OVERRIDE, target, (target, mac), dst, 2)
+    emit(ADVERTISEMENT, ROUTER | SOLICITED | OVERRIDE, target, (target, mac), dst, 2)
+}
+
+/// The IP packet that tells all on the link, unasked, that `target` is at `mac`, and the station to send it to.
+pub fn announcement(target: Addr, mac: Mac) -> ([u8; PACKET_LEN], Mac) {
+    let all = Addr::from_bits(0xff02 << 112 | 1);
+    let packet = emit(ADVERTISEMENT, ROUTER | OVERRIDE, target, (target, mac), all, 2);
+    (packet, Mac::for_ipv6_multicast(all.octets()))
 }
 
 /// The IP packet that asks for `target`, from `src` at `mac`, and the station to send it to.
@@ -119,12 +140,22 @@ mod tests {
         let header = ip6::Header::parse(&ask).unwrap();
         assert_eq!(header.dst.to_string(), "ff02::1:ff12:3456");
         let read = Neighbour::parse(header.src, header.dst, 255, &ask[40..]).unwrap();
-        assert_eq!(read, Neighbour { kind: SOLICITATION, target: b, link: Some(mac) });
+        let asked =
+            Neighbour { kind: SOLICITATION, target: b, link: Some(mac), solicited: false, overrides: false };
+        assert_eq!(read, asked);
 
         let answer = advertisement(b, mac, a);
         let header = ip6::Header::parse(&answer).unwrap();
         let read = Neighbour::parse(header.src, header.dst, 255, &answer[40..]).unwrap();
-        assert_eq!(read, Neighbour { kind: ADVERTISEMENT, target: b, link: Some(mac) });
+        let told = Neighbour { kind: ADVERTISEMENT, solicited: true, overrides: true, ..asked };
+        assert_eq!(read, told);
+
+        let (news, station) = announcement(b, mac);
+        assert_eq!(station, Mac([0x33, 0x33, 0, 0, 0, 1]));
+        let header = ip6::Header::parse(&news).unwrap();
+        assert_eq!((header.src, header.dst.to_string()), (b, "ff02::1".into()));
+        let read = Neighbour::parse(header.src, header.dst, 255, &news[40..]).unwrap();
+        assert_eq!(read, Neighbour { solicited: false, ..told });
     }
 
     #[test]
@@ -138,6 +169,11 @@ mod tests {
         assert_eq!(Neighbour::parse(b, dst, 255, message), Err(Malformed::Checksum));
         assert_eq!(Neighbour::parse(a, dst, 255, &message[..23]), Err(Malformed::Truncated));
         let unspecified: Addr = "::".parse().unwrap();
+        let (group, _) = solicitation(b, a, Mac::BROADCAST);
+        assert_eq!(Neighbour::parse(a, dst, 255, &group[40..]), Err(Malformed::Value));
+        let all: Addr = "ff02::1".parse().unwrap();
+        let answer = advertisement(b, mac, all);
+        assert_eq!(Neighbour::parse(b, all, 255, &answer[40..]), Err(Malformed::Value));
         let (dad, _) = solicitation(b, unspecified, mac);
         assert_eq!(Neighbour::parse(unspecified, dst, 255, &dad[40..]), Err(Malformed::Value));
     }

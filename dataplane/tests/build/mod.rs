@@ -121,7 +121,7 @@ pub fn via(destination: &str, gateway: &str) -> pb::Change {
         destination: Some(prefix(destination)),
         target: Some(pb::route::Target::NextHop(pb::NextHop {
             gateway: bytes(addr(gateway)),
-            interface_name: String::new(),
+            ..Default::default()
         })),
         node: "b".into(),
         ..Default::default()
@@ -129,9 +129,13 @@ pub fn via(destination: &str, gateway: &str) -> pb::Change {
 }
 
 pub fn blackhole(destination: &str) -> pb::Change {
+    route(destination, pb::route::Target::Blackhole(pb::Blackhole {}))
+}
+
+pub fn route(destination: &str, target: pb::route::Target) -> pb::Change {
     change(Change::Route(pb::Route {
         destination: Some(prefix(destination)),
-        target: Some(pb::route::Target::Blackhole(pb::Blackhole {})),
+        target: Some(target),
         ..Default::default()
     }))
 }
@@ -274,7 +278,7 @@ pub fn tunnel_changes() -> Vec<pb::Change> {
         let gateway = bytes(addr(if prefix(to).address.len() == 4 { "192.168.0.2" } else { "fd00::2" }));
         change(Change::Route(pb::Route {
             destination: Some(prefix(to)),
-            target: Some(pb::route::Target::NextHop(pb::NextHop { gateway, interface_name: String::new() })),
+            target: Some(pb::route::Target::NextHop(pb::NextHop { gateway, ..Default::default() })),
             encapsulation: how.into(),
             node: "b".into(),
             ..Default::default()

@@ -5,6 +5,7 @@ use crate::control::desired::{Desired, ObjectError};
 use crate::net::Nanos;
 use crate::snapshot::{Publisher, Snapshot};
 use margay_api::dataplane::v1 as pb;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
     /// All this state judges by, for itself: nothing that is done to it reaches a worker. Compiled
@@ -43,6 +44,9 @@ impl State {
             host_addresses: self.host_addresses.clone(),
             neighbours: self.neighbours.clone(),
             path_mtus: self.path_mtus.clone(),
+            unannounced: BTreeMap::new(),
+            rib: None,
+            named_routes: BTreeSet::new(),
             publisher: Publisher::new(snapshot),
             policy: self.policy.clone(),
             shadow: None,

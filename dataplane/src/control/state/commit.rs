@@ -87,6 +87,7 @@ impl State {
         let came: Vec<Arc<Endpoint>> =
             difference.endpoints.iter().filter_map(|endpoint| endpoint.new.cloned()).collect();
         self.hold_services(services, &difference);
+        self.follow_routes(&difference.routes);
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
         (self.host_lists, self.owners) = (hosts, owners);
         self.committed = commit.generation;

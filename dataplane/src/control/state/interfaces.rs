@@ -2,11 +2,13 @@
 
 use super::{Facts, Purpose, Slot, State};
 use crate::control::desired::{Endpoint, EndpointId};
-use crate::fib::Source;
 use crate::io::af_xdp::Ours;
-use crate::net::{IfId, Nanos};
+use crate::net::{Addr, IfId, Nanos};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// ANNOUNCE_NUM (RFC 5227 §1.1).
+const ANNOUNCEMENTS: u8 = 2;
 
 impl State {
     /// Wants an uplink, or a VLAN on one, or the host port, for as long as the process runs.
@@ -49,6 +51,9 @@ impl State {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         if slot.facts.as_ref() == Some(&facts) && slot.up {
             return;
+        }
+        if slot.facts.is_none() && matches!(slot.purpose, Purpose::Workload(_)) {
+            self.unannounced.insert(id, ANNOUNCEMENTS);
         }
         slot.facts = Some(facts);
         slot.up = true;
@@ -159,9 +164,14 @@ impl State {
             self.waiting.insert(endpoint.id.clone());
             return;
         };
-        if let Some(mac) = endpoint.mac {
-            for net in &endpoint.nets {
-                self.neighbours.learn(interface, net.addr(), mac, Source::Static, now);
+        let given: Vec<Addr> = match endpoint.mac {
+            Some(_) => endpoint.nets.iter().map(|net| net.addr()).collect(),
+            None => vec![],
+        };
+        self.neighbours.keep_static(interface, &given);
+        for addr in given {
+            if let Some(mac) = endpoint.mac {
+                self.neighbours.set_static(interface, addr, mac, now);
             }
         }
     }

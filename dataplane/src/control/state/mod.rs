@@ -9,6 +9,7 @@ mod interfaces;
 mod neighbours;
 mod policy;
 mod publication;
+mod routes;
 mod services;
 mod staged;
 mod tunnels;
@@ -18,7 +19,7 @@ pub use hosts::{HostList, Stage};
 use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
 use crate::conntrack::Masquerade;
-use crate::fib::{Neighbours, PathMtus, TunnelKind};
+use crate::fib::{Neighbours, PathMtus, Rib, TunnelKind};
 use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
 use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule, Rules, Shadow};
 use crate::snapshot::Publisher;
@@ -78,6 +79,13 @@ pub enum Action {
         /// A whole frame.
         frame: Vec<u8>,
     },
+    /// Send `frame`, which tells a workload unasked where its gateway is, by `interface`.
+    Announce {
+        /// By this interface.
+        interface: IfId,
+        /// A whole frame.
+        frame: Vec<u8>,
+    },
     /// Have the kernel resolve `addr`.
     Resolve {
         /// On the interface of this name.
@@ -121,6 +129,12 @@ pub struct State {
     host_addresses: BTreeSet<Addr>,
     neighbours: Neighbours,
     path_mtus: PathMtus,
+    /// Workloads' interfaces whose gateway is still to be announced, and how often.
+    unannounced: BTreeMap<IfId, u8>,
+    /// `None`: routes stay as they were published last.
+    rib: Option<Rib>,
+    /// Routes of the agent that lead to workloads or over named interfaces, whose numbers may change.
+    named_routes: BTreeSet<Prefix>,
     publisher: Publisher,
     policy: Arc<PolicyTable>,
     shadow: Option<Arc<Shadow>>,
@@ -164,6 +178,9 @@ impl State {
             host_addresses: BTreeSet::new(),
             neighbours: Neighbours::default(),
             path_mtus: PathMtus::default(),
+            unannounced: BTreeMap::new(),
+            rib: Some(Rib::default()),
+            named_routes: BTreeSet::new(),
             publisher,
             policy,
             shadow: None,
@@ -190,6 +207,11 @@ impl State {
     /// The agent's stream has said everything.
     pub fn in_sync(&self) -> bool {
         self.fresh.is_none()
+    }
+
+    /// All neighbours that are known or asked for.
+    pub fn neighbours(&self) -> &Neighbours {
+        &self.neighbours
     }
 
     /// What was asked for.

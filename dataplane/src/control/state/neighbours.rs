@@ -1,7 +1,7 @@
 //! Neighbours: who answered, who is to be asked.
 
 use super::{Action, Purpose, State};
-use crate::fib::{Interfaces, Probe, Source};
+use crate::fib::{Interfaces, Probe};
 use crate::net::{Addr, IfId, Mac, Nanos};
 use crate::nodes::Event;
 use crate::wire::{arp, ethernet, nd};
@@ -10,9 +10,11 @@ impl State {
     /// News from a worker.
     pub fn event(&mut self, event: &Event, now: Nanos) -> Option<Action> {
         match *event {
-            Event::NeighbourSeen { interface, addr, mac } => {
-                if self.neighbours.learn(interface, addr, mac, Source::Seen, now) {
-                    self.dirty = true;
+            Event::NeighbourSeen { interface, addr, mac, hearing } => {
+                // Where the kernel learns, what it makes of it is what counts.
+                if !self.slots.get(&interface)?.facts.as_ref()?.kernel_neighbours {
+                    self.neighbours.heard(interface, addr, mac, hearing, now);
+                    self.dirty |= self.neighbours.has_news();
                 }
                 None
             }
@@ -39,23 +41,47 @@ impl State {
 
     /// News from the kernel's neighbour table; `None`: it has no answer.
     pub fn kernel_neighbour(&mut self, interface: IfId, addr: Addr, mac: Option<Mac>, now: Nanos) {
-        let news = match mac {
-            Some(mac) => self.neighbours.learn(interface, addr, mac, Source::Kernel, now),
+        match mac {
+            Some(mac) => self.neighbours.set_kernel(interface, addr, mac, now),
             None => self.neighbours.forget(interface, addr),
-        };
-        if news {
-            self.dirty = true;
         }
+        self.dirty |= self.neighbours.has_news();
     }
 
     /// Lets time pass. To be called about once a second.
     pub fn tick(&mut self, now: Nanos) -> Vec<Action> {
-        let (probes, gone) = self.neighbours.tick(now);
-        if gone | self.path_mtus.tick(now) {
-            self.dirty = true;
-        }
+        let probes = self.neighbours.tick(now);
+        self.dirty |= self.neighbours.has_news() | self.path_mtus.tick(now);
         self.publisher.reclaim();
-        probes.into_iter().filter_map(|probe| self.question(probe)).collect()
+        let mut actions = self.announcements();
+        actions.extend(probes.into_iter().filter_map(|probe| self.question(probe)));
+        actions
+    }
+
+    /// Tells workloads that have just come, or come back, that their gateway is here: one that moved from
+    /// another node knows that node's (RFC 5227 §3, RFC 4861 §7.2.6).
+    fn announcements(&mut self) -> Vec<Action> {
+        let mut actions = vec![];
+        for (interface, times) in std::mem::take(&mut self.unannounced) {
+            let facts = self.slots.get(&interface).and_then(|slot| slot.facts.as_ref());
+            let Some(mac) = facts.map(|facts| facts.mac) else { continue };
+            let own = arp::Arp {
+                operation: arp::Operation::Request,
+                sender_mac: mac,
+                sender: Interfaces::GATEWAY_V4,
+                target_mac: Mac::default(),
+                target: Interfaces::GATEWAY_V4,
+            };
+            let header = ethernet::Prebuilt::new(Mac::BROADCAST, mac, None, ethernet::ARP);
+            actions.push(Action::Announce { interface, frame: [header.as_slice(), &own.emit()].concat() });
+            let (packet, all) = nd::announcement(Interfaces::GATEWAY_V6, mac);
+            let header = ethernet::Prebuilt::new(all, mac, None, ethernet::IPV6);
+            actions.push(Action::Announce { interface, frame: [header.as_slice(), &packet].concat() });
+            if times > 1 {
+                self.unannounced.insert(interface, times - 1);
+            }
+        }
+        actions
     }
 
     /// The frame that asks a neighbour for its address.

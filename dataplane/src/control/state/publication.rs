@@ -1,8 +1,7 @@
 //! What is published: the snapshot built from all that is known.
 
 use super::{Purpose, Slot, State};
-use crate::control::desired::Target;
-use crate::fib::{Fib, Interface, Interfaces, Role, RouteEntry, RouteTarget, Workload};
+use crate::fib::{Interface, Interfaces, Role, Workload};
 use crate::net::{Generation, IfId};
 use crate::snapshot::{Publisher, Snapshot};
 use std::sync::Arc;
@@ -29,13 +28,14 @@ impl State {
         let (mut fib, mut interfaces) = (current.fib.clone(), current.interfaces.clone());
         let mut overlay = current.overlay.clone();
         if forwards_anew {
-            interfaces = Arc::new(self.interfaces());
+            let known = self.interfaces();
+            if known != *interfaces {
+                interfaces = Arc::new(known);
+            }
             let counted = |of: &&Interface| of.workload().is_some_and(Workload::has_quota);
             interfaces.iter().filter(counted).for_each(|of| current.quotas.open(of.id));
-            let routes: Vec<RouteEntry> = self.routes().collect();
-            // Values are indexes: too many routes for one would need more memory than there is.
             overlay = self.overlay();
-            fib = Arc::new(Fib::build(&routes, &interfaces, &self.neighbours, &overlay).unwrap_or_default());
+            fib = self.routed(&interfaces, &overlay).unwrap_or(fib);
         }
         let services = self.addressed_services();
         self.publisher.publish(Snapshot {
@@ -101,25 +101,5 @@ impl State {
             })
         };
         Interfaces::new(self.slots.iter().filter_map(of))
-    }
-
-    fn routes(&self) -> impl Iterator<Item = RouteEntry> {
-        self.desired.routes.iter().map(|(destination, target)| {
-            let target = match target {
-                // An interface that has no number cannot be an index either.
-                Target::Workload(id) => {
-                    let interface = self.desired.endpoints.get(id).and_then(|e| self.id(&e.interface));
-                    RouteTarget::Workload(interface.unwrap_or(IfId::NONE))
-                }
-                Target::Gateway { gateway, interface, .. } => RouteTarget::Gateway {
-                    gateway: *gateway,
-                    interface: (!interface.is_empty()).then(|| self.id(interface).unwrap_or(IfId::NONE)),
-                },
-                Target::Tunnel { tunnel, .. } => RouteTarget::Tunnel(*tunnel),
-                Target::Local => RouteTarget::Local,
-                Target::Blackhole => RouteTarget::Blackhole,
-            };
-            RouteEntry { destination: *destination, target }
-        })
     }
 }

@@ -63,6 +63,11 @@ where
         self.routes.get(&(bits, len)).copied()
     }
 
+    /// Length and value of the most specific route that holds an address.
+    pub fn longest(&self, addr: K) -> Option<(u8, u32)> {
+        self.routes.get_lpm(&(addr, K::BITS as u8)).map(|((_, len), value)| (len, *value))
+    }
+
     pub fn len(&self) -> usize {
         self.routes.len()
     }
