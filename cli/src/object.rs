@@ -231,6 +231,9 @@ fn columns(kind: Kind) -> &'static [Column] {
         }
         Kind::AdminNetworkPolicy => &const { [narrow(">PRIORITY", "/spec/priority")] },
         Kind::BaselineAdminNetworkPolicy => &const { [narrow("SUBJECT", "/spec/subject")] },
+        Kind::KubernetesNode => {
+            &const { [narrow("ADDRESS", "/status/addresses/0/address"), wide("PODS", "/spec/podCIDRs")] }
+        }
         Kind::Namespace | Kind::ServiceAccount => &[],
         Kind::Service => {
             &const { [narrow("CLUSTER-IP", "/spec/clusterIP"), narrow("SELECTOR", "/spec/selector")] }

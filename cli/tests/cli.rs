@@ -289,6 +289,9 @@ fn policy_matrix() {
             "policy matrix -n test --resources ../../../examples/eval -o json",
             "policy matrix -n nobody --resources ../../../examples/eval",
             "policy matrix -n lab",
+            "policy matrix --resources ../../../examples/eval",
+            "policy matrix -A --resources hosts.yaml --port tcp/80",
+            "policy matrix -A -n shop --resources ../../../examples/eval",
         ],
     );
 }

@@ -38,15 +38,17 @@ Hits are those of all endpoints that have the same rules: they share one tree. O
 upper part, and says what it left out.")]
     Show(PolicyShow),
 
-    /// Show who may talk to whom in a namespace.
+    /// Show who may talk to whom, of one namespace or of all.
     #[command(after_help = "\
 Examples:
+  margayctl policy matrix
   margayctl policy matrix -n shop
   margayctl policy matrix -n shop --port tcp/80 --port icmp
   margayctl policy matrix -n shop --resources examples/eval/ -o wide
 
 Endpoints that no rule tells apart are one row. Each cell is what policy allows, judged by the trees that
-forward: all, none, or protocols and ports. More than eight columns, and -o wide, become a list.")]
+forward: all, none, or protocols and ports. More than eight columns, and -o wide, become a list. Without -n it is
+of all namespaces, each a row where there are many.")]
     Matrix(PolicyMatrix),
 
     /// Show whose traffic would fare otherwise if the objects of a file were applied.
@@ -181,9 +183,13 @@ pub enum Toward {
 /// `policy matrix`.
 #[derive(Args, Debug)]
 pub struct PolicyMatrix {
-    /// The namespace.
-    #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    /// Who may talk to this namespace, and it to whom; of all if not given.
+    #[arg(short, long, conflicts_with = "all_namespaces")]
+    pub namespace: Option<String>,
+
+    /// Of all namespaces, each a row where there are many.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
 
     /// Ask about this port alone, as in tcp/80, or protocol, as in icmp. May be repeated.
     #[arg(long = "port", value_name = "PROTOCOL[/PORT]", value_parser = port_asked)]

@@ -2,7 +2,7 @@
 //!
 //! Endpoints are alike that have the same namespace, labels, profiles, account and named ports, and
 //! are inside the same address blocks of rules, and on the same node where host endpoints protect theirs.
-//! A node that is protected is a group for each of its uplinks. Other addresses are alike that are inside the
+//! A node that is protected is a group for each of its uplinks, and any other node one where rules name nodes. Other addresses are alike that are inside the
 //! same blocks and the same network sets. Blocks nest or are apart, so an address of each block
 //! that is in no smaller one stands for all of those.
 
@@ -94,6 +94,7 @@ pub fn groups(clusters: &[&Cluster]) -> Outcome<Vec<Group>> {
     let mut groups: Vec<Group> = alike.map(|((.., node), members)| of_endpoints(&members, node)).collect();
     groups.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     groups.extend(hosts(clusters));
+    groups.extend(nodes(clusters, &groups));
     groups.extend(others(clusters, blocks));
     Ok(groups)
 }
@@ -155,6 +156,25 @@ fn hosts(clusters: &[&Cluster]) -> Vec<Group> {
         }
     }
     groups
+}
+
+/// The nodes that no host endpoint protects, where rules tell them from other addresses.
+fn nodes(clusters: &[&Cluster], known: &[Group]) -> Vec<Group> {
+    if !clusters.iter().any(|cluster| cluster.nodes.values().any(Node::names_nodes)) {
+        return Vec::new();
+    }
+    let hosts = known.iter().filter_map(|group| group.host.as_ref());
+    let mut seen: BTreeSet<&String> = hosts.collect();
+    let all = clusters.iter().flat_map(|cluster| &cluster.around.own);
+    let others = all.filter(|(name, _)| seen.insert(name));
+    let group = |(name, addresses): (&String, &Vec<IpAddr>)| Group {
+        name: format!("host {name}"),
+        namespace: None,
+        host: Some(name.clone()),
+        members: addresses.iter().map(ToString::to_string).collect(),
+        addresses: addresses.iter().copied().map(Addr::from).collect(),
+    };
+    others.map(group).collect()
 }
 
 /// All addresses that are no endpoint's and no node's.

@@ -5,6 +5,8 @@
 //! the destination's ingress are each asked of the node that has the endpoint, and the host endpoints of
 //! both nodes on the way.
 
+#[cfg(test)]
+mod administrators;
 pub mod between;
 mod change;
 #[cfg(test)]
@@ -30,7 +32,7 @@ use std::{
 use margay_agent::{
     calc::{self, Resources},
     model::{
-        HostEndpoint, Kind, Resource, WorkloadEndpoint,
+        EndpointToHostAction, FelixConfiguration, HostEndpoint, Kind, Resource, WorkloadEndpoint,
         kubernetes::{self, Pod, Typed},
     },
 };
@@ -60,6 +62,8 @@ pub struct Cluster {
     nodes: BTreeMap<String, Node>,
     around: Arc<Around>,
     problems: Vec<String>,
+    /// Nobody said that workloads may speak to their hosts; it was assumed.
+    opens_hosts: bool,
 }
 
 /// What packets may come from or go to besides endpoints.
@@ -103,7 +107,11 @@ impl Cluster {
     pub fn read(path: &Path) -> Outcome<Self> {
         let manifest = Manifest::read_cluster(path)?;
         manifest.check()?;
-        Self::told(manifest.resources().cloned().collect())
+        let mut objects: Vec<Resource> = manifest.resources().cloned().collect();
+        let assumed = open_hosts(&mut objects);
+        let mut cluster = Self::told(objects)?;
+        cluster.opens_hosts = assumed;
+        Ok(cluster)
     }
 
     /// As [`Self::new`]. What is wrong with the objects and yet no error is told on standard error.
@@ -123,11 +131,11 @@ impl Cluster {
     pub fn new(mut objects: Vec<Resource>) -> Outcome<Self> {
         objects.iter_mut().for_each(Resource::set_defaults);
         complete(&mut objects);
-        let mut around = Around::default();
-        objects.iter().for_each(|object| around.take(object));
         let objects: Resources = objects.into_iter().collect();
         let mut problems = Vec::new();
         let known = objects.in_calicos_kinds(&mut problems);
+        let mut around = Around::default();
+        known.iter().for_each(|object| around.take(object));
         // What was converted would be converted again; slices are what rules ask for.
         let wanted = |object: &&Arc<Resource>| {
             !matches!(&***object, Resource::Kubernetes(_)) || object.kind() == Kind::EndpointSlice
@@ -153,7 +161,7 @@ impl Cluster {
         }
         let mut seen = BTreeSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));
-        Ok(Self { resources, endpoints, nodes, around, problems })
+        Ok(Self { resources, endpoints, nodes, around, problems, opens_hosts: false })
     }
 
     /// What is wrong with the objects, and what was done about it. A sentence each.
@@ -241,15 +249,20 @@ impl Cluster {
         let allowed = [&egress, &ingress].into_iter().flatten().all(Judgement::allows)
             && host.iter().all(|stage| stage.judgement.allows());
         let closed = |endpoint| self.node_of(endpoint).is_closed();
-        let to_own_host = own(&packet.to, &packet.from) && packet.from.endpoint.is_some_and(closed);
+        let to_own_host = own(&packet.to, &packet.from);
+        let dropped = to_own_host && packet.from.endpoint.is_some_and(closed);
         let note = match (from_own_host, to_own_host && allowed) {
             (true, _) => Some("what a host sends to its own workloads is not policed"),
-            (_, true) => {
+            (_, true) if dropped => {
                 Some("what a workload sends to its own host is dropped: the endpoint-to-host action is Drop")
             }
+            (_, true) if self.opens_hosts => Some(
+                "what a workload sends to its own host is taken for accepted, as Kubernetes has it: \
+                 no FelixConfiguration of the files sets defaultEndpointToHostAction",
+            ),
             _ => None,
         };
-        let verdict = if allowed && !to_own_host { "allow" } else { "deny" };
+        let verdict = if allowed && !dropped { "allow" } else { "deny" };
         Ok(Answer { verdict, egress, ingress, host, note })
     }
 
@@ -304,11 +317,7 @@ impl Around {
     fn take(&mut self, object: &Resource) {
         match object {
             Resource::Node(node) => {
-                let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]);
-                let others = node.spec.addresses.iter().map(|address| address.address);
-                for address in bgp.flatten().chain(others) {
-                    self.own(address.addr, &node.metadata.name);
-                }
+                calc::node_addresses(node).for_each(|address| self.own(address.addr, &node.metadata.name));
             }
             Resource::HostEndpoint(host) => {
                 let expected = host.spec.expected_ips.iter();
@@ -342,6 +351,36 @@ impl Around {
         addresses.iter().for_each(|address| self.own(*address, &pod.spec.node_name));
         self.other_pods.insert((pod.metadata.namespace.clone(), pod.metadata.name.clone()), addresses);
     }
+}
+
+/// Whether it had to be assumed that workloads may speak to their hosts: pods in the networks of their hosts are to be reached by the pods beside them, so where there are such and the
+/// files say nothing of it, `defaultEndpointToHostAction` is what Calico's manifests for Kubernetes make it.
+pub fn open_hosts(objects: &mut Vec<Resource>) -> bool {
+    let in_host = |object: &Resource| match object {
+        Resource::Kubernetes(object) => matches!(object.typed(), Typed::Pod(pod) if pod.spec.host_network),
+        _ => false,
+    };
+    let says = |object: &Resource| match object {
+        Resource::FelixConfiguration(felix) => felix.spec.default_endpoint_to_host_action.is_some(),
+        _ => false,
+    };
+    if !objects.iter().any(in_host) || objects.iter().any(says) {
+        return false;
+    }
+    let cluster_wide = objects.iter_mut().find_map(|object| match object {
+        Resource::FelixConfiguration(felix) if felix.metadata.name == "default" => Some(felix),
+        _ => None,
+    });
+    match cluster_wide {
+        Some(felix) => felix.spec.default_endpoint_to_host_action = Some(EndpointToHostAction::Accept),
+        None => {
+            let mut felix = FelixConfiguration::default();
+            "default".clone_into(&mut felix.metadata.name);
+            felix.spec.default_endpoint_to_host_action = Some(EndpointToHostAction::Accept);
+            objects.push(felix.into());
+        }
+    }
+    true
 }
 
 /// What files leave out and every cluster has: the namespaces of what is in them, and nodes for pods.

@@ -33,6 +33,8 @@ pub struct Node {
     uplinks: Uplinks,
     /// What the sets of addresses stand for, by name.
     selectors: BTreeMap<String, Selector>,
+    /// Of those of nodes' addresses, the labels of the nodes, by name.
+    node_sets: BTreeMap<String, Selector>,
 }
 
 /// What one end of a packet says, and why.
@@ -76,7 +78,7 @@ impl Node {
     /// resources. The node has addresses of its `own`.
     pub fn new(resources: &Resources, name: &str, own: &[IpAddr]) -> Outcome<(Self, Vec<String>)> {
         let mut desired = calc::policy(resources, name);
-        let selectors = selectors(&desired);
+        let (selectors, node_sets) = selectors(&desired);
         let problems = std::mem::take(&mut desired.problems);
         let uplinks = Uplinks::of(desired.host_endpoints.values(), own);
         let mut state = State::new(Publisher::new(Snapshot::empty(1)), u16::MAX);
@@ -91,7 +93,7 @@ impl Node {
                 "correct what is named above",
             )
         })?;
-        Ok((Self { name: name.to_owned(), state, uplinks, selectors }, problems))
+        Ok((Self { name: name.to_owned(), state, uplinks, selectors, node_sets }, problems))
     }
 
     /// Judges one direction of an endpoint of this node, by the tree and by its rules.
@@ -220,12 +222,20 @@ impl Node {
         if let Some(selector) = self.selector(name) {
             return Some(selector.to_string());
         }
+        if let Some(labels) = self.node_sets.get(name) {
+            return Some(format!("nodes with {labels}"));
+        }
         let set = self.sets().iter().map(|(_, set)| set).find(|set| &*set.name == name)?;
         let SetMembers::IpPort(members) = &set.members else { return None };
         let ports: BTreeSet<String> =
             members.iter().map(|one| format!("{} {}", one.proto, one.port)).collect();
         let ports = ports.into_iter().take(4).collect::<Vec<_>>().join(", ");
         Some(format!("a named port ({ports}) of {}", count(members.len() as u64, "address", "addresses")))
+    }
+
+    /// Its rules tell nodes from other addresses.
+    pub fn names_nodes(&self) -> bool {
+        !self.node_sets.is_empty()
     }
 
     /// The selector whose addresses a set holds; `None`: it is one of ports, or nobody names it.
@@ -279,14 +289,19 @@ pub fn changes(desired: calc::Desired) -> Vec<api::Change> {
     changes.map(|change| api::Change { change: Some(change) }).collect()
 }
 
-/// Every selector that a rule was made from, by the name of its set.
-fn selectors(desired: &calc::Desired) -> BTreeMap<String, Selector> {
+/// Every selector that a rule was made from, by the name of its set: those of endpoints, and those of nodes.
+fn selectors(desired: &calc::Desired) -> (BTreeMap<String, Selector>, BTreeMap<String, Selector>) {
     let policies = desired.policies.values().flat_map(|p| p.inbound_rules.iter().chain(&p.outbound_rules));
     let profiles = desired.profiles.values().flat_map(|p| p.inbound_rules.iter().chain(&p.outbound_rules));
-    let origins = policies.chain(profiles).filter_map(|rule| rule.origin.as_ref());
-    let texts = origins.flat_map(|origin| {
-        [&origin.src_selector, &origin.dst_selector, &origin.not_src_selector, &origin.not_dst_selector]
-    });
-    let selectors = texts.filter(|text| !text.is_empty()).filter_map(|text| Selector::parse(text).ok());
-    selectors.map(|selector| (selector.uid(), selector)).collect()
+    let parsed = |text: &String| if text.is_empty() { None } else { Selector::parse(text).ok() };
+    let (mut of_endpoints, mut of_nodes) = (BTreeMap::new(), BTreeMap::new());
+    for origin in policies.chain(profiles).filter_map(|rule| rule.origin.as_ref()) {
+        let texts =
+            [&origin.src_selector, &origin.dst_selector, &origin.not_src_selector, &origin.not_dst_selector];
+        of_endpoints.extend(texts.into_iter().filter_map(parsed).map(|selector| (selector.uid(), selector)));
+        of_nodes.extend(
+            parsed(&origin.dst_node_selector).map(|selector| (calc::node_set_id(&selector), selector)),
+        );
+    }
+    (of_endpoints, of_nodes)
 }

@@ -3,9 +3,10 @@
 use super::{
     Resources,
     catalog::{Catalog, Member},
+    routes::addresses,
     services::Services,
 };
-use crate::model::{Cidr, Protocol, Selector};
+use crate::model::{Cidr, Node, Protocol, Selector};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use margay_api::dataplane::v1::{IpSet, Members, ip_set::Type};
 use sha2::{Digest, Sha224};
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct IpSets<'a> {
     catalog: Catalog<'a>,
     services: Services<'a>,
+    resources: &'a Resources,
     sets: BTreeMap<String, IpSet>,
 }
 
@@ -23,6 +25,7 @@ impl<'a> IpSets<'a> {
         Self {
             catalog: Catalog::of_cluster(resources),
             services: Services::new(resources),
+            resources,
             sets: BTreeMap::new(),
         }
     }
@@ -32,6 +35,15 @@ impl<'a> IpSets<'a> {
         let id = selector.uid();
         let nets = || self.catalog.select(selector).flat_map(|member| member.nets.iter().copied());
         make(&mut self.sets, &id, Type::Net, || nets().map(with_length).collect());
+        id
+    }
+
+    /// The addresses of the nodes with such labels. Returns the set's id.
+    pub fn of_nodes(&mut self, selector: &Selector) -> String {
+        let id = node_set_id(selector);
+        let nodes = || self.resources.all::<Node>().filter(|node| selector.matches(&node.metadata.labels));
+        let hosts = || nodes().flat_map(addresses).map(|address| with_length(Cidr::host(address.addr)));
+        make(&mut self.sets, &id, Type::Net, || hosts().collect());
         id
     }
 
@@ -69,6 +81,11 @@ impl<'a> IpSets<'a> {
     pub fn finish(self) -> BTreeMap<String, IpSet> {
         self.sets
     }
+}
+
+/// The id of the set of the addresses of nodes: distinct from that of endpoints with the same labels.
+pub fn node_set_id(selector: &Selector) -> String {
+    digest("node", &format!("node:{selector}"))
 }
 
 /// Whether a member is of IPv4, and its record.

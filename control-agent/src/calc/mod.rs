@@ -19,12 +19,16 @@ mod tests;
 mod tiers;
 mod tunnels;
 
+use crate::model::Node;
+use margay_api::dataplane::v1::{Policy, Rule};
+
 pub use desired::{Desired, EndpointKey, PolicyKey};
 pub use endpoints::{endpoint_key, workload_name};
 pub use follow::{Calculated, Calculation};
 pub use frontends::{HealthCheck, ServiceKey};
+pub use ip_sets::node_set_id;
 pub use resources::Resources;
-pub use routes::packed;
+pub use routes::{addresses as node_addresses, packed};
 
 /// Everything that the dataplane of `node` needs.
 pub fn desired(resources: &Resources, node: &str) -> Desired {
@@ -54,6 +58,7 @@ fn judges(resources: &Resources, node: &str, mut problems: Vec<String>) -> Desir
     let local = endpoints::Local::of(resources, node, &mut problems);
     let mut bound = bind::bind(resources, &local, &mut ip_sets, &mut problems);
     let profiles = profiles::profiles(resources, &local, &mut ip_sets, &mut problems);
+    problems.extend(bound.policies.values().filter_map(|policy| without_nodes(resources, policy)));
     Desired {
         config: config::config(resources, node),
         ip_sets: ip_sets.finish(),
@@ -64,4 +69,13 @@ fn judges(resources: &Resources, node: &str, mut problems: Vec<String>) -> Desir
         problems,
         ..Desired::default()
     }
+}
+
+/// What is wrong with a policy that asks for nodes where there are none.
+fn without_nodes(resources: &Resources, policy: &Policy) -> Option<String> {
+    let asks = |rule: &Rule| rule.origin.as_ref().is_some_and(|origin| !origin.dst_node_selector.is_empty());
+    let asked = policy.inbound_rules.iter().chain(&policy.outbound_rules).any(asks);
+    let title = policy.id.as_ref().map_or("a policy", |id| id.name.as_str());
+    (asked && resources.all::<Node>().next().is_none())
+        .then(|| format!("{title} names nodes, and no Node is known: nothing is taken for one"))
 }

@@ -175,7 +175,7 @@ fn gateway(node: &Node, net: Cidr) -> Option<SubnetAddr> {
 }
 
 /// The node's addresses, each once, the one to use first.
-pub(super) fn addresses(node: &Node) -> impl Iterator<Item = SubnetAddr> {
+pub fn addresses(node: &Node) -> impl Iterator<Item = SubnetAddr> {
     let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]).flatten();
     let mut all: Vec<SubnetAddr> = Vec::new();
     for address in bgp.chain(node.spec.addresses.iter().map(|address| address.address)) {

@@ -37,6 +37,14 @@ fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) ->
     // Replies of a backend come from any of its ports; requests go to the service's alone.
     let senders = from_service.map(|service| ip_sets.of_service_addresses(service.0, service.1));
     let backends = to_service.map(|service| ip_sets.of_service(service.0, service.1));
+    let mut nodes = |entity: &EntityRule| match entity.node_selector.as_str() {
+        "" => Ok(None),
+        text => {
+            let selector = Selector::parse(text).map_err(|error| error.to_string())?;
+            Ok::<_, String>(Some(ip_sets.of_nodes(&selector)))
+        }
+    };
+    let (from_nodes, to_nodes) = (nodes(&rule.source)?, nodes(&rule.destination)?);
     let mut converted = Rule {
         action: action(rule.action).into(),
         ip_version: rule.ip_version.map_or(0, |version| version.number().into()),
@@ -54,8 +62,8 @@ fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) ->
         dst_named_port_ip_set_ids: destination.ports.sets,
         not_src_named_port_ip_set_ids: source.not_ports.sets,
         not_dst_named_port_ip_set_ids: destination.not_ports.sets,
-        src_ip_set_ids: source.set.into_iter().chain(senders).collect(),
-        dst_ip_set_ids: destination.set.into_iter().collect(),
+        src_ip_set_ids: source.set.into_iter().chain(senders).chain(from_nodes).collect(),
+        dst_ip_set_ids: destination.set.into_iter().chain(to_nodes).collect(),
         not_src_ip_set_ids: source.not_set.into_iter().collect(),
         not_dst_ip_set_ids: destination.not_set.into_iter().collect(),
         dst_ip_port_set_ids: backends.into_iter().collect(),
@@ -75,6 +83,7 @@ fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) ->
         dst_service: to_service.map(title).unwrap_or_default(),
         annotations: rule.metadata.iter().flat_map(|metadata| metadata.annotations.clone()).collect(),
         rule_id,
+        dst_node_selector: rule.destination.node_selector.clone(),
     });
     Ok(converted)
 }

@@ -3,9 +3,9 @@
 
 use super::{Agent, failure};
 use crate::{
-    calc::{Resources, workload_name},
+    calc::{Resources, node_addresses, workload_name},
     datastore::Listing,
-    model::{HostEndpoint, Kind, Protocol, Resource, WorkloadEndpoint},
+    model::{HostEndpoint, Kind, Node, Protocol, Resource, WorkloadEndpoint},
 };
 use margay_api::{
     control::v1::{ExplainRequest, ExplainResponse},
@@ -186,15 +186,11 @@ fn endpoints(listing: &Listing) -> Vec<WorkloadEndpoint> {
 
 /// Addresses that the node is known to have.
 fn own_addresses(listing: &Listing, node: &str) -> Vec<IpAddr> {
-    let nodes = listing.entries.iter().filter(|entry| entry.key.kind == Kind::Node && entry.key.name == node);
-    let parsed = nodes.filter_map(|entry| Resource::from_json(&entry.json).ok());
-    let addresses = parsed.filter_map(|resource| match resource {
-        Resource::Node(node) => {
-            node.spec.bgp.map(|bgp| [bgp.ipv4_address, bgp.ipv6_address].into_iter().flatten())
-        }
-        _ => None,
-    });
-    addresses.flatten().map(|address| address.addr).collect()
+    let is_node = |kind| matches!(kind, Kind::Node | Kind::KubernetesNode);
+    let stored = listing.entries.iter().filter(|entry| is_node(entry.key.kind) && entry.key.name == node);
+    let resources: Resources = stored.filter_map(|entry| Resource::from_json(&entry.json).ok()).collect();
+    let known = resources.in_calicos_kinds(&mut Vec::new());
+    known.all::<Node>().flat_map(node_addresses).map(|address| address.addr).collect()
 }
 
 /// An address, or "namespace/name" of an endpoint, its pod or its workload, or a host endpoint.

@@ -36,11 +36,13 @@ pub enum Kind {
     IPAMBlock,
     IPAMHandle,
     CalicoNodeStatus,
+    /// `Node` of `v1`: what runs pods, as Kubernetes has it.
+    KubernetesNode,
     Namespace,
     ServiceAccount,
     Service,
     EndpointSlice,
-    /// `NetworkPolicy` of `networking.k8s.io/v1`: the one name that stands for two kinds.
+    /// `NetworkPolicy` of `networking.k8s.io/v1`: like `Node` a name that stands for two kinds.
     KubernetesNetworkPolicy,
     StagedKubernetesNetworkPolicy,
     ClusterNetworkPolicy,
@@ -60,7 +62,7 @@ pub struct UnknownKind {
 
 impl Kind {
     /// Every kind, in the order of application.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::FelixConfiguration,
         Self::Tier,
         Self::Node,
@@ -85,6 +87,7 @@ impl Kind {
         Self::IPAMBlock,
         Self::IPAMHandle,
         Self::CalicoNodeStatus,
+        Self::KubernetesNode,
         Self::Namespace,
         Self::ServiceAccount,
         Self::Service,
@@ -106,6 +109,7 @@ impl Kind {
     pub const fn manifest_name(self) -> &'static str {
         match self {
             Self::KubernetesNetworkPolicy => "NetworkPolicy",
+            Self::KubernetesNode => "Node",
             _ => self.name(),
         }
     }
@@ -113,7 +117,7 @@ impl Kind {
     /// What a manifest gives as its `apiVersion`.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::ServiceAccount | Self::Service | Self::Pod => "v1",
+            Self::KubernetesNode | Self::Namespace | Self::ServiceAccount | Self::Service | Self::Pod => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::KubernetesNetworkPolicy => "networking.k8s.io/v1",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
@@ -122,6 +126,12 @@ impl Kind {
             }
             _ => API_VERSION,
         }
+    }
+
+    /// Whether a manifest may give this `apiVersion`: also a later one that has the same fields.
+    pub(super) fn has_version(self, version: &str) -> bool {
+        let later = self == Self::ClusterNetworkPolicy && version == "policy.networking.k8s.io/v1beta1";
+        later || version == self.api_version()
     }
 
     /// Kubernetes defines it, not Calico.
@@ -230,6 +240,7 @@ impl Kind {
             Self::StagedKubernetesNetworkPolicy => {
                 ("StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", &["sknp"])
             }
+            Self::KubernetesNode => ("KubernetesNode", "kubernetesnodes", &["kno"]),
             Self::Namespace => ("Namespace", "namespaces", &["ns"]),
             Self::ServiceAccount => ("ServiceAccount", "serviceaccounts", &["sa"]),
             Self::Service => ("Service", "services", &["svc"]),

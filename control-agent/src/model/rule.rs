@@ -106,6 +106,9 @@ pub struct EntityRule {
     /// The backends of a service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub services: Option<ServiceMatch>,
+    /// Addresses of nodes with such labels. Calico has no field for it: only Kubernetes' policy says so.
+    #[serde(skip)]
+    pub node_selector: String,
 }
 
 impl EntityRule {

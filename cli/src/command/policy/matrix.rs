@@ -5,7 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
-use margay_dataplane::net::Proto;
+use margay_dataplane::net::{Addr, Proto};
 use serde::Serialize;
 
 use crate::{
@@ -22,42 +22,80 @@ use crate::{
 
 /// Columns that a table for people has at most.
 const COLUMNS: usize = 8;
+/// Pairs that are judged at most: more is nothing that people read.
+const PAIRS: usize = 40_000;
 /// Letters of a cell in such a table.
 const CELL: usize = 28;
 
-/// Judges every pair that has an end in the namespace.
+/// Judges every pair that has an end in the namespace, or in any.
 pub fn run(cluster: &Cluster, args: &PolicyMatrix, out: &mut Output) -> Outcome {
     let groups = groups(&[cluster])?;
-    let inside = |group: &Group| group.namespace.as_ref() == Some(&args.namespace);
+    let inside = |group: &Group| match &args.namespace {
+        Some(namespace) => group.namespace.as_ref() == Some(namespace),
+        None => group.is_judged(),
+    };
     if !groups.iter().any(inside) {
-        return Err(Failure::new(
-            Code::NotFound,
-            format!("there is nobody in the namespace {}", args.namespace),
-            "no endpoint is in it",
-            "name another with -n; `margayctl get workloadendpoints -A` lists those that are live",
-        ));
+        return Err(nobody(args.namespace.as_deref()));
     }
+    let pairs = pairs(&groups, inside);
     let ends = Ends::new(cluster, &groups)?;
     let mut budget = Budget::default();
     let mut cells = Vec::new();
+    for (from, to, [src, dst]) in pairs.iter().take(PAIRS).copied() {
+        let between = ends.between(from, to);
+        let pieces = between.pieces(None, src, dst);
+        if budget.spend(&pieces).is_err() {
+            break;
+        }
+        let regions = pieces.judge(src, dst, |query| between.judge(query).0);
+        let traffic = describe_asked(&regions, &args.ports);
+        cells.push(Reach { from: groups[from].name.clone(), to: groups[to].name.clone(), traffic });
+    }
+    let left_out = pairs.len() - cells.len();
+    if left_out > 0 {
+        // Nobody may be listening, and there is nobody else to tell.
+        let _ = writeln!(
+            io::stderr(),
+            "warning: only {} of {} pairs were judged; ask for one namespace at a time with -n",
+            cells.len(),
+            pairs.len()
+        );
+    }
+    let matrix = Matrix { namespace: args.namespace.clone(), groups, cells, left_out };
+    out.show(&matrix, args.output)?;
+    Ok(Code::Ok)
+}
+
+fn nobody(namespace: Option<&str>) -> Failure {
+    match namespace {
+        Some(namespace) => Failure::new(
+            Code::NotFound,
+            format!("there is nobody in the namespace {namespace}"),
+            "no endpoint is in it",
+            "name another with -n; `margayctl get workloadendpoints -A` lists those that are live",
+        ),
+        None => Failure::new(
+            Code::NotFound,
+            "there is nobody to judge",
+            "there is no endpoint in any namespace",
+            "apply pods or workload endpoints, or name files that have some with --resources",
+        ),
+    }
+}
+
+/// Both ends of what is to be judged, by their places in the list, with an address of each.
+fn pairs(groups: &[Group], inside: impl Fn(&Group) -> bool) -> Vec<(usize, usize, [Addr; 2])> {
+    let mut pairs = Vec::new();
     for (from, source) in groups.iter().enumerate() {
         for (to, destination) in groups.iter().enumerate() {
             let itself = from == to && source.members.len() == 1;
             if itself || !(inside(source) || inside(destination)) {
                 continue;
             }
-            let Some((src, dst)) = common(source, destination) else { continue };
-            let between = ends.between(from, to);
-            let pieces = between.pieces(None, src, dst);
-            budget.spend(&pieces)?;
-            let regions = pieces.judge(src, dst, |query| between.judge(query).0);
-            let traffic = describe_asked(&regions, &args.ports);
-            cells.push(Reach { from: source.name.clone(), to: destination.name.clone(), traffic });
+            pairs.extend(common(source, destination).map(|(src, dst)| (from, to, [src, dst])));
         }
     }
-    let matrix = Matrix { namespace: args.namespace.clone(), groups, cells };
-    out.show(&matrix, args.output)?;
-    Ok(Code::Ok)
+    pairs
 }
 
 /// What is allowed, of the ports asked about, or of all.
@@ -89,9 +127,19 @@ fn describe_asked(regions: &[Region<bool>], asked: &[PortAsked]) -> String {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Matrix {
-    namespace: String,
+    /// Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
     groups: Vec<Group>,
     cells: Vec<Reach>,
+    /// Pairs that were too many to be judged.
+    #[serde(skip_serializing_if = "is_none")]
+    left_out: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_none(left_out: &usize) -> bool {
+    *left_out == 0
 }
 
 #[derive(Serialize)]
@@ -138,17 +186,21 @@ impl View for Matrix {
         }
         let folds = self.groups.iter().any(|group| self.fold(group) != group.name);
         if folds && !wide {
-            writeln!(out, "Other namespaces are one row each; -o wide tells their groups apart.")?;
+            let which = if self.namespace.is_some() { "Other namespaces" } else { "Namespaces" };
+            writeln!(out, "{which} are one row each; -o wide tells their groups apart.")?;
         }
         Ok(())
     }
 }
 
 impl Matrix {
-    /// Other namespaces are one peer each.
+    /// Other namespaces are one peer each; of all of them each, unless there are few groups.
     fn fold(&self, group: &Group) -> String {
+        let folded = self.namespace.is_some() || self.groups.len() > COLUMNS;
         match &group.namespace {
-            Some(namespace) if *namespace != self.namespace => format!("namespace {namespace}"),
+            Some(namespace) if folded && Some(namespace) != self.namespace.as_ref() => {
+                format!("namespace {namespace}")
+            }
             _ => group.name.clone(),
         }
     }

@@ -13,6 +13,7 @@ use crate::{
     cluster::{
         Cluster,
         objects::{applied, stored},
+        open_hosts,
     },
     exit::Outcome,
     manifest::Manifest,
@@ -50,7 +51,9 @@ async fn objects(global: &Global, path: Option<&std::path::PathBuf>) -> Outcome<
         Some(path) => {
             let manifest = Manifest::read_cluster(path)?;
             manifest.check()?;
-            Ok(manifest.resources().cloned().collect())
+            let mut objects = manifest.resources().cloned().collect();
+            open_hosts(&mut objects);
+            Ok(objects)
         }
         None => stored(global, &mut client::agent(global).await?).await,
     }

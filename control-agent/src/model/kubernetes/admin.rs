@@ -1,7 +1,6 @@
 //! `policy.networking.k8s.io`: policy of a cluster's administrators.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::selector::LabelSelector;
 use crate::model::{Cidr, Metadata, Protocol};
@@ -154,8 +153,8 @@ pub struct AdminPeer {
     pub pods: Option<NamespacedPods>,
     /// Addresses; of egress only.
     pub networks: Vec<Cidr>,
-    /// Cannot be converted.
-    pub nodes: Option<Value>,
+    /// Addresses of these nodes; of egress only.
+    pub nodes: Option<LabelSelector>,
     /// Cannot be converted.
     pub domain_names: Vec<String>,
 }

@@ -2,6 +2,7 @@
 //!
 //! | from | into |
 //! |---|---|
+//! | Node of `v1` | Node: its labels, its addresses, and those that Calico noted as annotations |
 //! | Namespace | Profile `kns.NAME`: allows all, gives its labels under `pcns.` |
 //! | ServiceAccount | Profile `ksa.NAMESPACE.NAME`: gives its labels under `pcsa.` |
 //! | Pod on a node, with addresses of its own | WorkloadEndpoint of orchestrator `k8s` |
@@ -21,12 +22,12 @@ use std::collections::BTreeMap;
 
 use sha1::{Digest, Sha1};
 
-use super::objects::{Namespace, Pod};
+use super::objects::{KubernetesNode, Namespace, Pod};
 use super::{Object, Typed};
 use crate::model::{
-    Action, Cidr, EntityRule, FieldError, Metadata, NAMESPACE_PREFIX, Profile, ProfileSpec, Protocol,
-    QosControls, Resource, Rule, SERVICE_ACCOUNT_PREFIX, WorkloadEndpoint, WorkloadEndpointPort,
-    WorkloadEndpointSpec, namespace_profile,
+    Action, Cidr, EntityRule, FieldError, Metadata, NAMESPACE_PREFIX, Node, NodeAddress, NodeBgp, NodeSpec,
+    NodeStatus, OrchRef, Profile, ProfileSpec, Protocol, QosControls, Resource, Rule, SERVICE_ACCOUNT_PREFIX,
+    SubnetAddr, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec, namespace_profile,
 };
 
 /// The annotation by which a pod names the host side of its link, where that is not Calico's
@@ -55,6 +56,10 @@ pub struct Converted {
 pub fn convert(object: &Object) -> Converted {
     let mut into = Converted::default();
     let policy = match object.typed() {
+        Typed::Node(from) => {
+            into.resources.push(node(from).into());
+            return into;
+        }
         Typed::Namespace(Namespace { metadata, .. }) => {
             into.resources.push(namespace(metadata).into());
             return into;
@@ -212,6 +217,31 @@ fn interface(namespace: &str, name: &str) -> String {
     let digest = Sha1::digest(format!("{namespace}.{name}"));
     let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("cali{}", &hex[..11])
+}
+
+fn node(from: &KubernetesNode) -> Node {
+    let Metadata { name, labels, annotations, .. } = &from.metadata;
+    // Whatever Calico noted there is optional, and wrote it itself.
+    let noted = |key: &str| annotations.get(key)?.parse::<SubnetAddr>().ok();
+    let (ipv4_address, ipv6_address) =
+        (noted("projectcalico.org/IPv4Address"), noted("projectcalico.org/IPv6Address"));
+    let bgp = (ipv4_address.is_some() || ipv6_address.is_some()).then(|| NodeBgp {
+        ipv4_address,
+        ipv6_address,
+        ..NodeBgp::default()
+    });
+    let addresses = from.addresses().filter_map(|(kind, address)| {
+        Some(NodeAddress { address: address.to_string().parse().ok()?, kind: kind.to_owned() })
+    });
+    let spec = NodeSpec {
+        bgp,
+        orch_refs: vec![OrchRef { node_name: name.clone(), orchestrator: "k8s".to_owned() }],
+        addresses: addresses.collect(),
+        ..NodeSpec::default()
+    };
+    let cidrs = from.spec.pod_cidrs.clone();
+    let status = (!cidrs.is_empty()).then(|| NodeStatus { pod_cidrs: cidrs, ..NodeStatus::default() });
+    Node { metadata: Metadata { labels: labels.clone(), ..named(name.clone()) }, spec, status }
 }
 
 fn namespace(Metadata { name, labels, .. }: &Metadata) -> Profile {

@@ -110,16 +110,53 @@ impl Limits {
                     let message = format!("{action:?}; write {accept}, Deny or Pass");
                     self.require(action == accept, format!("{at}.action"), message);
                 }
+                self.names_of_pods(rule, peers, ports, &at);
+                for (at, port) in items(&rule[ports], &format!("{at}.{ports}")) {
+                    self.spans(port, &at);
+                }
                 for (at, peer) in items(&rule[peers], &format!("{at}.{peers}")) {
                     self.at_most(&peer["networks"], 25, &format!("{at}.networks"));
                     for (at, network) in items(&peer["networks"], &format!("{at}.networks")) {
                         self.cidr(network, &at);
                     }
                     self.pods(peer, &at);
+                    self.labels(&peer["nodes"], &format!("{at}.nodes"));
                 }
             }
         }
         self.pods(&spec["subject"], "spec.subject");
+    }
+
+    /// Only pods give their ports names.
+    fn names_of_pods(&mut self, rule: &Value, peers: &str, ports: &str, at: &str) {
+        let nameless = ["networks", "nodes", "domainNames"];
+        let peers = rule[peers].as_array().map_or(&[][..], Vec::as_slice);
+        let other = nameless.into_iter().find(|field| peers.iter().any(|peer| peer.get(field).is_some()));
+        for (at, port) in items(&rule[ports], &format!("{at}.{ports}")) {
+            for name in ["destinationNamedPort", "namedPort"] {
+                if let (Some(other), Some(_)) = (other, port.get(name)) {
+                    let message =
+                        format!("{other} have no names for ports; give numbers, or a rule of their own");
+                    self.require(false, format!("{at}.{name}"), message);
+                }
+            }
+        }
+    }
+
+    /// Ranges of ports, which are of more than one.
+    fn spans(&mut self, port: &Value, at: &str) {
+        let mut ranges = vec![(format!("{at}.portRange"), &port["portRange"])];
+        for protocol in ["tcp", "udp", "sctp"] {
+            let range = &port[protocol]["destinationPort"]["range"];
+            ranges.push((format!("{at}.{protocol}.destinationPort.range"), range));
+        }
+        for (at, range) in ranges {
+            if let (Some(start), Some(end)) = (range["start"].as_u64(), range["end"].as_u64()) {
+                let message =
+                    format!("{start} to {end} is no range of ports; give the lower first, or one number");
+                self.require(start < end, at, message);
+            }
+        }
     }
 
     /// Namespaces, or pods of namespaces.
@@ -203,6 +240,35 @@ mod tests {
                 ["spec.egress[0].name"]
             );
         }
+        let port = "destinationNamedPort: web";
+        for (peer, fault) in
+            [("networks: [10.0.0.0/8]", true), ("nodes: {}", true), ("namespaces: {}", false)]
+        {
+            let spec = format!("{{egress: [{{action: Deny, to: [{{{peer}}}], protocols: [{{{port}}}]}}]}}");
+            let at = "spec.egress[0].protocols[0].destinationNamedPort".to_owned();
+            assert_eq!(
+                fields(Kind::ClusterNetworkPolicy, &spec),
+                Vec::from_iter(fault.then_some(at)),
+                "{peer}"
+            );
+        }
+        for (start, end, fault) in [(1, 2, false), (2, 2, true), (3, 2, true)] {
+            let range = format!("{{destinationPort: {{range: {{start: {start}, end: {end}}}}}}}");
+            let spec = format!(
+                "{{ingress: [{{action: Deny, from: [{{namespaces: {{}}}}], protocols: [{{udp: {range}}}]}}]}}"
+            );
+            let at = "spec.ingress[0].protocols[0].udp.destinationPort.range".to_owned();
+            assert_eq!(
+                fields(Kind::ClusterNetworkPolicy, &spec),
+                Vec::from_iter(fault.then_some(at)),
+                "{spec}"
+            );
+        }
+        let nodes = "{egress: [{action: Deny, to: [{nodes: {matchLabels: {a: 'b c'}}}]}]}";
+        assert_eq!(
+            fields(Kind::ClusterNetworkPolicy, nodes),
+            ["spec.egress[0].to[0].nodes.matchLabels[\"a\"]"]
+        );
         let network = "{egress: [{action: Deny, to: [{networks: [10.0.0.0]}]}]}";
         assert_eq!(fields(Kind::ClusterNetworkPolicy, network), ["spec.egress[0].to[0].networks[0]"]);
         let subject = "{subject: {namespaces: {matchLabels: {a: 'b c'}}}}";

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 pub use admin::{AdminNetworkPolicy, ClusterNetworkPolicy};
 pub use convert::{Converted, INTERFACE, convert};
-pub use objects::{Namespace, Pod, ServiceAccount};
+pub use objects::{KubernetesNode, Namespace, Pod, ServiceAccount};
 pub use policy::{NetworkPolicy, NetworkPolicySpec, StagedNetworkPolicy};
 pub use service::{
     Conditions, EndpointSlice, Hints, LoadBalancerIngress, Service, ServicePort, ServiceSpec, SliceEndpoint,
@@ -39,6 +39,7 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each holds the object of its name")]
 pub enum Typed {
+    Node(KubernetesNode),
     Namespace(Namespace),
     ServiceAccount(ServiceAccount),
     Pod(Pod),
@@ -62,6 +63,7 @@ impl Object {
         };
         written.remove("metadata");
         let typed = match kind {
+            Kind::KubernetesNode => decode(body).map(Typed::Node),
             Kind::Namespace => decode(body).map(Typed::Namespace),
             Kind::ServiceAccount => decode(body).map(Typed::ServiceAccount),
             Kind::Pod => decode(body).map(Typed::Pod),
@@ -95,6 +97,7 @@ impl Object {
     /// Its kind.
     pub const fn kind(&self) -> Kind {
         match &self.typed {
+            Typed::Node(_) => Kind::KubernetesNode,
             Typed::Namespace(_) => Kind::Namespace,
             Typed::ServiceAccount(_) => Kind::ServiceAccount,
             Typed::Pod(_) => Kind::Pod,
@@ -111,6 +114,7 @@ impl Object {
     /// Name, namespace, labels.
     pub const fn metadata(&self) -> &Metadata {
         match &self.typed {
+            Typed::Node(o) => &o.metadata,
             Typed::Namespace(o) => &o.metadata,
             Typed::ServiceAccount(o) => &o.metadata,
             Typed::Pod(o) => &o.metadata,
@@ -126,6 +130,7 @@ impl Object {
     /// Name, namespace, labels.
     pub const fn metadata_mut(&mut self) -> &mut Metadata {
         match &mut self.typed {
+            Typed::Node(o) => &mut o.metadata,
             Typed::Namespace(o) => &mut o.metadata,
             Typed::ServiceAccount(o) => &mut o.metadata,
             Typed::Pod(o) => &mut o.metadata,
@@ -162,6 +167,7 @@ impl Object {
         let own = match &self.typed {
             Typed::Pod(pod) => pod.unknown_fields().into_iter().map(unknown).collect(),
             Typed::Service(service) => service.faults(),
+            Typed::Node(node) => node.faults(),
             _ => Vec::new(),
         };
         own.into_iter().chain(convert::faults(self)).collect()

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::model::{Metadata, Protocol};
+use crate::model::{FieldError, Metadata, Protocol};
 
 /// A namespace.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -30,6 +30,53 @@ pub struct ServiceAccount {
     pub image_pull_secrets: Vec<Value>,
     /// Changes no verdict.
     pub automount_service_account_token: Option<bool>,
+}
+
+/// A machine that runs pods.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KubernetesNode {
+    /// Name, labels, and in annotations what Calico knows of it.
+    pub metadata: Metadata,
+    /// What it is.
+    pub spec: KubernetesNodeSpec,
+    /// What it reports.
+    pub status: KubernetesNodeStatus,
+}
+
+/// What a [`KubernetesNode`] is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct KubernetesNodeSpec {
+    /// The addresses of its pods, as Kubernetes assigned them.
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+    /// What changes no verdict.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// What a [`KubernetesNode`] reports.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct KubernetesNodeStatus {
+    /// Where it can be reached.
+    #[serde(deserialize_with = "null_is_none")]
+    pub addresses: Vec<KubernetesNodeAddress>,
+    /// What a server reports besides.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// An address or a name of a [`KubernetesNode`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KubernetesNodeAddress {
+    /// `InternalIP`, `ExternalIP`, or what names are: `Hostname`, `InternalDNS`, `ExternalDNS`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The address or name.
+    pub address: String,
 }
 
 /// A pod.
@@ -129,6 +176,29 @@ impl Namespace {
     pub(super) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 }
 
+impl KubernetesNode {
+    /// Its addresses that are no names, each with its type.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        let known = self.status.addresses.iter();
+        let known = known.filter(|one| matches!(one.kind.as_str(), "InternalIP" | "ExternalIP"));
+        known.filter_map(|one| Some((one.kind.as_str(), one.address.parse().ok()?)))
+    }
+
+    /// What is wrong with it besides its metadata.
+    pub(super) fn faults(&self) -> Vec<FieldError> {
+        let unknown = nearest("spec", &self.spec.other, &NODE_SPEC).into_iter();
+        let unknown = unknown.map(|(field, nearest)| {
+            FieldError::new(field, format!("unknown field; did you mean {nearest}?"))
+        });
+        let ips = self.status.addresses.iter().enumerate().filter(|(_, one)| one.kind.ends_with("IP"));
+        let wrong = ips.filter(|(_, one)| one.address.parse::<IpAddr>().is_err()).map(|(i, one)| {
+            let message = format!("{:?} is no IP address; write one such as 10.0.0.1", one.address);
+            FieldError::new(format!("status.addresses[{i}].address"), message)
+        });
+        unknown.chain(wrong).collect()
+    }
+}
+
 impl Pod {
     /// Its addresses; none when it has ended.
     pub fn addresses(&self) -> Vec<IpAddr> {
@@ -163,6 +233,9 @@ pub(super) fn nearest(
         })
         .collect()
 }
+
+const NODE_SPEC: [&str; 7] =
+    ["configSource", "externalID", "podCIDR", "podCIDRs", "providerID", "taints", "unschedulable"];
 
 const POD_SPEC: [&str; 41] = [
     "activeDeadlineSeconds",

@@ -92,17 +92,45 @@ spec:
 
 #[test]
 fn what_cannot_be_converted_fails_closed() {
-    let rule =
-        |action: &str| format!("{{action: {action}, to: [{{nodes: {{}}}}, {{networks: [10.0.0.0/8]}}]}}");
+    let rule = |action: &str| {
+        format!("{{action: {action}, to: [{{domainNames: [a.b]}}, {{networks: [10.0.0.0/8]}}]}}")
+    };
     let (spec, problems) = converted(&CLUSTER.replace("RULE", &rule("Accept")));
     assert!(spec.get("egress").is_none(), "{spec}");
     assert_eq!(spec["types"], serde_json::json!(["Egress"]));
-    assert_eq!(problems, ["spec.egress[0]: nodes cannot be matched: the rule accepts nothing"]);
+    assert_eq!(problems, ["spec.egress[0]: domainNames cannot be matched: the rule accepts nothing"]);
     for action in ["Deny", "Pass"] {
         let (spec, problems) = converted(&CLUSTER.replace("RULE", &rule(action)));
         assert_eq!(spec["egress"], serde_json::json!([{"action": "Deny"}]));
         assert!(problems[0].ends_with("the rule denies everything"), "{problems:?}");
     }
+}
+
+#[test]
+fn later_versions_with_the_same_fields_are_read_as_the_one_that_is_written() {
+    let later = CLUSTER.replace("v1alpha2", "v1beta1").replace("RULE", "{action: Deny, to: [{nodes: {}}]}");
+    assert_eq!(faults(&later), [""; 0]);
+    assert_eq!(load(&later).unwrap()[0].to_value()["apiVersion"], "policy.networking.k8s.io/v1alpha2");
+    let none = CLUSTER.replace("v1alpha2", "v1alpha9").replace("RULE", "");
+    assert!(faults(&none)[0].contains("write policy.networking.k8s.io/v1alpha2"), "{:?}", faults(&none));
+}
+
+#[test]
+fn a_node_has_addresses_and_names() {
+    let text = "{apiVersion: v1, kind: Node, metadata: {name: n, labels: {a: b}, annotations: \
+                {projectcalico.org/IPv4Address: 10.0.0.7/24, other: x}}, spec: {podCIDRs: [10.2.0.0/24]}, \
+                status: {addresses: [{type: InternalIP, address: 10.0.0.8}, {type: Hostname, address: n}], phase: x}}";
+    let Converted { resources, problems, .. } = convert(&read(text)[0]);
+    let [Resource::Node(node)] = resources.as_slice() else { panic!("{resources:?}") };
+    assert_eq!((node.metadata.name.as_str(), &node.metadata.labels["a"]), ("n", &"b".to_owned()));
+    let known: Vec<String> = crate::calc::node_addresses(node).map(|one| one.addr.to_string()).collect();
+    assert_eq!(known, ["10.0.0.7", "10.0.0.8"]);
+    assert!(problems.is_empty() && node.metadata.annotations.is_empty());
+    assert_eq!(
+        faults(&text.replace("10.0.0.8", "here")),
+        ["status.addresses[0].address: \"here\" is no IP address; write one such as 10.0.0.1"]
+    );
+    assert!(faults(&text.replace("podCIDRs", "podCIDR5"))[0].contains("did you mean podCIDR"));
 }
 
 #[test]
@@ -287,6 +315,13 @@ fn what_is_wrong_is_named_with_its_place() {
     }
     let twice = CLUSTER.replace("RULE", "{action: Accept, from: [{namespaces: {}}], to: [{namespaces: {}}]}");
     assert!(faults(&twice)[0].contains("remove the other"));
+    for peer in ["networks: [10.0.0.0/8]", "nodes: {}", "domainNames: [a.b]"] {
+        let rule = format!("{{action: Accept, from: [{{{peer}}}]}}");
+        let inbound = CLUSTER.replace("egress", "ingress").replace("RULE", &rule);
+        let (field, _) = peer.split_once(':').unwrap();
+        let wanted = format!("spec.ingress[0].from[0].{field}: only egress rules have {field}; remove it");
+        assert_eq!(faults(&inbound), [wanted]);
+    }
     let high = CLUSTER.replace("RULE", "{action: Accept, to: [{namespaces: {}}]}").replace("7", "1001");
     assert_eq!(faults(&high), ["spec.priority: 1001; the highest is 1000"]);
 }

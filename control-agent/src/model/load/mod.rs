@@ -121,9 +121,7 @@ impl Loader {
         if item_kind.is_none() && kind != "List" {
             return self.object(Value::Object(list), "", None);
         }
-        if !matches!(version, "v1" | API_VERSION)
-            && item_kind.is_none_or(|kind| kind.api_version() != version)
-        {
+        if !matches!(version, "v1" | API_VERSION) && item_kind.is_none_or(|kind| !kind.has_version(version)) {
             let message =
                 format!("{:?} is not the version of a list; write v1 or {API_VERSION}", shorten(version));
             self.error("apiVersion", message);
@@ -161,7 +159,10 @@ impl Loader {
         }
         // A node's status is its own report of itself, a pod's says where it is, and a service's which
         // addresses a load balancer gave it.
-        drop_what_servers_write(&mut body, matches!(kind, Kind::Node | Kind::Pod | Kind::Service));
+        drop_what_servers_write(
+            &mut body,
+            matches!(kind, Kind::Node | Kind::KubernetesNode | Kind::Pod | Kind::Service),
+        );
         let name = display_name(kind, &body);
         match Resource::decode(kind, Value::Object(body)) {
             Ok(resource) => self.add(resource, at),
@@ -213,7 +214,7 @@ impl Loader {
 /// The kind that manifests of that version spell so; of any version, where none of that has it.
 fn find(name: &str, version: Option<&str>) -> Option<Kind> {
     let named = || Kind::ALL.into_iter().filter(|kind| kind.manifest_name() == name);
-    named().find(|kind| Some(kind.api_version()) == version).or_else(|| named().next())
+    named().find(|kind| version.is_some_and(|version| kind.has_version(version))).or_else(|| named().next())
 }
 
 fn kind_of(kind: Option<&Value>, version: Option<&Value>) -> Result<Kind, String> {
@@ -238,7 +239,7 @@ fn kind_of(kind: Option<&Value>, version: Option<&Value>) -> Result<Kind, String
 
 fn check_version(version: Option<&Value>, kind: Kind, in_list: bool) -> Result<(), String> {
     match version.map(|v| v.as_str().unwrap_or_default()) {
-        Some(version) if version == kind.api_version() => Ok(()),
+        Some(version) if kind.has_version(version) => Ok(()),
         None if in_list => Ok(()),
         None => Err(format!("missing; write {}", kind.api_version())),
         Some(other) => {

@@ -236,8 +236,13 @@ fn entity(at: &str, peer: &AdminPeer, ingress: bool) -> Result<Peer, FieldError>
     if given.iter().filter(|given| **given).count() != 1 {
         return Err(FieldError::new(at, "give one of namespaces, pods, networks, nodes and domainNames"));
     }
-    if ingress && given[2] {
-        return Err(FieldError::new(format!("{at}.networks"), "only egress rules have networks; remove it"));
+    for (given, field) in [(given[2], "networks"), (given[3], "nodes"), (given[4], "domainNames")] {
+        if ingress && given {
+            return Err(FieldError::new(
+                format!("{at}.{field}"),
+                format!("only egress rules have {field}; remove it"),
+            ));
+        }
     }
     let of_pods = |namespaces: &str, labels: &str| {
         Peer::Is(vec![EntityRule {
@@ -246,19 +251,22 @@ fn entity(at: &str, peer: &AdminPeer, ingress: bool) -> Result<Peer, FieldError>
             ..EntityRule::default()
         }])
     };
-    Ok(match (&peer.namespaces, &peer.pods) {
-        (Some(namespaces), _) => of_pods(&selector(&format!("{at}.namespaces"), namespaces)?, "all()"),
-        (_, Some(both)) => of_pods(
+    Ok(match (&peer.namespaces, &peer.pods, &peer.nodes) {
+        (Some(namespaces), ..) => of_pods(&selector(&format!("{at}.namespaces"), namespaces)?, "all()"),
+        (_, Some(both), _) => of_pods(
             &selector(&format!("{at}.pods.namespaceSelector"), &both.namespace_selector)?,
             &selector(&format!("{at}.pods.podSelector"), &both.pod_selector)?,
         ),
+        (.., Some(nodes)) => {
+            let node_selector = selector(&format!("{at}.nodes"), nodes)?;
+            Peer::Is(vec![EntityRule { node_selector, ..EntityRule::default() }])
+        }
         _ if given[2] => {
             // No rule of Calico's mixes IP versions.
             let (v4, v6): (Vec<_>, Vec<_>) = peer.networks.iter().partition(|net| net.is_v4());
             let some = [v4, v6].into_iter().filter(|nets| !nets.is_empty());
             Peer::Is(some.map(|nets| EntityRule { nets, ..EntityRule::default() }).collect())
         }
-        _ if given[3] => Peer::CannotBe("nodes"),
         _ => Peer::CannotBe("domainNames"),
     })
 }
