@@ -1,4 +1,4 @@
-//! Benchmarks of the dataplane: the whole worker in memory, and its tables alone.
+//! Benchmarks of the dataplane: the whole worker in memory, its tables alone, and packets on links.
 //!
 //! Cases that are compared run in turns, round after round, in one process: on a shared machine
 //! only such ratios mean much. Every figure is a median with its lowest and highest round.
@@ -7,6 +7,7 @@
 mod classbench;
 mod conntrack;
 mod endpoints;
+mod forward;
 mod hashes;
 mod lpm;
 mod measure;
@@ -23,6 +24,7 @@ mod sets;
 mod sockets;
 mod stream;
 mod swaps;
+mod tester;
 mod traffic;
 mod updates;
 mod wire;
@@ -42,6 +44,8 @@ struct Cli {
 enum What {
     /// The cipher of WireGuard alone, beside libraries
     Aead(wireguard::Options),
+    /// Two AF_XDP ports with nothing between them: the ceiling of any packet path in user space
+    Forward(forward::Options),
     /// The whole worker on generated traffic: established flows, new flows, denied flows
     Pipeline(pipeline::Options),
     /// Policy alone: time to judge a packet, time to compile
@@ -66,6 +70,8 @@ enum What {
     Stream(stream::Options),
     /// Verdicts while contradictory rule sets are swapped: a check, not a measurement
     Swaps(swaps::Options),
+    /// Packets by AF_XDP into a device under test and out of it: rates, loss, delays. See bench/wire
+    Wire(tester::Options),
 }
 
 /// How long to measure, and what becomes of the figures.
@@ -102,6 +108,7 @@ fn seconds(s: &str) -> Result<f64, String> {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Aead(options) => wireguard::run(&options),
+        What::Forward(options) => forward::run(&options),
         What::Pipeline(options) => pipeline::run(&options),
         What::Policy(options) => policy::run(&options),
         What::Updates(options) => updates::run(&options),
@@ -114,5 +121,6 @@ fn main() -> anyhow::Result<()> {
         What::Sets(options) => sets::run(&options),
         What::Stream(options) => stream::run(&options),
         What::Swaps(options) => swaps::run(&options),
+        What::Wire(options) => tester::run(&options),
     }
 }
