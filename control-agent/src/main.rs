@@ -11,6 +11,7 @@ use margay_agent::{
     sync::Link,
 };
 use margay_api::unix::Socket;
+use sd_notify::NotifyState;
 use std::{
     fs,
     io::{self, IsTerminal as _},
@@ -179,6 +180,8 @@ async fn run(arguments: Arguments) -> Result<()> {
     );
 
     let mut server = tokio::spawn(control::serve(Arc::new(agent), listener));
+    tell(NotifyState::Ready);
+    tokio::spawn(feed_watchdog());
     let signal = tokio::select! {
         ended = &mut server => {
             ended?.map_err(anyhow::Error::from_boxed).context("the API's server failed")?;
@@ -188,6 +191,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal, "stopping; the dataplane goes on with what it has");
+    tell(NotifyState::Stopping);
     stop.send_replace(true);
     // A client that keeps a call open must not keep us.
     if timeout(GRACE, &mut server).await.is_err() {
@@ -195,6 +199,25 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
     drop(socket);
     Ok(())
+}
+
+/// Tells the service manager (sd_notify(3)), if there is one.
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told how we are");
+    }
+}
+
+/// That tasks still run is all we live for: whether store and dataplane can be reached is for `margayctl status`, and
+/// to be started again would help neither.
+async fn feed_watchdog() {
+    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+    // Half of it, as systemd advises.
+    let mut turns = tokio::time::interval(patience / 2);
+    loop {
+        turns.tick().await;
+        tell(NotifyState::Watchdog);
+    }
 }
 
 fn node(name: Option<String>) -> Result<String> {

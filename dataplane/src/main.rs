@@ -7,7 +7,7 @@ use margay_api::dataplane::v1::dataplane_server::DataplaneServer;
 use margay_api::unix;
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{
-    DeviceOptions, FlowMemory, KernelRoutes, Ports, Purpose, Service, Shell, State, WorkerEnd,
+    DeviceOptions, FlowMemory, KernelRoutes, Ports, Purpose, Service, Shell, State, WorkerEnd, watchdog,
 };
 use margay_dataplane::fib::{Scope, TableId};
 use margay_dataplane::io::af_xdp::{BusyPoll, Options};
@@ -18,6 +18,7 @@ use margay_dataplane::packet::{Frames, Pool};
 use margay_dataplane::policy::{Ceiling, PolicyTable};
 use margay_dataplane::snapshot::{Publisher, Snapshot};
 use margay_dataplane::worker::{Idle, Parts, Rings, Thread, Wake, Worker, ticks};
+use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
@@ -184,12 +185,15 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let kernel_routes = kernel_routes(&args.kernel_routes)?;
     let (netlink, events) =
         Netlink::connect(!args.kernel_routes.is_empty()).context("connecting to the kernel by netlink")?;
+    let counters = ends.iter().map(|end| end.counters.clone()).collect();
     let ports = Ports::new(frames, options, ends);
     let shell = Shell::new(state, ports, netlink, kernel_routes).await?;
     let (requests, inbox) = mpsc::channel(64);
     let control = tokio::spawn(shell.run(inbox, events));
+    tokio::spawn(watchdog::feed(counters, requests.clone()));
 
     serve(&args.listen, Service::new(requests)).await?;
+    watchdog::tell(NotifyState::Stopping);
     // Clients may still be connected: the control task ends now, and its XDP programs with it.
     control.abort();
     let _ = control.await;
@@ -358,6 +362,7 @@ async fn serve(path: &Path, service: Service) -> anyhow::Result<()> {
         .add_service(reflection)
         .add_service(dataplane);
     tracing::info!(socket = %path.display(), "ready");
+    watchdog::tell(NotifyState::Ready);
     tokio::select! {
         served = server.serve_with_incoming(UnixListenerStream::new(listener)) => served.context("serving")?,
         _ = terminate.recv() => {}

@@ -29,6 +29,7 @@ mod tracking;
 mod tunnels;
 mod tunnels_view;
 mod view;
+pub mod watchdog;
 mod written;
 
 pub use convert::FieldError;
