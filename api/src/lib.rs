@@ -1,9 +1,10 @@
 //! The contract between `margay-agent`, `margay-dataplane` and `margayctl`.
 //!
 //! The messages are documented where they are defined, in `api/proto`. This crate is what
-//! the compiler makes of them and nothing more, so that any of the three can be replaced by
-//! something that speaks the same protobuf.
+//! the compiler makes of them, so that any of the three can be replaced by something that speaks
+//! the same protobuf; how they reach each other ([`unix`]); and how Prometheus reads them ([`metrics`]).
 
+pub mod metrics;
 pub mod unix;
 
 /// What the agent tells the dataplane, and what the dataplane shows.

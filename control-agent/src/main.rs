@@ -10,11 +10,12 @@ use margay_agent::{
     health_checks::HealthChecks,
     sync::Link,
 };
-use margay_api::unix::Socket;
+use margay_api::{metrics, unix::Socket};
 use sd_notify::NotifyState;
 use std::{
     fs,
     io::{self, IsTerminal as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     str::FromStr,
@@ -67,6 +68,10 @@ struct Arguments {
         default_value = "/run/margay/dataplane.sock"
     )]
     dataplane: PathBuf,
+
+    /// Serve metrics for Prometheus over HTTP at this address, as in 127.0.0.1:9092 [default: nowhere]
+    #[arg(long, env = "MARGAY_AGENT_METRICS", value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
 
     /// error, warn, info, debug, trace, or a filter as in margay_agent::sync=debug
     #[arg(long, env = "MARGAY_LOG", value_name = "LEVEL", default_value = "info")]
@@ -179,7 +184,15 @@ async fn run(arguments: Arguments) -> Result<()> {
         "started"
     );
 
-    let mut server = tokio::spawn(control::serve(Arc::new(agent), listener));
+    let agent = Arc::new(agent);
+    let scraped = match arguments.metrics {
+        Some(at) => {
+            let serving = metrics::serve(at, control::Scraped(agent.clone())).await;
+            Some(tokio::spawn(serving.with_context(|| format!("--metrics {at}"))?))
+        }
+        None => None,
+    };
+    let mut server = tokio::spawn(control::serve(agent, listener));
     tell(NotifyState::Ready);
     tokio::spawn(feed_watchdog());
     let signal = tokio::select! {
@@ -193,6 +206,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     tracing::info!(signal, "stopping; the dataplane goes on with what it has");
     tell(NotifyState::Stopping);
     stop.send_replace(true);
+    scraped.inspect(|scraped| scraped.abort());
     // A client that keeps a call open must not keep us.
     if timeout(GRACE, &mut server).await.is_err() {
         server.abort();

@@ -22,6 +22,7 @@ use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -90,6 +91,9 @@ struct Args {
     /// Poll drivers by our own system calls, for this many microseconds each
     #[arg(long, value_name = "USECS")]
     busy_poll: Option<u32>,
+    /// Serve metrics for Prometheus over HTTP at this address, as in 127.0.0.1:9091 [default: nowhere]
+    #[arg(long, env = "MARGAY_DATAPLANE_METRICS", value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// What to log: error, warn, info, debug, or a filter as tracing-subscriber takes it
     #[arg(long, env = "MARGAY_LOG", default_value = "info")]
     log: String,
@@ -192,7 +196,16 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let control = tokio::spawn(shell.run(inbox, events));
     tokio::spawn(watchdog::feed(counters, requests.clone()));
 
-    serve(&args.listen, Service::new(requests)).await?;
+    let service = Service::new(requests);
+    let scraped = match args.metrics {
+        Some(at) => {
+            let serving = margay_api::metrics::serve(at, service.clone()).await;
+            Some(tokio::spawn(serving.with_context(|| format!("--metrics {at}"))?))
+        }
+        None => None,
+    };
+    serve(&args.listen, service).await?;
+    scraped.inspect(|scraped| scraped.abort());
     watchdog::tell(NotifyState::Stopping);
     // Clients may still be connected: the control task ends now, and its XDP programs with it.
     control.abort();

@@ -62,7 +62,13 @@ pub fn status() -> DataplaneStatus {
         in_sync: true,
         uptime_seconds: 200_000,
         workers: vec![worker(0, true, 0.125), worker(1, false, 0.0)],
-        buffers: Some(Buffers { frames: 65_536, frame_size: 2_048, hugepages: true, free: 60_000 }),
+        buffers: Some(Buffers {
+            frames: 65_536,
+            frame_size: 2_048,
+            hugepages: true,
+            free: 60_000,
+            owners: vec![],
+        }),
         accounting: Some(Accounting {
             rx: 1_000,
             tx: 900,

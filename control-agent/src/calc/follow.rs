@@ -8,7 +8,8 @@ use crate::{
     model::Resource,
 };
 use futures::{FutureExt, StreamExt};
-use std::{collections::BTreeMap, sync::Arc};
+use margay_api::metrics::Histogram;
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tokio::{sync::watch, task::AbortHandle};
 
 /// A desired state, and the store that it follows from.
@@ -24,6 +25,7 @@ pub struct Calculated {
 pub struct Calculation {
     latest: watch::Receiver<Option<Calculated>>,
     health: Arc<Health>,
+    durations: Arc<Histogram>,
     task: AbortHandle,
 }
 
@@ -32,6 +34,7 @@ impl Calculation {
     pub fn start(store: Arc<dyn Datastore>, node: &str, backoff: Backoff) -> Self {
         let (sender, latest) = watch::channel(None);
         let health = Arc::new(Health::starting("calculation", "waiting for the store"));
+        let durations = Arc::<Histogram>::default();
         let follower = Follower {
             store,
             node: node.to_owned(),
@@ -39,9 +42,10 @@ impl Calculation {
             unreadable: BTreeMap::new(),
             latest: sender,
             health: health.clone(),
+            durations: durations.clone(),
         };
         let task = tokio::spawn(follower.run(backoff)).abort_handle();
-        Self { latest, health, task }
+        Self { latest, health, durations, task }
     }
 
     /// The latest result; none before the first.
@@ -52,6 +56,11 @@ impl Calculation {
     /// Whether the desired state follows the store, and what is wrong with it.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// How long calculations took.
+    pub fn durations(&self) -> &Histogram {
+        &self.durations
     }
 }
 
@@ -69,6 +78,7 @@ struct Follower {
     unreadable: BTreeMap<crate::model::Key, String>,
     latest: watch::Sender<Option<Calculated>>,
     health: Arc<Health>,
+    durations: Arc<Histogram>,
 }
 
 impl Follower {
@@ -144,7 +154,9 @@ impl Follower {
             ));
             return;
         }
+        let from = Instant::now();
         let desired = desired(&self.resources, &self.node);
+        self.durations.observe(from.elapsed());
         match desired.problems.as_slice() {
             [] => self.health.good(format!("{} objects", self.resources.len())),
             problems => self.health.bad(problems.join("; ")),

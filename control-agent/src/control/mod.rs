@@ -3,9 +3,12 @@
 mod apply;
 mod explain;
 mod failure;
+mod metrics;
 mod read;
 mod service;
 mod status;
+
+pub use metrics::Scraped;
 
 use crate::{calc::Calculation, datastore::Datastore, health_checks::HealthChecks, sync::Link};
 use std::{sync::Arc, time::Duration, time::Instant};

@@ -22,9 +22,7 @@ impl Agent {
             timeout(DATAPLANE, asked).await.ok().and_then(Result::ok).map(|status| status.into_inner());
         let progress = self.link.progress().borrow().clone();
         let endpoints = self.endpoints(&progress);
-        let parts =
-            [self.store.health(), self.calculation.health(), self.link.health(), self.health_checks.health()];
-        let mut components: Vec<_> = parts.into_iter().map(component).collect();
+        let mut components: Vec<_> = self.parts().into_iter().map(component).collect();
         components.extend(endpoints.iter().map(|endpoint| Component {
             name: format!("endpoint {}/{}", endpoint.namespace, endpoint.name),
             healthy: endpoint.state == "up",
@@ -43,8 +41,13 @@ impl Agent {
         }
     }
 
+    /// What the agent is made of.
+    pub(super) fn parts(&self) -> [&Health; 4] {
+        [self.store.health(), self.calculation.health(), self.link.health(), self.health_checks.health()]
+    }
+
     /// This node's endpoints: as they should be, and what the dataplane says of them.
-    fn endpoints(&self, progress: &Progress) -> Vec<Endpoint> {
+    pub(super) fn endpoints(&self, progress: &Progress) -> Vec<Endpoint> {
         let latest = self.calculation.latest();
         let Some(calculated) = latest.borrow().clone() else { return Vec::new() };
         let endpoints = calculated.desired.endpoints.iter().map(|(key, endpoint)| {

@@ -364,6 +364,7 @@ async fn receive(
 /// An agent in this process, with a socket of its own.
 pub struct Running {
     pub socket: PathBuf,
+    pub agent: Arc<Agent>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     socket_file: Option<Socket>,
@@ -380,8 +381,10 @@ impl Running {
         let health_checks = HealthChecks::start(calculation.latest(), link.progress(), Backoff::LOCAL);
         let started = Instant::now();
         let agent = Agent { node: node.into(), store, calculation, link, health_checks, started, stopping };
-        let server = tokio::spawn(async move { control::serve(Arc::new(agent), listener).await.unwrap() });
-        Self { socket: socket.to_owned(), stop, server, socket_file: Some(socket_file) }
+        let agent = Arc::new(agent);
+        let serving = agent.clone();
+        let server = tokio::spawn(async move { control::serve(serving, listener).await.unwrap() });
+        Self { socket: socket.to_owned(), agent, stop, server, socket_file: Some(socket_file) }
     }
 
     pub async fn client(&self) -> ControlClient<Channel> {

@@ -1,5 +1,6 @@
 //! What was dropped and why, as far as samples and counters tell.
 
+use super::by_policy::ByPolicy;
 use super::state::State;
 use crate::net::{FlowKey, Icmp};
 use crate::nodes::{Deciding, Event};
@@ -16,6 +17,8 @@ const MAX_REMEMBERED: usize = 4096;
 pub struct Denials {
     /// Counts of trees that are gone.
     past: HashMap<Decider, u64>,
+    /// The same of all that decided, by policy.
+    pub(super) by_policy: ByPolicy,
     /// The last sample of each rule.
     last: HashMap<Decider, Sample>,
     last_of_reason: HashMap<DropReason, String>,
@@ -46,17 +49,17 @@ impl Denials {
     pub fn fold(&mut self, trees: Vec<RetiredTree>) {
         for RetiredTree { tree, ended } in trees {
             let counted: Vec<(Decider, u64)> = match ended {
-                None => denied(&tree).collect(),
+                None => decided(&tree).collect(),
                 Some(slots) => {
                     let count = |slot: &u32| Some((tree.compiled().decider(*slot)?, tree.hits().take(*slot)));
-                    slots
-                        .iter()
-                        .filter_map(count)
-                        .filter(|(decider, count)| denies(decider) && *count > 0)
-                        .collect()
+                    slots.iter().filter_map(count).filter(|(_, count)| *count > 0).collect()
                 }
             };
             for (decider, count) in counted {
+                self.by_policy.add(&decider, count);
+                if !denies(&decider) {
+                    continue;
+                }
                 if self.past.len() < MAX_REMEMBERED || self.past.contains_key(&decider) {
                     *self.past.entry(decider).or_default() += count;
                 }
@@ -69,7 +72,7 @@ impl Denials {
     pub fn rules(&self, state: &State, reason: DropReason) -> Vec<pb::RuleDrops> {
         let mut counts = self.past.clone();
         for tree in state.policy().trees() {
-            for (decider, count) in denied(tree) {
+            for (decider, count) in decided(tree).filter(|(decider, _)| denies(decider)) {
                 *counts.entry(decider).or_default() += count;
             }
         }
@@ -119,16 +122,16 @@ fn sample(reason: DropReason, deciding: &Deciding, packet: &str, state: &State) 
     Some((decider, Sample { reason, endpoint, direction, packet: packet.to_owned() }))
 }
 
-/// Deciders of a tree that denied packets.
-fn denied(tree: &PolicyTree) -> impl Iterator<Item = (Decider, u64)> + '_ {
+/// Deciders of a tree that decided anything.
+pub(super) fn decided(tree: &PolicyTree) -> impl Iterator<Item = (Decider, u64)> + '_ {
     let totals = tree.hits().totals();
     tree.compiled().deciders().filter_map(move |(slot, decider)| {
         let count = totals.get(slot as usize).copied().unwrap_or(0);
-        (denies(&decider) && count > 0).then_some((decider, count))
+        (count > 0).then_some((decider, count))
     })
 }
 
-fn denies(decider: &Decider) -> bool {
+pub(super) fn denies(decider: &Decider) -> bool {
     match decider.action {
         Action::Deny => true,
         // In a profile a pass denies.

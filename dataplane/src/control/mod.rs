@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod backend;
+mod by_policy;
 mod convert;
 mod denials;
 mod desired;
@@ -12,6 +13,7 @@ mod flows;
 mod host_endpoint;
 mod judge;
 mod kernel_routes;
+mod metrics;
 mod passage;
 mod ports;
 mod route;

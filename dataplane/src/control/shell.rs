@@ -8,6 +8,7 @@ use super::denials::Denials;
 use super::desired::{EndpointId, ObjectError};
 use super::flows::{Asked, Questions};
 use super::kernel_routes::KernelRoutes;
+use super::metrics::Timings;
 use super::ports::Ports;
 use super::staged::Differences;
 use super::state::{Action, Purpose, State};
@@ -96,6 +97,7 @@ pub struct Shell {
     /// Something happened that interfaces may have to follow.
     unsettled: bool,
     denials: Denials,
+    timings: Timings,
     differences: Differences,
     questions: Questions,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
@@ -135,6 +137,7 @@ impl Shell {
             retry: false,
             unsettled: true,
             denials: Denials::default(),
+            timings: Timings::default(),
             differences: Differences::default(),
             questions: Questions::default(),
             statuses: BTreeMap::new(),
@@ -243,9 +246,10 @@ impl Shell {
     }
 
     fn commit(&mut self, changes: &[pb::Change], commit: &pb::Commit) -> Result<(), CommitError> {
-        let now = self.now();
+        let (now, from) = (self.now(), Instant::now());
         match self.state.commit(changes, commit, now) {
             Ok(()) => {
+                self.timings.committed(commit.generation, from);
                 tracing::debug!(generation = commit.generation, in_sync = commit.in_sync, "committed");
                 self.warn_of_memory();
                 self.ports.wake_all();
@@ -317,6 +321,7 @@ impl Shell {
         }
         self.build_tables();
         let adopted = self.state.adopted();
+        self.timings.adopted(adopted);
         self.tell_adopted.send_if_modified(|told| std::mem::replace(told, adopted) != adopted);
     }
 

@@ -50,6 +50,7 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
             frame_size: frames.frame_size(),
             hugepages: frames.hugepages(),
             free: frames.in_depot() as u64,
+            owners: buffers(ports),
         }),
         accounting: Some(pb::Accounting {
             rx: sum(|c| c.rx.get()),
@@ -79,6 +80,25 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
             .then(|| nat(state, sum(|c| c.dropped(DropReason::NatExhausted).get()))),
         workers,
     }
+}
+
+/// Where the frames are.
+pub fn buffers(ports: &Ports) -> Vec<pb::BufferOwner> {
+    let owner = |owner: &str, worker, frames| pb::BufferOwner { owner: owner.into(), worker, frames };
+    let mut owners = vec![owner("free", -1, ports.frames().in_depot() as u64)];
+    for end in ports.workers() {
+        let (worker, counters) = (i32::from(end.id.0), &end.counters);
+        owners.push(owner("worker", worker, counters.frames_kept.get()));
+        owners.push(owner("devices", worker, counters.frames_lent.get()));
+        owners.push(owner("waiting", worker, counters.held.get() + counters.early.get()));
+    }
+    let sum =
+        |of: fn(&WorkerCounters) -> u64| ports.workers().iter().map(|end| of(&end.counters)).sum::<u64>();
+    let handed = sum(|c| c.handed_out.get()).saturating_sub(sum(|c| c.taken_in.get()));
+    owners.push(owner("waiting", -1, handed));
+    let known: u64 = owners.iter().map(|owner| owner.frames).sum();
+    owners.push(owner("unaccounted", -1, u64::from(ports.frames().count()).saturating_sub(known)));
+    owners
 }
 
 /// How what leaves with an address of this node does so.

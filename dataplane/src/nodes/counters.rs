@@ -51,6 +51,18 @@ pub struct WorkerCounters {
     pub lost_events: Counted,
     /// Flows in the table now.
     pub flows: Counted,
+    /// Flows that were entered.
+    pub flows_inserted: Counted,
+    /// Flows that nobody used any more.
+    pub flows_expired: Counted,
+    /// Flows given up, half-open or closed, for new ones.
+    pub flows_evicted: Counted,
+    /// Flows that found no room.
+    pub flows_refused: Counted,
+    /// Free frames that the worker keeps at hand, as of a moment ago.
+    pub frames_kept: Counted,
+    /// Frames that are with its devices, as of a moment ago.
+    pub frames_lent: Counted,
     /// Times the worker looked for packets.
     pub polls: Counted,
     /// Times it found none.

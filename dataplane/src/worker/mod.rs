@@ -92,7 +92,7 @@ impl Worker {
         self.world.flows.expire(now, EXPIRE_BUDGET);
         if now.since(self.counted) >= COUNT_EVERY {
             self.counted = now;
-            self.ports.iter().for_each(Port::publish_counters);
+            self.show_counts();
         }
         let counters = &self.world.counters;
         counters.polls.add(1);
@@ -135,6 +135,19 @@ impl Worker {
     /// The ports.
     pub fn ports(&self) -> &[Port] {
         &self.ports
+    }
+
+    /// Shows what is not counted where others can read it.
+    fn show_counts(&self) {
+        self.ports.iter().for_each(Port::publish_counters);
+        let (kept, lent) = self.frames();
+        let (counters, flows) = (&self.world.counters, self.world.flows.counters());
+        counters.frames_kept.set(kept as u64);
+        counters.frames_lent.set(lent as u64);
+        counters.flows_inserted.set(flows.inserted);
+        counters.flows_expired.set(flows.expired);
+        counters.flows_evicted.set(flows.evicted);
+        counters.flows_refused.set(flows.refused);
     }
 
     fn obey(&mut self) {

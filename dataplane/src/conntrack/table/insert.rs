@@ -113,6 +113,7 @@ impl Table {
         self.sessions.store(session, second, &new, now);
         self.arm(session);
         self.live += 1;
+        self.counters.inserted += 1;
         // Sessions often begin in bursts.
         if let Some(soon) = self.wheel.spare_soon() {
             self.sessions.prefetch_all(soon);

@@ -30,6 +30,8 @@ use wheel::Wheel;
 /// What happened to sessions since the table was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Made.
+    pub inserted: u64,
     /// Removed after their idle time.
     pub expired: u64,
     /// Given up, half-open or closed, for a new one.

@@ -3,10 +3,11 @@
 use super::Shell;
 use crate::conntrack::{Filter, FilterError, PacketLike};
 use crate::control::{FieldError, ShowError, State, show};
-use crate::control::{explain, flows, routes_view, services_view, tunnels_view, view};
+use crate::control::{explain, flows, metrics, routes_view, services_view, tunnels_view, view};
 use crate::net::WorkerId;
 use crate::worker::{FlowSeen, ticks};
 use margay_api::dataplane::v1 as pb;
+use margay_api::metrics::Families;
 
 impl Shell {
     /// How far the dataplane has got.
@@ -30,6 +31,19 @@ impl Shell {
     /// Reasons of drops.
     pub fn drops(&self) -> Vec<pb::Drop> {
         view::drops(&self.state, &self.ports, &self.denials)
+    }
+
+    /// What a scrape sees.
+    pub fn metrics(&mut self) -> Families {
+        let sources = metrics::Sources {
+            status: self.status(),
+            interfaces: self.interfaces(),
+            denials: &mut self.denials,
+            timings: &self.timings,
+            endpoints: &self.statuses,
+            uptime: self.started.elapsed(),
+        };
+        metrics::families(&self.state, &self.ports, sources)
     }
 
     /// The service of this name, or all where it is empty.
