@@ -8,6 +8,7 @@
 //! | [`backoff`], [`health`] | pauses between attempts; what works and why not |
 //! | [`model`] | typed resources, validation, selectors |
 //! | [`datastore`] | where objects live: a file, etcd, memory, another agent |
+//! | [`ipam`] | addresses: pools, blocks, who has which |
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
 //! | [`health_checks`] | `healthCheckNodePort` of services, asked by load balancers over HTTP |
@@ -19,5 +20,6 @@ pub mod control;
 pub mod datastore;
 pub mod health;
 pub mod health_checks;
+pub mod ipam;
 pub mod model;
 pub mod sync;

@@ -8,6 +8,8 @@ use margay_agent::{
     control::{self, Agent},
     datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, etcd, fixed},
     health_checks::HealthChecks,
+    ipam::{Collection, Ipam},
+    model::scalar::Timestamp,
     sync::Link,
 };
 use margay_api::{metrics, unix::Socket};
@@ -20,7 +22,7 @@ use std::{
     process::ExitCode,
     str::FromStr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -31,6 +33,9 @@ use tracing_subscriber::EnvFilter;
 
 /// How long calls that are being answered may take to end when the agent is asked to.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How often addresses that were lost are looked for.
+const COLLECTION: Duration = Duration::from_secs(60);
 
 /// Watches the cluster's resources, works out what this node needs, and pushes it to the dataplane.
 #[derive(Debug, Parser)]
@@ -175,7 +180,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     let link = Link::start(&arguments.dataplane, calculation.latest(), Backoff::LOCAL);
     let (stop, stopping) = watch::channel(false);
     let health_checks = HealthChecks::start(calculation.latest(), link.progress(), Backoff::LOCAL);
-    let agent = Agent { node, store, calculation, link, health_checks, started: Instant::now(), stopping };
+    let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
+    let _collection = Collection::start(ipam.clone(), &node, COLLECTION);
+    let started = Instant::now();
+    let agent = Agent { node, store, ipam, calculation, link, health_checks, started, stopping };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = agent.node,

@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 8] =
-    ["backoff", "health", "model", "datastore", "calc", "sync", "health_checks", "control"];
+const ORDER: [&str; 9] =
+    ["backoff", "health", "model", "datastore", "ipam", "calc", "sync", "health_checks", "control"];
 
 #[test]
 fn no_arrow_points_back() {

@@ -31,6 +31,7 @@ pub async fn run(global: &Global, args: &Delete, out: &mut Output) -> Outcome {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
             wait: args.adoption.wait,
+            ..control::DeleteRequest::default()
         });
         match client::answer(global.timeout, &attempt, call).await {
             Ok(answer) => {

@@ -44,6 +44,7 @@ pub async fn run(global: &Global, args: &Label, out: &mut Output) -> Outcome {
         dry_run: false,
         wait: args.adoption.wait,
         mode: Mode::Replace.into(),
+        agent: false,
     };
     send(global, request, "label").await?;
     writeln!(out, "{} labeled", item.path())?;

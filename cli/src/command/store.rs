@@ -63,8 +63,8 @@ async fn store(global: &Global, args: &Store, mode: Mode, verb: &str, out: &mut 
         DryRun::None | DryRun::Server => {
             let dry_run = args.dry_run == DryRun::Server;
             let wait = args.adoption.wait && !dry_run;
-            let request =
-                control::ApplyRequest { objects: manifest.to_json(), dry_run, wait, mode: mode.into() };
+            let (objects, mode) = (manifest.to_json(), mode.into());
+            let request = control::ApplyRequest { objects, dry_run, wait, mode, agent: false };
             let answer = send(global, request, verb).await?;
             done.objects = answer.applied.into_iter().map(Object::from).collect();
             done.dry_run = dry_run.then_some("server");

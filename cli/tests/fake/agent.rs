@@ -11,10 +11,10 @@ use std::{
 
 use margay_api::{
     control::v1::{
-        Applied, ApplyRequest, ApplyResponse, Component, DeleteRequest, DeleteResponse, Endpoint,
-        ExplainRequest, ExplainResponse, GetRequest, GetResponse, GetStatusRequest, Object,
-        Status as NodeStatus, WatchEvent, WatchRequest, apply_request::Mode, control_server::Control,
-        watch_event::Type,
+        Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, Component,
+        DeleteRequest, DeleteResponse, Endpoint, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
+        GetStatusRequest, Object, ReleaseAddressesRequest, ReleaseAddressesResponse, Status as NodeStatus,
+        WatchEvent, WatchRequest, apply_request::Mode, control_server::Control, watch_event::Type,
     },
     dataplane::v1 as dataplane,
 };
@@ -107,7 +107,7 @@ impl Control for Agent {
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        let DeleteRequest { kind, namespace, name, wait } = request.into_inner();
+        let DeleteRequest { kind, namespace, name, wait, .. } = request.into_inner();
         if name == "slow" {
             // Never answers.
             std::future::pending::<()>().await;
@@ -193,6 +193,20 @@ impl Control for Agent {
             sent_generation: 42,
             adopted_generation: 41,
         }))
+    }
+
+    async fn assign_addresses(
+        &self,
+        _: Request<AssignAddressesRequest>,
+    ) -> Result<Response<AssignAddressesResponse>, Status> {
+        Err(Status::unimplemented("no command asks for addresses"))
+    }
+
+    async fn release_addresses(
+        &self,
+        _: Request<ReleaseAddressesRequest>,
+    ) -> Result<Response<ReleaseAddressesResponse>, Status> {
+        Ok(Response::new(ReleaseAddressesResponse::default()))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

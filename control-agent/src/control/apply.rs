@@ -3,6 +3,7 @@
 use super::{ADOPTION, Agent, failure};
 use crate::{
     datastore::{Expected, Listing, Outcome, Run, Write},
+    ipam::Books,
     model::{IpPool, Key, Kind, Resource, Tier},
     sync::AdoptError,
 };
@@ -32,7 +33,7 @@ impl Agent {
         let mode = Mode::try_from(request.mode).map_err(|_| {
             Status::invalid_argument(format!("mode {} is not known to this agent", request.mode))
         })?;
-        let resources = admit(&request.objects)?;
+        let resources = admit(&request.objects, request.agent)?;
         let listing = self.store.list().await.map_err(failure::store)?;
         together(&resources, &listing)?;
         let writes =
@@ -61,8 +62,17 @@ impl Agent {
         if kind == Kind::Tier {
             self.check_tier_is_free(&key.name).await?;
         }
-        let written =
-            self.store.commit(vec![Write::Delete { key }], Run::Real).await.map_err(failure::store)?;
+        if kind.is_internal() && !request.agent {
+            return Err(Status::failed_precondition(format!(
+                "{key} is kept by the agents: give addresses back with `margayctl ipam release`"
+            )));
+        }
+        let expected = match request.resource_version.as_str() {
+            "" => Expected::Something,
+            version => expected_version(&key, version)?,
+        };
+        let delete = Write::Delete { key, expected };
+        let written = self.store.commit(vec![delete], Run::Real).await.map_err(failure::store)?;
         let adopted_generation = if request.wait { self.adoption(written.revision).await? } else { 0 };
         Ok(DeleteResponse { adopted_generation })
     }
@@ -110,7 +120,9 @@ impl Agent {
 }
 
 /// Every object read, defaulted and validated; or everything that is wrong with all of them.
-fn admit(objects: &[String]) -> Result<Vec<Resource>, Status> {
+///
+/// `agent`: what only agents keep is taken, too.
+fn admit(objects: &[String], agent: bool) -> Result<Vec<Resource>, Status> {
     let mut errors = Vec::new();
     let mut resources = Vec::with_capacity(objects.len());
     for (at, json) in objects.iter().enumerate() {
@@ -123,7 +135,11 @@ fn admit(objects: &[String]) -> Result<Vec<Resource>, Status> {
                 // Its namespace may be an implied one.
                 resource.set_defaults();
                 let what = resource.key();
-                match resource.admit() {
+                let admitted = match agent && what.kind.is_internal() {
+                    true => resource.admit_internal(),
+                    false => resource.admit(),
+                };
+                match admitted {
                     Ok(resource) => resources.push(resource),
                     Err(wrong) => errors.extend(wrong.into_iter().map(|error| format!("{what}: {error}"))),
                 }
@@ -154,6 +170,7 @@ fn together(resources: &[Resource], listing: &Listing) -> Result<(), Status> {
         }
     }
     errors.extend(overlaps(resources, listing));
+    errors.extend(torn(resources, listing));
     refuse(errors)
 }
 
@@ -191,6 +208,35 @@ fn overlaps(resources: &[Resource], listing: &Listing) -> Vec<String> {
     errors
 }
 
+/// Pools that would cut their blocks otherwise than those are cut that are there, or leave them.
+fn torn(resources: &[Resource], listing: &Listing) -> Vec<String> {
+    let changed = resources.iter().filter_map(|resource| match resource {
+        Resource::IPPool(pool) => Some(pool),
+        _ => None,
+    });
+    let changed: Vec<&IpPool> = changed.collect();
+    if changed.is_empty() {
+        return Vec::new();
+    }
+    let books = Books::of(listing);
+    let mut errors = Vec::new();
+    for pool in changed {
+        let (name, cidr, size) = (&pool.metadata.name, pool.spec.cidr, pool.spec.block_size());
+        let before = books.pool(name).map(|old| old.spec.cidr).filter(|old| *old != cidr);
+        if let Some((block, _)) = before.and_then(|old| books.blocks_within(old).next()) {
+            errors.push(format!(
+                "IPPool {name}: spec.cidr: addresses of its block {block} are given out: make a new pool, and disable this one"
+            ));
+        }
+        if let Some((block, _)) = books.blocks_within(cidr).find(|(block, _)| block.len() != size) {
+            errors.push(format!(
+                "IPPool {name}: spec.blockSize: {size}, and there is a block {block}: make a new pool of another prefix, or leave the size"
+            ));
+        }
+    }
+    errors
+}
+
 fn refuse(mut errors: Vec<String>) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
@@ -216,20 +262,23 @@ fn put(mut resource: Resource, mode: Mode) -> Result<Write, Status> {
     let expected = match (mode, version) {
         (Mode::Create, None) => Expected::Nothing,
         (Mode::Create, Some(_)) => {
-            let message = format!("{key}: metadata.resourceVersion: must not be set on what is created: remove it");
+            let message =
+                format!("{key}: metadata.resourceVersion: must not be set on what is created: remove it");
             return Err(Status::invalid_argument(message));
         }
         (Mode::Apply, None) => Expected::Anything,
         (Mode::Replace, None) => Expected::Something,
-        (Mode::Apply | Mode::Replace, Some(version)) => {
-            Expected::Version(version.parse().map_err(|_| {
-                Status::invalid_argument(format!(
-                    "{key}: metadata.resourceVersion: {version:?} is not one of this store's: remove it, or read the object again"
-                ))
-            })?)
-        }
+        (Mode::Apply | Mode::Replace, Some(version)) => expected_version(&key, &version)?,
     };
     Ok(Write::Put { key, json: resource.to_json().into(), expected })
+}
+
+fn expected_version(key: &Key, version: &str) -> Result<Expected, Status> {
+    version.parse().map(Expected::Version).map_err(|_| {
+        Status::invalid_argument(format!(
+            "{key}: metadata.resourceVersion: {version:?} is not one of this store's: remove it, or read the object again"
+        ))
+    })
 }
 
 fn applied(key: Key, outcome: Outcome) -> Applied {

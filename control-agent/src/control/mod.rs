@@ -1,5 +1,6 @@
 //! The gRPC server: what `margayctl`, and agents that share this one's store, talk to.
 
+mod addresses;
 mod apply;
 mod explain;
 mod failure;
@@ -10,7 +11,7 @@ mod status;
 
 pub use metrics::Scraped;
 
-use crate::{calc::Calculation, datastore::Datastore, health_checks::HealthChecks, sync::Link};
+use crate::{calc::Calculation, datastore::Datastore, health_checks::HealthChecks, ipam::Ipam, sync::Link};
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -31,6 +32,8 @@ pub struct Agent {
     pub node: String,
     /// Where objects live.
     pub store: Arc<dyn Datastore>,
+    /// Gives addresses out of it.
+    pub ipam: Arc<Ipam>,
     /// What follows from them.
     pub calculation: Calculation,
     /// What is made of that.

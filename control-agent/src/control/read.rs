@@ -2,7 +2,8 @@
 
 use super::{Agent, failure};
 use crate::{
-    datastore::{Change, Entry},
+    datastore::{Change, Entry, Listing},
+    ipam::Block,
     model::{Kind, Resource, Selector},
 };
 use futures::{StreamExt, future, stream, stream::BoxStream};
@@ -19,7 +20,10 @@ impl Agent {
         };
         let selector = Selector::parse(&request.selector)
             .map_err(|error| Status::invalid_argument(format!("selector {:?}: {error}", request.selector)))?;
-        let listing = self.store.list().await.map_err(failure::store)?;
+        let mut listing = self.store.list().await.map_err(failure::store)?;
+        if wanted.kind == Some(Kind::BlockAffinity) {
+            listing.entries = affinities(&listing);
+        }
         let found = listing.entries.iter().filter(|entry| wanted.includes(entry));
         let found = found.filter(|entry| request.selector.is_empty() || selected(entry, &selector));
         let objects: Vec<Object> = found.map(object).collect();
@@ -34,6 +38,10 @@ impl Agent {
         request: WatchRequest,
     ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
         let kind = if request.kind.is_empty() { None } else { Some(failure::kind(&request.kind)?) };
+        if kind == Some(Kind::BlockAffinity) {
+            let message = "a BlockAffinity is a way to read an IPAMBlock: watch ipamblocks";
+            return Err(Status::invalid_argument(message));
+        }
         let wanted = Wanted { kind, namespace: request.namespace, name: request.name };
         let listing = self.store.list().await.map_err(failure::store)?;
         let changes = self.store.watch(listing.revision).await.map_err(failure::store)?;
@@ -90,6 +98,17 @@ impl std::fmt::Display for Wanted {
         }
         f.write_str(&self.name)
     }
+}
+
+/// Whose each block is: read from the blocks, so that the two cannot disagree.
+fn affinities(listing: &Listing) -> Vec<Entry> {
+    let blocks = listing.entries.iter().filter(|entry| entry.key.kind == Kind::IPAMBlock);
+    let affinities = blocks.filter_map(|entry| {
+        let Ok(Resource::IPAMBlock(block)) = Resource::from_json(&entry.json) else { return None };
+        let affinity = Resource::from(Block::parse(&block).ok()?.affinity()?);
+        Some(Entry { key: affinity.key(), json: affinity.to_json().into(), version: entry.version })
+    });
+    affinities.collect()
 }
 
 /// As users see it; 0 is that of what was never stored.

@@ -3,8 +3,9 @@
 use super::{Agent, REQUEST_BYTES};
 use futures::stream::BoxStream;
 use margay_api::control::v1::{
-    ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, ExplainRequest, ExplainResponse, GetRequest,
-    GetResponse, GetStatusRequest, Status as AgentStatus, WatchEvent, WatchRequest,
+    ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, DeleteRequest,
+    DeleteResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse, GetStatusRequest,
+    ReleaseAddressesRequest, ReleaseAddressesResponse, Status as AgentStatus, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
@@ -47,5 +48,19 @@ impl Control for Methods {
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
         self.agent.explain(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn assign_addresses(
+        &self,
+        request: Request<AssignAddressesRequest>,
+    ) -> Result<Response<AssignAddressesResponse>, Status> {
+        self.agent.assign_addresses(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn release_addresses(
+        &self,
+        request: Request<ReleaseAddressesRequest>,
+    ) -> Result<Response<ReleaseAddressesResponse>, Status> {
+        self.agent.release_addresses(request.into_inner()).await.map(Response::new)
     }
 }

@@ -97,7 +97,7 @@ impl Datastore for Fixed {
             };
             match &write {
                 Write::Put { json, .. } if *json == fixed.json => unchanged.push(at),
-                Write::Delete { key } if self.base.get(key).await?.is_some() => passed.push(write),
+                Write::Delete { key, .. } if self.base.get(key).await?.is_some() => passed.push(write),
                 _ => {
                     return Err(StoreError::ReadOnly { key: fixed.key.clone(), origin: self.origin.clone() });
                 }

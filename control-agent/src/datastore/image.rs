@@ -51,6 +51,11 @@ impl Image {
         self.read().entries.get(key).cloned()
     }
 
+    /// What is there is as expected.
+    pub fn holds(&self, key: &Key, expected: Expected) -> bool {
+        check(key, expected, self.read().entries.get(key)).is_ok()
+    }
+
     pub fn revision(&self) -> u64 {
         self.read().revision
     }
@@ -179,7 +184,8 @@ impl Content {
                         }
                     }
                 }
-                Write::Delete { key } => {
+                Write::Delete { key, expected } => {
+                    check(key, *expected, old)?;
                     let old = old.ok_or_else(|| StoreError::NotFound(key.clone()))?;
                     changes.push(Change::Deleted(old.clone()));
                     Outcome::Deleted

@@ -116,10 +116,12 @@ pub enum Write {
         /// What must be there for the write to be right.
         expected: Expected,
     },
-    /// Remove.
+    /// Remove. It must be there.
     Delete {
-        /// What it is called. It must be there.
+        /// What it is called.
         key: Key,
+        /// What must be there for the removal to be right.
+        expected: Expected,
     },
 }
 
@@ -127,12 +129,12 @@ impl Write {
     /// The object that is written.
     pub fn key(&self) -> &Key {
         match self {
-            Self::Put { key, .. } | Self::Delete { key } => key,
+            Self::Put { key, .. } | Self::Delete { key, .. } => key,
         }
     }
 }
 
-/// What must be stored under a key for a put to be right: the compare of compare-and-swap.
+/// What must be stored under a key for a write to be right: the compare of compare-and-swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// Whatever is there.
@@ -174,6 +176,20 @@ pub enum Outcome {
     Unchanged(u64),
     /// It is gone.
     Deleted,
+}
+
+impl StoreError {
+    /// Something else is stored than the write expected: read again, and redo the change.
+    pub const fn is_conflict(&self) -> bool {
+        use tonic::Code::{Aborted, AlreadyExists, NotFound};
+        matches!(
+            self,
+            Self::NotFound(_)
+                | Self::AlreadyExists(_)
+                | Self::Conflict { .. }
+                | Self::Refused { code: Aborted | AlreadyExists | NotFound, .. }
+        )
+    }
 }
 
 /// Why a store did not do as asked.

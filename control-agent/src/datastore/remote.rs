@@ -86,8 +86,12 @@ impl Remote {
         let mode = mode(&puts)?;
         let objects =
             puts.iter().map(|(_, json, expected)| with_version(json, *expected)).collect::<Result<_, _>>()?;
-        let request = ApplyRequest { objects, dry_run: run == Run::Dry, wait: false, mode: mode.into() };
-        let applied = self.client.clone().apply(request).await.map_err(|status| self.refused(&status))?;
+        let request =
+            ApplyRequest { objects, dry_run: run == Run::Dry, wait: false, mode: mode.into(), agent: true };
+        let applied = match self.client.clone().apply(request).await {
+            Ok(applied) => applied,
+            Err(status) => return Err(self.outrun(&status, &puts).await),
+        };
         let outcomes = applied
             .into_inner()
             .applied
@@ -126,7 +130,7 @@ impl Remote {
         Ok(Written { revision: self.echoed(seen).await?, outcomes })
     }
 
-    async fn delete(&self, key: &Key, run: Run) -> Result<Written, StoreError> {
+    async fn delete(&self, key: &Key, expected: Expected, run: Run) -> Result<Written, StoreError> {
         if run == Run::Dry {
             let known = self.image.get(key).map(|_| Outcome::Deleted);
             let outcomes = vec![known.ok_or_else(|| StoreError::NotFound(key.clone()))?];
@@ -138,10 +142,29 @@ impl Remote {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
             wait: false,
+            resource_version: match expected {
+                Expected::Version(version) => version.to_string(),
+                _ => String::new(),
+            },
+            agent: true,
         };
-        self.client.clone().delete(request).await.map_err(|status| self.refused(&status))?;
+        if let Err(status) = self.client.clone().delete(request).await {
+            return Err(self.outrun(&status, &[(key, "", expected)]).await);
+        }
         let gone = |image: &Image| image.get(key).is_none_or(|entry| entry.version > before);
         Ok(Written { revision: self.echoed(gone).await?, outcomes: vec![Outcome::Deleted] })
+    }
+
+    /// The refusal of a write. Where the image agrees with what the write expected, somebody has
+    /// written what the watch has yet to show: whoever reads again must then read that.
+    async fn outrun(&self, status: &Status, writes: &[(&Key, &str, Expected)]) -> StoreError {
+        let held = |image: &Image| writes.iter().all(|(key, _, expected)| image.holds(key, *expected));
+        if matches!(status.code(), Code::Aborted | Code::AlreadyExists | Code::NotFound)
+            && let Err(error) = self.echoed(|image| !held(image)).await
+        {
+            return error;
+        }
+        self.refused(status)
     }
 
     fn refused(&self, status: &Status) -> StoreError {
@@ -178,8 +201,8 @@ impl Datastore for Remote {
     }
 
     async fn commit(&self, writes: Vec<Write>, run: Run) -> Result<Written, StoreError> {
-        if let [Write::Delete { key }] = writes.as_slice() {
-            return self.delete(key, run).await;
+        if let [Write::Delete { key, expected }] = writes.as_slice() {
+            return self.delete(key, *expected, run).await;
         }
         let puts = writes.iter().map(|write| match write {
             Write::Put { key, json, expected } => Ok((key, &**json, *expected)),

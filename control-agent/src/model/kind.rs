@@ -174,15 +174,16 @@ impl Kind {
             Self::ClusterInformation
                 | Self::BGPConfiguration
                 | Self::KubeControllersConfiguration
-                | Self::IPAMConfiguration
                 | Self::BGPFilter
                 | Self::BGPPeer
-                | Self::IPReservation
-                | Self::BlockAffinity
-                | Self::IPAMBlock
                 | Self::IPAMHandle
                 | Self::CalicoNodeStatus
         )
+    }
+
+    /// Whether agents alone write its objects.
+    pub const fn is_internal(self) -> bool {
+        matches!(self, Self::IPAMBlock | Self::BlockAffinity)
     }
 
     /// Any spelling a user of `kubectl` or `calicoctl` would try: the kind, its plural or a short

@@ -215,4 +215,11 @@ impl Resource {
         errors.extend(self.unsupported());
         if errors.is_empty() { Ok(self) } else { Err(errors) }
     }
+
+    /// The same of an object that agents alone write, from one of them.
+    pub fn admit_internal(mut self) -> Result<Self, Vec<FieldError>> {
+        self.set_defaults();
+        let errors = self.validate();
+        if errors.is_empty() { Ok(self) } else { Err(errors) }
+    }
 }

@@ -4,7 +4,8 @@
 //! loses its line here and changes nothing there.
 
 use super::kinds::{
-    AllowedUse, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, NodeSpec, WorkloadEndpointSpec,
+    AllowedUse, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, IpamConfiguration, NodeSpec, Switch,
+    WorkloadEndpointSpec,
 };
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
@@ -20,6 +21,12 @@ use super::validate::FieldError;
 pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
     let mut refused = Refused(Vec::new());
     let kind = resource.kind();
+    if kind.is_internal() {
+        let message = format!(
+            "a {kind} is kept by the agents and can be read only; remove it. `margayctl ipam` shows and changes what it says"
+        );
+        return vec![FieldError::new("kind", message)];
+    }
     if !kind.is_acted_on() {
         let message = format!(
             "nothing in this version acts on a {kind}, so it is not stored; remove it. `margayctl validate` checks it"
@@ -39,18 +46,18 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
         Resource::IPPool(p) => refused.pool(&p.spec),
         Resource::WorkloadEndpoint(w) => refused.workload(&w.spec),
         Resource::Node(n) => refused.node(&n.spec),
+        Resource::IPAMConfiguration(i) => refused.addresses(i),
         Resource::Tier(_)
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
+        | Resource::IPReservation(_)
         | Resource::HostEndpoint(_)
         | Resource::Kubernetes(_) => {}
         Resource::ClusterInformation(_)
         | Resource::BGPConfiguration(_)
         | Resource::KubeControllersConfiguration(_)
-        | Resource::IPAMConfiguration(_)
         | Resource::BGPFilter(_)
         | Resource::BGPPeer(_)
-        | Resource::IPReservation(_)
         | Resource::BlockAffinity(_)
         | Resource::IPAMBlock(_)
         | Resource::IPAMHandle(_)
@@ -183,14 +190,22 @@ impl Refused {
     }
 
     fn pool(&mut self, spec: &IpPoolSpec) {
-        let everywhere = |selector: &str| matches!(selector.trim(), "" | "all()");
-        let assigned = "this release does not assign addresses; remove it";
-        let usual = if spec.cidr.is_v4() { 26 } else { 122 };
-        self.if_used(spec.block_size() != usual, "spec.blockSize", assigned);
-        self.if_used(!everywhere(&spec.node_selector), "spec.nodeSelector", assigned);
-        self.if_used(!everywhere(&spec.namespace_selector), "spec.namespaceSelector", assigned);
-        let other_use = !spec.allowed_uses.is_empty() && !spec.allowed_uses.contains(&AllowedUse::Workload);
-        self.if_used(other_use, "spec.allowedUses", "a pool without the use Workload has no effect; add it");
+        let services = spec.allowed_uses.contains(&AllowedUse::LoadBalancer);
+        let remedy = "nothing here gives addresses to services; remove it";
+        self.if_used(services, "spec.allowedUses", remedy);
+    }
+
+    fn addresses(&mut self, configuration: &IpamConfiguration) {
+        let (name, spec) = (&configuration.metadata.name, &configuration.spec);
+        if name != "default" {
+            let message = format!("{name:?} is read by nobody; call it default");
+            self.0.push(FieldError::new("metadata.name", message));
+        }
+        let age = spec.min_ip_reclaim_age_seconds.is_some_and(|age| age.get() != 0);
+        self.if_used(age, "spec.minIPReclaimAgeSeconds", "set ipCooldownSeconds instead");
+        let machines = spec.kube_virt_vm_address_persistence == Some(Switch::Enabled);
+        let remedy = "nothing here knows of virtual machines; set it to Disabled";
+        self.if_used(machines, "spec.kubeVirtVMAddressPersistence", remedy);
     }
 
     fn workload(&mut self, spec: &WorkloadEndpointSpec) {

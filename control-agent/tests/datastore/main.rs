@@ -36,7 +36,7 @@ fn put(name: &str, net: &str, expected: Expected) -> Write {
 }
 
 fn delete(name: &str) -> Write {
-    Write::Delete { key: key(name) }
+    Write::Delete { key: key(name), expected: Expected::Something }
 }
 
 async fn names(store: &dyn Datastore) -> Vec<String> {
@@ -83,6 +83,8 @@ async fn suite(store: &dyn Datastore) {
     assert_eq!(same.outcomes, [Outcome::Unchanged(second)]);
 
     // Deletion.
+    let of = |version| vec![Write::Delete { key: key("b"), expected: Expected::Version(version) }];
+    assert_eq!(refused(of(version_b + 1)).await, tonic::Code::Aborted);
     assert_eq!(store.commit(vec![delete("b")], Run::Real).await.unwrap().outcomes, [Outcome::Deleted]);
     assert_eq!(store.get(&key("b")).await.unwrap(), None);
     assert_eq!(refused(vec![delete("b")]).await, tonic::Code::NotFound);
@@ -248,8 +250,11 @@ async fn fixed_objects_cannot_be_changed() {
     assert_eq!((entry.version, &entry.json), (0, &json));
     assert_eq!(store.list().await.unwrap().entries, [entry]);
 
-    let error =
-        store.commit(vec![Write::Delete { key: node.clone() }], Run::Real).await.unwrap_err().to_string();
+    let error = store
+        .commit(vec![Write::Delete { key: node.clone(), expected: Expected::Something }], Run::Real)
+        .await
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         error,
         "Node b is fixed by the peer list peers.yaml and cannot be changed here: change it there"

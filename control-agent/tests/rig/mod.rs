@@ -10,6 +10,8 @@ use margay_agent::{
     control::{self, Agent},
     datastore::{Datastore, Fixed, fixed},
     health_checks::HealthChecks,
+    ipam::Ipam,
+    model::scalar::Timestamp,
     sync::Link,
 };
 use margay_api::{
@@ -36,7 +38,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     net::UnixListener,
@@ -380,7 +382,9 @@ impl Running {
         let (stop, stopping) = watch::channel(false);
         let health_checks = HealthChecks::start(calculation.latest(), link.progress(), Backoff::LOCAL);
         let started = Instant::now();
-        let agent = Agent { node: node.into(), store, calculation, link, health_checks, started, stopping };
+        let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
+        let node = node.into();
+        let agent = Agent { node, store, ipam, calculation, link, health_checks, started, stopping };
         let agent = Arc::new(agent);
         let serving = agent.clone();
         let server = tokio::spawn(async move { control::serve(serving, listener).await.unwrap() });

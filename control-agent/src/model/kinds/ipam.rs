@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Switch, is_false};
 use crate::model::net::empty_is_none;
-use crate::model::scalar::{Whole, choices, settings};
+use crate::model::scalar::{Timestamp, Whole, choices, settings};
 use crate::model::{Cidr, Metadata, SubnetAddr};
 
 /// How addresses are handed out. The one that counts is `default`.
@@ -122,7 +122,7 @@ pub struct IpamBlockSpec {
     pub affinity: Option<String>,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity_claim_time: Option<String>,
+    pub affinity_claim_time: Option<Timestamp>,
     /// Whether nobody else gets any.
     #[serde(default)]
     pub strict_affinity: bool,
@@ -141,6 +141,9 @@ pub struct IpamBlockSpec {
     /// For each address, the count at which it was given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sequence_number_for_allocation: BTreeMap<String, u64>,
+    /// For each address that rests before it is given again: when it was given back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub released_at: BTreeMap<String, Timestamp>,
     /// Set only on the way to deletion, by the system.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,

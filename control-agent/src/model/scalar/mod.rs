@@ -1,4 +1,4 @@
-//! Values of settings as users write them: numbers with bounds, durations, text of a known form,
+//! Values of settings as users write them: numbers with bounds, durations, times, text of a known form,
 //! choices, and structs of many optional settings.
 //!
 //! Each type parses once, where the text enters, and is right from then on. A setting written as
@@ -10,6 +10,7 @@ mod dscp;
 mod duration;
 mod peer;
 mod text;
+mod timestamp;
 mod whole;
 
 pub use as_number::AsNumber;
@@ -21,6 +22,7 @@ pub use text::{
     BindHost, BpfTimeout, FeatureGates, FeatureOverrides, IgnoredInterface, InterfaceFilter, InterfaceGlob,
     InterfaceName, LogPrefix, Pattern, RateLimit, Region,
 };
+pub use timestamp::{Timestamp, TimestampError};
 pub use whole::Whole;
 
 /// A struct of settings, each absent unless written.

@@ -87,8 +87,12 @@ fn what_this_release_does_not_honour_is_refused_by_name() {
         ("NetworkPolicy", "{ingress: [{action: Allow, http: {methods: [GET]}}]}", "spec.ingress[0].http"),
         ("NetworkPolicy", "{egress: [{action: Allow, notICMP: {type: 8}}]}", "spec.egress[0].notICMP"),
         ("StagedGlobalNetworkPolicy", "{applyOnForward: true}", "spec.applyOnForward"),
-        ("IPPool", "{cidr: 10.0.0.0/16, blockSize: 28}", "spec.blockSize"),
-        ("IPPool", "{cidr: 10.0.0.0/16, allowedUses: [Tunnel]}", "spec.allowedUses"),
+        (
+            "IPPool",
+            "{cidr: 10.0.0.0/16, nodeSelector: all(), allowedUses: [LoadBalancer]}",
+            "spec.allowedUses",
+        ),
+        ("IPAMConfiguration", "{strictAffinity: true}", "metadata.name"),
         ("WorkloadEndpoint", "{node: n, interfaceName: '*'}", "spec.interfaceName"),
         ("WorkloadEndpoint", "{interfaceName: eth0}", "spec.node"),
         ("Node", "{bgp: {ipv4Address: 10.0.0.1/24, asNumber: 64512}}", "spec.bgp.asNumber"),
@@ -97,6 +101,21 @@ fn what_this_release_does_not_honour_is_refused_by_name() {
         assert_eq!(object.validate(), [], "{spec}");
         let refused = object.admit().unwrap_err();
         assert_eq!(refused.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), [field], "{spec}");
+    }
+}
+
+#[test]
+fn settings_of_addresses_that_nothing_acts_on_are_refused() {
+    for (spec, refused) in [
+        ("{strictAffinity: true, maxBlocksPerHost: 2, ipCooldownSeconds: 60}", None),
+        ("{kubeVirtVMAddressPersistence: Disabled}", None),
+        ("{kubeVirtVMAddressPersistence: Enabled}", Some("spec.kubeVirtVMAddressPersistence")),
+        ("{minIPReclaimAgeSeconds: 5}", Some("spec.minIPReclaimAgeSeconds")),
+    ] {
+        let mut settings = object("IPAMConfiguration", spec);
+        settings.metadata_mut().name = "default".into();
+        let found = settings.admit().err().unwrap_or_default();
+        assert_eq!(found.first().map(|error| error.field.as_str()), refused, "{spec}");
     }
 }
 
@@ -115,6 +134,9 @@ fn what_a_user_of_calico_writes_is_admitted() {
         ),
         ("IPPool", "{cidr: 10.0.0.0/16, natOutgoing: true}"),
         ("IPPool", "{cidr: 10.0.0.0/16, disabled: true}"),
+        ("IPPool", "{cidr: 10.0.0.0/16, blockSize: 28, nodeSelector: a == 'b', allowedUses: [Tunnel]}"),
+        ("IPPool", "{cidr: 10.0.0.0/16, namespaceSelector: a == 'b', assignmentMode: Manual}"),
+        ("IPReservation", "{reservedCIDRs: [10.0.0.1]}"),
         ("Node", "{bgp: {ipv4Address: 10.0.0.1/24, ipv6Address: 'fd00::1/64'}}"),
         (
             "Profile",
