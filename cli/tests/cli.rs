@@ -145,6 +145,28 @@ fn dp_tunnels() {
 }
 
 #[test]
+fn dp_fib() {
+    golden(
+        "dp_fib",
+        &[
+            "dp fib lookup 10.65.1.7",
+            "dp fib lookup 10.65.1.7 -o json",
+            "dp fib lookup 8.8.8.8 --from-workload",
+            "dp fib lookup nowhere",
+            "dp fib show",
+            "dp fib show 10.65.0.0/16 -o jsonl",
+            "dp fib show --origin kernel --limit 1",
+            "dp fib show 10.65.0.0/x",
+            "dp adjacencies",
+            "dp adjacencies -o wide",
+            "dp adjacencies -o json",
+            "dp neighbours",
+            "dp neighbours -o yaml",
+        ],
+    );
+}
+
+#[test]
 fn dp_drops() {
     golden("dp_drops", &["dp drops", "dp drops -o json", "dp drops -o yaml", "dp drops --color=always"]);
 }
@@ -380,6 +402,10 @@ fn nobody_there_is_5() {
         "dp drops --watch",
         "dp services",
         "dp tunnels",
+        "dp fib lookup 10.0.0.1",
+        "dp fib show",
+        "dp adjacencies",
+        "dp neighbours",
         "policy explain --from 10.0.0.1 --to 10.0.0.2 --proto tcp --port 80",
         "policy show shop/web",
         "policy matrix -n shop",

@@ -1,8 +1,11 @@
 //! `dp`: looks into the dataplane.
 
-use clap::Subcommand;
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
 
 use super::Look;
+use crate::output::Format;
 
 /// `dp`.
 #[derive(Debug, Subcommand)]
@@ -42,8 +45,10 @@ Examples:
 
 -o wide lists the backends. A port of two IP versions is listed twice.")]
     Services(Look),
-    /// Tunnels to other nodes, and what they take
-    #[command(after_help = "Examples:
+
+    /// Show tunnels to other nodes, and what they take.
+    #[command(after_help = "\
+Examples:
   margayctl dp tunnels
   margayctl dp tunnels -o wide
   margayctl dp tunnels -o json | jq '.tunnels[] | select(.up | not)'
@@ -51,4 +56,81 @@ Examples:
 A tunnel without routes is idle: no pool asks for it yet. PATH-MTU is what a router on the way said
 that it takes; it counts for ten minutes.")]
     Tunnels(Look),
+
+    /// Look into the table of routes.
+    #[command(subcommand)]
+    Fib(Fib),
+
+    /// Show the next hops that packets leave to.
+    #[command(after_help = "\
+Examples:
+  margayctl dp adjacencies
+  margayctl dp adjacencies -o wide
+
+-o wide has the header that is put before each packet.")]
+    Adjacencies(Look),
+
+    /// Show who is at which address, and how well that is known.
+    #[command(after_help = "\
+Examples:
+  margayctl dp neighbours
+  margayctl dp neighbours -o jsonl | jq 'select(.state == \"failed\")'")]
+    Neighbours(Look),
+}
+
+/// `dp fib`.
+#[derive(Debug, Subcommand)]
+pub enum Fib {
+    /// Show where packets to an address go, and why.
+    #[command(after_help = "\
+Examples:
+  margayctl dp fib lookup 10.65.1.7
+  margayctl dp fib lookup 2001:db8::1 --from-workload -o json
+
+Exits with 3 where there is no route.")]
+    Lookup(FibLookup),
+
+    /// List routes.
+    #[command(after_help = "\
+Examples:
+  margayctl dp fib show
+  margayctl dp fib show 10.65.0.0/16
+  margayctl dp fib show --origin kernel --limit 0 -o jsonl
+
+A route that is not in force has a more wanted one with the same prefix.")]
+    Show(FibShow),
+}
+
+/// `dp fib lookup`.
+#[derive(Args, Debug)]
+pub struct FibLookup {
+    /// The address.
+    pub address: IpAddr,
+
+    /// Of packets that workloads send; they may have routes of their own.
+    #[arg(long)]
+    pub from_workload: bool,
+
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// `dp fib show`.
+#[derive(Args, Debug)]
+pub struct FibShow {
+    /// Only destinations within this prefix, as in 10.0.0.0/8.
+    pub within: Option<String>,
+
+    /// Only of who wants them: own, agent, kernel or connected.
+    #[arg(long, value_name = "WHO", value_parser = ["own", "agent", "kernel", "connected"])]
+    pub origin: Option<String>,
+
+    /// So many at most; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: u64,
+
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
 }

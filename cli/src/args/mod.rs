@@ -16,7 +16,7 @@ pub use self::{
         Conntrack, ConntrackCount, ConntrackFlush, ConntrackGet, ConntrackList, ConntrackTop, CountBy,
         FlowEnd, FlowFilter, FlowFormat,
     },
-    dp::Dp,
+    dp::{Dp, Fib, FibLookup, FibShow},
     policy::{
         Eval, Explain, Policy, PolicyDiff, PolicyMatrix, PolicyShow, PortAsked, StagedPolicies, Toward,
     },

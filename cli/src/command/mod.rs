@@ -19,7 +19,7 @@ mod version;
 mod watch;
 
 use crate::{
-    args::{Cli, Command, Dp, Policy, SelectorCommand},
+    args::{Cli, Command, Dp, Fib, Policy, SelectorCommand},
     exit::Outcome,
     output::Output,
 };
@@ -45,6 +45,10 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
         Command::Dp(Dp::Services(look)) => dp::show::<dp::Services>(global, look, out).await,
         Command::Dp(Dp::Tunnels(look)) => dp::show::<dp::Tunnels>(global, look, out).await,
+        Command::Dp(Dp::Fib(Fib::Lookup(args))) => dp::lookup(global, args, out).await,
+        Command::Dp(Dp::Fib(Fib::Show(args))) => dp::routes(global, args, out).await,
+        Command::Dp(Dp::Adjacencies(look)) => dp::show::<dp::Adjacencies>(global, look, out).await,
+        Command::Dp(Dp::Neighbours(look)) => dp::show::<dp::Neighbours>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
         Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
         Command::Policy(Policy::Eval(args)) => eval::run(args, out),

@@ -221,7 +221,7 @@ impl Service for Dataplane {
         let mut found: Vec<_> = routes::all()
             .into_iter()
             .filter(|route| request.origin.is_empty() || route.origin == request.origin)
-            .filter(|route| request.within.is_none() || route.destination == request.within)
+            .filter(|route| request.within.as_ref().is_none_or(|within| routes::is_within(route, within)))
             .collect();
         let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
         let more = found.len() > limit;

@@ -33,6 +33,11 @@ pub fn all() -> Vec<ShownRoute> {
             ways: vec![way(9, &[], 1.0)],
             ..route(prefix([10, 65, 1, 0], 24), "kernel", "via")
         },
+        ShownRoute {
+            next_hops: vec![NextHop { gateway: vec![10, 0, 1, 3], ..NextHop::default() }],
+            ways: vec![way(2, &[2, 0, 0, 0, 0, 2], 1.0)],
+            ..route(prefix([10, 65, 2, 0], 26), "agent", "vxlan")
+        },
         route(prefix([10, 65, 0, 0], 16), "agent", "blackhole"),
         ShownRoute {
             table: "workloads".into(),
@@ -44,6 +49,12 @@ pub fn all() -> Vec<ShownRoute> {
             ..route(prefix([192, 168, 0, 0], 24), "connected", "via")
         },
     ]
+}
+
+/// Prefixes that end within a byte are beyond the fake.
+pub fn is_within(route: &ShownRoute, within: &Prefix) -> bool {
+    let (whole, destination) = ((within.length / 8) as usize, route.destination.as_ref().unwrap());
+    destination.length >= within.length && destination.address[..whole] == within.address[..whole]
 }
 
 pub fn adjacencies() -> Vec<ShownAdjacency> {

@@ -1,7 +1,10 @@
 //! `dp`: what the dataplane counts. One look, or one after the other.
 
+mod adjacencies;
 mod drops;
+mod fib;
 mod interfaces;
+mod neighbours;
 mod runtime;
 mod services;
 mod tunnels;
@@ -13,7 +16,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Status, transport::Channel};
 
 pub use self::{
-    drops::Drops, interfaces::Interfaces, runtime::Runtime, services::Services, tunnels::Tunnels,
+    adjacencies::Adjacencies,
+    drops::Drops,
+    fib::{lookup, routes},
+    interfaces::Interfaces,
+    neighbours::Neighbours,
+    runtime::Runtime,
+    services::Services,
+    tunnels::Tunnels,
 };
 use crate::{
     args::{Global, Look},
