@@ -16,7 +16,9 @@ use margay_api::dataplane::v1::{
     sync_response::Response,
 };
 use margay_api::unix;
-use margay_dataplane::control::{DeviceOptions, FlowMemory, KernelRoutes, Ports, Service, Shell, WorkerEnd};
+use margay_dataplane::control::{
+    DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Service, Shell, WorkerEnd,
+};
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::{FlowKey, Proto, WorkerId};
 use margay_dataplane::nodes::WorkerCounters;
@@ -140,6 +142,7 @@ impl Dataplane {
             rings,
             wake: wake.clone(),
             events: worker.world().events.clone(),
+            handshakes: worker.world().handshakes.clone(),
             counters: counters.clone(),
             nodes: worker.graph().counters().clone(),
             flow_table: FlowMemory::of(&worker.world().flows),
@@ -148,7 +151,9 @@ impl Dataplane {
         let (netlink, events) = Netlink::connect(false).context("connecting to the kernel by netlink")?;
         let options = DeviceOptions { af_xdp: Default::default(), generic_only: true, workload_ring: 512 };
         let ports = Ports::new(frames, options, vec![end]);
-        let shell = Shell::new(state, ports, netlink, KernelRoutes::default()).await?;
+        // There is need of a key nowhere here.
+        let key_file = KeyFile::new("");
+        let shell = Shell::new(state, ports, netlink, KernelRoutes::default(), key_file).await?;
         let (requests, inbox) = mpsc::channel(64);
         tokio::spawn(shell.run(inbox, events));
         let (name, listener) = unix::Socket::bind(socket).await?;

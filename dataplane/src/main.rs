@@ -7,7 +7,8 @@ use margay_api::dataplane::v1::dataplane_server::DataplaneServer;
 use margay_api::unix;
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{
-    DeviceOptions, FlowMemory, KernelRoutes, Ports, Purpose, Service, Shell, State, WorkerEnd, watchdog,
+    DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Purpose, Service, Shell, State, WorkerEnd,
+    watchdog,
 };
 use margay_dataplane::fib::{Scope, TableId};
 use margay_dataplane::io::af_xdp::{BusyPoll, Options};
@@ -52,6 +53,9 @@ struct Args {
     /// all others
     #[arg(long, value_name = "TABLE[:SCOPE]")]
     kernel_routes: Vec<KernelTable>,
+    /// WireGuard's private key, as wg genkey writes one; made when it is needed first
+    #[arg(long, default_value = "/var/lib/margay/wireguard.key", value_name = "FILE")]
+    wireguard_key: PathBuf,
     /// Cores to pin a worker to each, as in 2,3 or 4-7 [default: the last one online]
     #[arg(long, value_name = "LIST")]
     cores: Option<String>,
@@ -191,7 +195,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Netlink::connect(!args.kernel_routes.is_empty()).context("connecting to the kernel by netlink")?;
     let counters = ends.iter().map(|end| end.counters.clone()).collect();
     let ports = Ports::new(frames, options, ends);
-    let shell = Shell::new(state, ports, netlink, kernel_routes).await?;
+    let shell = Shell::new(state, ports, netlink, kernel_routes, KeyFile::new(&args.wireguard_key)).await?;
     let (requests, inbox) = mpsc::channel(64);
     let control = tokio::spawn(shell.run(inbox, events));
     tokio::spawn(watchdog::feed(counters, requests.clone()));
@@ -324,12 +328,23 @@ fn workers(
             world.share(directory.clone());
         }
         let rings = Rings::default();
-        let (events, counters) = (world.events.clone(), world.counters.clone());
+        let (events, handshakes) = (world.events.clone(), world.handshakes.clone());
+        let counters = world.counters.clone();
         let pool = Pool::new(frames.clone(), 4096);
         let worker = Worker::new(world, pool, reader, rings.clone(), ticks);
         let nodes = worker.graph().counters().clone();
         let (core_id, wake) = (Some(core.id), wake.clone());
-        ends.push(WorkerEnd { id, core: core_id, rings, wake, events, counters, nodes, flow_table });
+        ends.push(WorkerEnd {
+            id,
+            core: core_id,
+            rings,
+            wake,
+            events,
+            handshakes,
+            counters,
+            nodes,
+            flow_table,
+        });
         let parts = Parts { worker, core: Some(*core), idle, wakes: wakes.clone() };
         threads.push(Thread::start(parts).context("starting a worker")?);
     }

@@ -253,7 +253,9 @@ impl Simulation {
             tx: sum(|c| c.tx.get()),
             punt: sum(|c| c.punt.get()),
             drops: sum(|c| c.drops()),
-            in_flight: sum(|c| c.held.get()) + sum(|c| c.early.get()) + sum(|c| c.handed_out.get())
+            in_flight: sum(|c| c.held.get() + c.unsealed.get())
+                + sum(|c| c.early.get())
+                + sum(|c| c.handed_out.get())
                 - sum(|c| c.taken_in.get()),
         }
     }
@@ -323,6 +325,10 @@ impl Simulation {
     fn listen(&mut self) -> bool {
         let mut news = false;
         for at in 0..self.workers.len() {
+            while let Some(datagram) = self.workers[at].world().handshakes.pop() {
+                news = true;
+                self.state.datagram(&datagram, self.now);
+            }
             while let Some(event) = self.workers[at].world().events.pop() {
                 news = true;
                 self.differences.note(&event, &self.state);
@@ -343,7 +349,12 @@ impl Simulation {
                 }
             }
         }
-        self.state.publish() || news
+        let before = self.state.publisher().current().generation;
+        for action in self.state.pass_wireguard(self.now) {
+            news = true;
+            self.act(action);
+        }
+        self.state.publish() || news || self.state.publisher().current().generation != before
     }
 
     fn act(&mut self, action: Action) {

@@ -10,6 +10,7 @@ use crate::fib::{Fib, Interfaces, Overlay};
 use crate::net::{Addr, Generation};
 use crate::policy::{EndpointIdx, PolicyTable, Shadow};
 use crate::service::Services;
+use crate::wireguard::Keyring;
 use arc_swap::{ArcSwap, cache::Cache};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub interfaces: Arc<Interfaces>,
     /// Tunnels to other nodes, and whom we take packets from by them.
     pub overlay: Overlay,
+    /// The sessions of encrypted ones.
+    pub keyring: Arc<Keyring>,
     /// What stands for others.
     pub services: Arc<Services>,
     /// Whether they may.
@@ -114,6 +117,7 @@ impl Snapshot {
             fib: Arc::default(),
             interfaces: Arc::default(),
             overlay: Overlay::default(),
+            keyring: Arc::default(),
             services: Arc::default(),
             policy: Arc::new(PolicyTable::empty(workers)),
             shadow: None,

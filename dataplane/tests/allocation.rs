@@ -7,6 +7,7 @@
 mod build;
 
 use build::frames::*;
+use build::wireguard::{LINKS, Pair, across, answer, told};
 use build::*;
 use margay_api::dataplane::v1 as pb;
 use margay_dataplane::conntrack::Filter;
@@ -94,6 +95,73 @@ fn one_worker_leaves_the_allocator_alone() {
 #[test]
 fn four_workers_leave_the_allocator_alone() {
     run(4);
+}
+
+/// Sealing, opening, waiting for a session, being refused, and sessions that follow one another.
+#[test]
+fn encryption_leaves_the_allocator_alone() {
+    let mut pair = Pair::new(Setup::default());
+    for node in &pair.nodes {
+        for interface in
+            interfaces(node).into_iter().chain(LINKS).filter(|name| node.state.id(name).is_some())
+        {
+            (0..1024).for_each(|_| node.wire(interface).recycle(Vec::with_capacity(2048)));
+        }
+    }
+    for round in 0..ROUNDS {
+        if round % 20 == 10 {
+            // Without keys for a while: packets wait, and some too long.
+            let nobody = margay_dataplane::wireguard::KeyPair::new(&[99; 32]).public();
+            pair.nodes[0].commit(told(0, nobody)).unwrap();
+        } else if round % 20 == 12 {
+            let public = pair.public(1);
+            pair.nodes[0].commit(told(0, public)).unwrap();
+        }
+        for n in 0..40 {
+            for family in 0..2 {
+                pair.nodes[0].push("cali1", &across(0, family, 5000 + n, 53));
+                pair.nodes[1].push("cali9", &across(1, family, 53, 5000 + n));
+            }
+        }
+        for _ in 0..8 {
+            for own in 0..2 {
+                watched(&mut pair.nodes[own], Nanos::from_secs(1), round);
+            }
+            for own in 0..2 {
+                while let Some(frame) = pair.nodes[own].pop("eth0") {
+                    match answer(own, &frame) {
+                        Some(answer) => pair.nodes[own].push("eth0", &answer),
+                        None => {
+                            pair.nodes[1 - own].push("eth0", &frame);
+                            // Now and then it comes twice, and once changed.
+                            if round % 3 == 0 {
+                                pair.nodes[1 - own].push("eth0", &frame);
+                                pair.nodes[1 - own].push("eth0", &patched(frame.clone(), 50, &[0xff; 8]));
+                            }
+                        }
+                    }
+                    pair.nodes[own].wire("eth0").recycle(frame);
+                }
+            }
+        }
+        for (node, link) in pair.nodes.iter().zip(LINKS) {
+            while let Some(frame) = node.pop(link) {
+                node.wire(link).recycle(frame);
+            }
+            node.check();
+        }
+    }
+    for reason in [
+        DropReason::WireguardQueueFull,
+        DropReason::WireguardNoSession,
+        DropReason::WireguardReplayed,
+        DropReason::WireguardForged,
+        DropReason::WireguardUnknownSession,
+    ] {
+        let sum: u64 = pair.nodes.iter().map(|node| dropped(node, reason)).sum();
+        assert!(sum > 10, "{reason:?}: {sum}");
+    }
+    assert!(pair.nodes.iter().all(|node| node.account().tx > 5000), "{}", pair.told());
 }
 
 fn run(workers: u8) {

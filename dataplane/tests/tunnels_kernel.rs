@@ -5,6 +5,7 @@
 mod build;
 mod namespace;
 mod process;
+mod traffic;
 
 use build::*;
 use margay_api::dataplane::v1::{self as pb, Encapsulation, change::Change, sync_response::Response};
@@ -13,15 +14,14 @@ use margay_dataplane::wire::ip4;
 use namespace::{PATIENCE, Station, in_namespace, ip};
 use process::{Agent, Process};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
+use traffic::{all_passes, answers, reaches, streams};
 
 /// The nodes, by number.
 const NODES: [[&str; 2]; 2] = [["10.9.0.1", "fd09::1"], ["10.9.0.2", "fd09::2"]];
 const MACS: [[u8; 6]; 2] = [VTEP_MAC.0, FAR_VTEP_MAC.0];
-/// More than a window of TCP, and no multiple of anything.
-const BYTES: usize = 1_000_003;
 
 /// What node `own` is told: its workload, and that prefixes are on the other node, through tunnels.
 fn told(own: usize, workload: u8, there: &[(&str, Encapsulation)]) -> Vec<pb::Change> {
@@ -66,83 +66,6 @@ fn told(own: usize, workload: u8, there: &[(&str, Encapsulation)]) -> Vec<pb::Ch
         }))
     }));
     changes
-}
-
-/// Datagrams until one is answered: by then every link is up and every neighbour known.
-fn reaches(from: &Station, to: SocketAddr) {
-    from.there(move || {
-        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any).unwrap();
-        socket.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        let mut room = [0; 64];
-        while socket.recv(&mut room).is_err() {
-            assert!(Instant::now() < deadline, "{to} does not answer");
-            let _ = socket.send_to(b"?", to);
-        }
-    });
-}
-
-fn answers(at: &Station, own: SocketAddr) {
-    let socket = at.there(move || UdpSocket::bind(own).unwrap());
-    std::thread::spawn(move || {
-        let mut room = [0; 64];
-        while let Ok((len, from)) = socket.recv_from(&mut room) {
-            let _ = socket.send_to(&room[..len], from);
-        }
-    });
-}
-
-/// A stream in each direction, checked byte by byte.
-fn streams(from: &Station, to: &Station, own: SocketAddr) {
-    let listener = to.there(move || TcpListener::bind(own).unwrap());
-    let pattern = || (0..BYTES).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>();
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut got = vec![0; BYTES];
-        stream.read_exact(&mut got).unwrap();
-        stream.write_all(&got).unwrap();
-    });
-    from.there(move || {
-        let mut stream = TcpStream::connect_timeout(&own, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let sent = pattern();
-        stream.write_all(&sent).unwrap();
-        let mut got = vec![0; BYTES];
-        stream.read_exact(&mut got).unwrap();
-        assert!(got == sent, "the bytes come back as they were");
-    });
-    server.join().unwrap();
-}
-
-fn ping(from: &Station, arguments: &str) -> (bool, String) {
-    let arguments = arguments.to_owned();
-    from.there(move || {
-        let mut command = Command::new("ping");
-        command.args(["-c", "3", "-i", "0.2", "-W", "5"]).args(arguments.split(' '));
-        let output = command.output().expect("ping (package iputils-ping)");
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
-    })
-}
-
-/// Everything between two stations, the far one being `to`.
-fn all_passes(from: &Station, to: &Station, far: [&'static str; 2], mtus: [usize; 2]) {
-    for (n, far) in far.into_iter().enumerate() {
-        let at = |port| SocketAddr::new(far.parse().unwrap(), port);
-        answers(to, at(5300));
-        reaches(from, at(5300));
-        streams(from, to, at(8000));
-        // In fragments, which are cut again where IPv4 lets them be.
-        let whole = mtus[n] - if n == 0 { 28 } else { 48 };
-        let (passed, text) = ping(from, &format!("-s {whole} -M do {far}"));
-        assert!(passed, "{text}");
-        let (passed, text) = ping(from, &format!("-s {} -M do {far}", whole + 1));
-        assert!(!passed && text.to_lowercase().contains(&format!("mtu={}", mtus[n])), "{text}");
-        let (passed, text) = ping(from, &format!("-s 3000 -M dont {far}"));
-        assert!(passed, "{text}");
-    }
 }
 
 /// A capture on an interface of a station, if there are programs for it.

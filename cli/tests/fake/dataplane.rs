@@ -12,10 +12,11 @@ use margay_api::dataplane::v1::{
     ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse, ListFlowsRequest,
     ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse, ListNeighboursRequest,
     ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse, ListServicesRequest, ListStagedRequest,
-    ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse, ListedRule, ListedRules, LookupRouteRequest,
-    LookupRouteResponse, NodeRuntime, ObjectError, PolicyId, Queue, Refused, RuleDrops, Runtime,
-    ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy,
-    StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, Worker,
+    ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse, ListWireguardRequest, ListWireguardResponse,
+    ListedRule, ListedRules, LookupRouteRequest, LookupRouteResponse, NodeRuntime, ObjectError, PolicyId,
+    Prefix, Queue, Refused, RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId,
+    StagePolicy, StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest,
+    SyncResponse, TierPolicy, TreeShape, Tunnel, WireguardInterface, WireguardPeerStatus, Worker,
     WorkerRuntime, dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
@@ -83,6 +84,8 @@ pub fn status() -> DataplaneStatus {
         workload_endpoints: 4,
         flows: 120,
         workload_mtu: 1_450,
+        wireguard_public_key: vec![7; 32],
+        wireguard_problem: String::new(),
         last_refused: Some(Refused { generation: 40, errors: vec![error] }),
     }
 }
@@ -169,6 +172,38 @@ impl Service for Dataplane {
             ],
         };
         Ok(Response::new(Runtime { workers: vec![worker(0), worker(1)], tsc_hz: 2.5e9 }))
+    }
+
+    async fn list_wireguard(
+        &self,
+        _: Request<ListWireguardRequest>,
+    ) -> Result<Response<ListWireguardResponse>, Status> {
+        let peer = WireguardPeerStatus {
+            node: "node-b".into(),
+            public_key: vec![9; 32],
+            endpoint: vec![10, 0, 0, 2],
+            endpoint_port: 51_820,
+            latest_handshake: 1_700_000_000_500_000_000,
+            received_bytes: 5_000,
+            sent_bytes: 3 << 20,
+            allowed_ips: vec![Prefix { address: vec![10, 65, 1, 0], length: 26 }],
+            keepalive_seconds: 25,
+            problem: String::new(),
+        };
+        let refused = WireguardPeerStatus {
+            node: "node-c".into(),
+            public_key: vec![0; 32],
+            problem: "public key 00000000... is not one that a private key belongs to".into(),
+            ..WireguardPeerStatus::default()
+        };
+        let interface = WireguardInterface {
+            name: "margay-wireguard".into(),
+            public_key: vec![7; 32],
+            listening_port: 51_820,
+            mtu: 1440,
+            peers: vec![peer, refused],
+        };
+        Ok(Response::new(ListWireguardResponse { interfaces: vec![interface] }))
     }
 
     async fn list_tunnels(

@@ -24,8 +24,8 @@ use margay_api::{
         ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
         ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
         ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
-        LookupRouteRequest, LookupRouteResponse, ObjectError, Refused, Runtime, ServedService,
-        Status as DataplaneStatus, SyncRequest, SyncResponse, change,
+        ListWireguardRequest, ListWireguardResponse, LookupRouteRequest, LookupRouteResponse, ObjectError,
+        Refused, Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -278,6 +278,13 @@ impl Dataplane for Service {
         &self,
         _: Request<ListTunnelsRequest>,
     ) -> Result<Response<ListTunnelsResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn list_wireguard(
+        &self,
+        _: Request<ListWireguardRequest>,
+    ) -> Result<Response<ListWireguardResponse>, Status> {
         Err(Status::unimplemented("not for the agent"))
     }
 

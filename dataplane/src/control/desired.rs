@@ -7,6 +7,7 @@ use super::services::{self, ServiceId, ServiceSettings};
 use super::set_names::SetNames;
 use super::tracking;
 use super::tunnels::{OverlaySettings, TunnelNode};
+use super::wireguard::WireguardPeer;
 use super::written::{Policy, Profile, Written};
 use crate::conntrack::Tracking;
 use crate::conntrack::nat::{Mapping, MasqueradeSettings};
@@ -149,6 +150,8 @@ pub struct Desired {
     pub overlay: OverlaySettings,
     /// Their other ends, by node.
     pub far_ends: SharedMap<Arc<str>, Arc<TunnelNode>>,
+    /// The other ends of encrypted ones, by node.
+    pub wireguard_peers: SharedMap<Arc<str>, Arc<WireguardPeer>>,
 }
 
 impl Desired {
@@ -209,7 +212,7 @@ impl Desired {
                 let masquerade = masquerade_of(config)?;
                 let service_settings = ServiceSettings::parse(config)?;
                 let tracking = tracking::parse(config)?;
-                let overlay = OverlaySettings::parse(config.overlay.as_ref())?;
+                let overlay = OverlaySettings::parse(config)?;
                 self.endpoint_to_host = match config.endpoint_to_host_action() {
                     pb::Action::Allow => EndpointToHost::Accept,
                     pb::Action::Pass => EndpointToHost::Return,
@@ -267,9 +270,11 @@ impl Desired {
                 keep_equal(&mut self.services, id, definition);
             }
             Change::ServiceRemove(id) => drop(self.services.remove(&services::id(Some(id))?)),
-            Change::WireguardPeer(_) | Change::WireguardPeerRemove(_) => {
-                return Err(unsupported("", "WireGuard"));
+            Change::WireguardPeer(peer) => {
+                let (name, peer) = WireguardPeer::parse(peer)?;
+                keep_equal(&mut self.wireguard_peers, name, peer);
             }
+            Change::WireguardPeerRemove(node) => drop(self.wireguard_peers.remove(node.as_str())),
         }
         Ok(())
     }
@@ -342,6 +347,7 @@ impl Desired {
         reuse(&mut self.host_endpoints, &old.host_endpoints);
         reuse(&mut self.services, &old.services);
         reuse(&mut self.far_ends, &old.far_ends);
+        reuse(&mut self.wireguard_peers, &old.wireguard_peers);
     }
 }
 

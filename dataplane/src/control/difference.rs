@@ -61,6 +61,7 @@ impl<'a> Difference<'a> {
             masquerade,
             overlay,
             far_ends,
+            wireguard_peers,
             hosts,
         } = old;
         Self {
@@ -77,7 +78,9 @@ impl<'a> Difference<'a> {
             hosts: !next.host_endpoints.since(host_endpoints).is_empty()
                 || next.failsafe != *failsafe
                 || next.masquerades() != old.masquerades(),
-            tunnels: next.overlay != *overlay || !next.far_ends.since(far_ends).is_empty(),
+            tunnels: next.overlay != *overlay
+                || !next.far_ends.since(far_ends).is_empty()
+                || !next.wireguard_peers.since(wireguard_peers).is_empty(),
             services: next.services.since(services),
         }
     }

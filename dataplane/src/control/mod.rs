@@ -32,6 +32,8 @@ mod tunnels;
 mod tunnels_view;
 mod view;
 pub mod watchdog;
+mod wireguard;
+mod wireguard_view;
 mod written;
 
 pub use convert::FieldError;
@@ -52,4 +54,5 @@ pub use shell::{Request, Shell};
 pub use show::{ShowError, show};
 pub use staged::Differences;
 pub use state::{Action, Facts, HostList, Purpose, Stage, State};
+pub use wireguard::{KeyFile, KeyFileError, Outgoing, SystemRandom, Wireguard};
 pub use written::{Policy, Profile, Written};

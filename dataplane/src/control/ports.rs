@@ -8,7 +8,7 @@ use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Ours, Program,
 use crate::io::netlink::{Address, Link};
 use crate::io::tap::Tap;
 use crate::net::{IfId, Mac, WorkerId};
-use crate::nodes::{Event, WorkerCounters};
+use crate::nodes::{Datagram, Event, WorkerCounters};
 use crate::packet::{Frames, Vector};
 use crate::worker::{Command, FlowPage, Forgotten, Port, PortCounters, Returned, Rings, Wake};
 use crossbeam::queue::ArrayQueue;
@@ -28,6 +28,8 @@ pub struct WorkerEnd {
     pub wake: Wake,
     /// Its news.
     pub events: Arc<ArrayQueue<Event>>,
+    /// Messages of WireGuard handshakes that came to it.
+    pub handshakes: Arc<ArrayQueue<Datagram>>,
     /// Its counts.
     pub counters: Arc<WorkerCounters>,
     /// Its nodes' counts.

@@ -145,6 +145,14 @@ impl Dataplane for Service {
         Ok(Response::new(pb::ListTunnelsResponse { tunnels }))
     }
 
+    async fn list_wireguard(
+        &self,
+        _: tonic::Request<pb::ListWireguardRequest>,
+    ) -> Result<Response<pb::ListWireguardResponse>, Status> {
+        let interfaces = self.look(|shell| shell.wireguard()).await?;
+        Ok(Response::new(pb::ListWireguardResponse { interfaces }))
+    }
+
     async fn lookup_route(
         &self,
         request: tonic::Request<pb::LookupRouteRequest>,

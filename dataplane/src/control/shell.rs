@@ -3,6 +3,7 @@
 
 mod routes;
 mod views;
+mod wireguard;
 
 use super::denials::Denials;
 use super::desired::{EndpointId, ObjectError};
@@ -12,6 +13,7 @@ use super::metrics::Timings;
 use super::ports::Ports;
 use super::staged::Differences;
 use super::state::{Action, Purpose, State};
+use super::wireguard::KeyFile;
 use crate::io::af_xdp::Ours;
 use crate::io::netlink::{Address, Event as KernelEvent, Events, Link, Neighbour, NeighbourState, Netlink};
 use crate::net::{IfId, Nanos};
@@ -90,6 +92,9 @@ pub struct Shell {
     kernel_routes: KernelRoutes,
     /// They are to be asked for anew.
     routes_unclear: bool,
+    key_file: KeyFile,
+    /// Why there is no key of WireGuard's, though there is need of one.
+    keyless: String,
     /// Why an interface is not served.
     reasons: BTreeMap<IfId, String>,
     /// Interfaces that could not be opened are to be tried again.
@@ -124,6 +129,7 @@ impl Shell {
         ports: Ports,
         netlink: Netlink,
         kernel_routes: KernelRoutes,
+        key_file: KeyFile,
     ) -> anyhow::Result<Self> {
         let mut shell = Self {
             state,
@@ -133,6 +139,8 @@ impl Shell {
             addresses: vec![],
             kernel_routes,
             routes_unclear: false,
+            key_file,
+            keyless: String::new(),
             reasons: BTreeMap::new(),
             retry: false,
             unsettled: true,
@@ -301,6 +309,9 @@ impl Shell {
         let unsettled = std::mem::take(&mut self.unsettled) | self.state.take_moved();
         if unsettled {
             self.reconcile();
+        }
+        if unsettled {
+            self.find_key();
         }
         if self.state.publish() {
             self.ports.wake_all();
@@ -537,6 +548,7 @@ impl Shell {
                 }
             }
         }
+        self.pass_wireguard(now).await;
         for id in self.ports.collect() {
             self.state.released(id, now);
         }

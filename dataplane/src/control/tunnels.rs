@@ -1,8 +1,9 @@
 //! Tunnels as the agent asks for them.
 
 use super::convert::{self, FieldError};
-use crate::fib::{Overlay, TunnelKind};
-use crate::net::{Addr, Mac, Prefix};
+use super::wireguard;
+use crate::fib::{KINDS, Overlay, TunnelKind};
+use crate::net::{Addr, Mac, Nanos, Prefix};
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
@@ -10,13 +11,15 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlaySettings {
     /// By [`TunnelKind`]; none: switched off.
-    near: [Option<Near>; 3],
+    near: [Option<Near>; KINDS],
     /// Where VXLAN goes.
     pub vxlan_port: u16,
     /// The VXLAN network.
     pub network: u32,
     /// Who may send tunnels' packets besides the nodes.
     pub external: Arc<[Prefix]>,
+    /// How often WireGuard's peers are to hear from us.
+    pub keepalive: Option<Nanos>,
 }
 
 /// This end of tunnels of a kind.
@@ -26,6 +29,8 @@ pub struct Near {
     pub address: Addr,
     /// Of VXLAN, its inner Ethernet address.
     pub mac: Mac,
+    /// Of WireGuard, where it listens.
+    pub port: u16,
     /// The largest packet inside; none: what the uplinks take.
     pub mtu: Option<u16>,
 }
@@ -40,7 +45,7 @@ pub struct TunnelNode {
 impl Default for OverlaySettings {
     fn default() -> Self {
         let Overlay { vxlan_port, network, .. } = Overlay::default();
-        Self { near: [None; 3], vxlan_port, network, external: Arc::default() }
+        Self { near: [None; KINDS], vxlan_port, network, external: Arc::default(), keepalive: None }
     }
 }
 
@@ -50,10 +55,13 @@ impl OverlaySettings {
         self.near[kind as usize].as_ref()
     }
 
-    /// Of the message; absent: no tunnels.
-    pub fn parse(message: Option<&pb::Overlay>) -> Result<Self, FieldError> {
+    /// Of the messages; absent: no tunnels.
+    pub fn parse(config: &pb::NodeConfig) -> Result<Self, FieldError> {
         let mut settings = Self::default();
-        let Some(message) = message else { return Ok(settings) };
+        if let Some(message) = &config.wireguard {
+            settings.parse_wireguard(message).map_err(|error| error.within("wireguard"))?;
+        }
+        let Some(message) = &config.overlay else { return Ok(settings) };
         if message.vxlan_port != 0 {
             settings.vxlan_port = u16::try_from(message.vxlan_port)
                 .map_err(|_| wrong("vxlan_port", format!("{} is no port", message.vxlan_port)))?;
@@ -66,7 +74,7 @@ impl OverlaySettings {
             settings.network = message.vxlan_vni;
         }
         settings.external = convert::prefixes("overlay.external_nodes", &message.external_nodes)?.into();
-        let [ipip, vxlan, vxlan6] = &mut settings.near;
+        let [ipip, vxlan, vxlan6, ..] = &mut settings.near;
         let (v4, v6) = (&message.ipv4_address, &message.ipv6_address);
         if message.ipip {
             *ipip = Some(near(("ipv4_address", v4), None, ("ipip_mtu", message.ipip_mtu))?);
@@ -79,7 +87,45 @@ impl OverlaySettings {
             let mac = Some(("mac_v6", &message.mac_v6));
             *vxlan6 = Some(near(("ipv6_address", v6), mac, ("vxlan_v6_mtu", message.vxlan_v6_mtu))?);
         }
+        let [vxlan, vxlan6] = [vxlan.is_some(), vxlan6.is_some()];
+        for (kind, on) in TunnelKind::WIREGUARD.into_iter().zip([vxlan, vxlan6]) {
+            if on && settings.near(kind).is_some_and(|near| near.port == settings.vxlan_port) {
+                let why = format!("{} is VXLAN's port, too; give one of them another", settings.vxlan_port);
+                return Err(wrong("vxlan_port", why));
+            }
+        }
         Ok(settings)
+    }
+
+    fn parse_wireguard(&mut self, message: &pb::Wireguard) -> Result<(), FieldError> {
+        let [.., v4, v6] = &mut self.near;
+        if message.ipv4 {
+            *v4 = Some(Near {
+                address: wireguard::address("ipv4_address", &message.ipv4_address, TunnelKind::Wireguard4)?,
+                mac: Mac::default(),
+                port: wireguard::port("listening_port", message.listening_port, TunnelKind::Wireguard4)?,
+                mtu: mtu_of("mtu", message.mtu, true)?,
+            });
+        }
+        if message.ipv6 {
+            *v6 = Some(Near {
+                address: wireguard::address("ipv6_address", &message.ipv6_address, TunnelKind::Wireguard6)?,
+                mac: Mac::default(),
+                port: wireguard::port(
+                    "listening_port_v6",
+                    message.listening_port_v6,
+                    TunnelKind::Wireguard6,
+                )?,
+                mtu: mtu_of("mtu_v6", message.mtu_v6, false)?,
+            });
+        }
+        if message.keepalive_seconds > 65_535 {
+            let why = format!("{} is more than 65535", message.keepalive_seconds);
+            return Err(FieldError::new("keepalive_seconds", why));
+        }
+        let every = Nanos::from_secs(message.keepalive_seconds.into());
+        self.keepalive = (every.0 > 0).then_some(every);
+        Ok(())
     }
 }
 
@@ -96,13 +142,17 @@ fn near(
             .map_err(|error| error.within("overlay"))?
             .ok_or_else(|| wrong(field, "missing; VXLAN needs this node's inner Ethernet address"))?,
     };
+    let mtu = mtu_of(mtu_field, mtu, v4).map_err(|error| error.within("overlay"))?;
+    Ok(Near { address, mac, port: 0, mtu })
+}
+
+fn mtu_of(field: &str, mtu: u32, v4: bool) -> Result<Option<u16>, FieldError> {
     let least = if v4 { 576 } else { 1280 };
-    let mtu = match (mtu, u16::try_from(mtu)) {
-        (0, _) => None,
-        (_, Ok(mtu)) if mtu >= least => Some(mtu),
-        _ => return Err(wrong(mtu_field, format!("{mtu} is not within {least} and 65535"))),
-    };
-    Ok(Near { address, mac, mtu })
+    match (mtu, u16::try_from(mtu)) {
+        (0, _) => Ok(None),
+        (_, Ok(mtu)) if mtu >= least => Ok(Some(mtu)),
+        _ => Err(FieldError::new(field, format!("{mtu} is not within {least} and 65535"))),
+    }
 }
 
 fn address_of(field: &str, bytes: &[u8], v4: bool) -> Result<Addr, FieldError> {
@@ -152,9 +202,7 @@ pub(super) fn kind(encapsulation: i32, v4: bool) -> Result<Option<TunnelKind>, F
         Ok(pb::Encapsulation::Ipip) => refuse("IPIP carries IPv4 only; use VXLAN for IPv6".into()),
         Ok(pb::Encapsulation::Vxlan) if v4 => Ok(Some(TunnelKind::Vxlan4)),
         Ok(pb::Encapsulation::Vxlan) => Ok(Some(TunnelKind::Vxlan6)),
-        Ok(pb::Encapsulation::Wireguard) => {
-            refuse("WireGuard is not supported by this version of the dataplane".into())
-        }
+        Ok(pb::Encapsulation::Wireguard) => Ok(Some(TunnelKind::WIREGUARD[usize::from(!v4)])),
         Err(_) => refuse(format!("{encapsulation} is none of this version's")),
     }
 }
@@ -173,15 +221,52 @@ mod tests {
         }
     }
 
+    fn parsed(overlay: pb::Overlay) -> Result<OverlaySettings, FieldError> {
+        OverlaySettings::parse(&pb::NodeConfig { overlay: Some(overlay), ..pb::NodeConfig::default() })
+    }
+
+    fn wireguard() -> pb::Wireguard {
+        pb::Wireguard {
+            ipv4: true,
+            ipv4_address: vec![10, 0, 0, 1],
+            ipv6: true,
+            ipv6_address: [&[0xfd][..], &[0; 15]].concat(),
+            keepalive_seconds: 25,
+            ..pb::Wireguard::default()
+        }
+    }
+
+    #[test]
+    fn wireguard_listens_where_calico_does_or_is_told_to() {
+        let parse = |message: pb::Wireguard, overlay| {
+            let config = pb::NodeConfig { wireguard: Some(message), overlay, ..pb::NodeConfig::default() };
+            OverlaySettings::parse(&config)
+        };
+        let settings = parse(wireguard(), None).unwrap();
+        let ports = TunnelKind::WIREGUARD.map(|kind| settings.near(kind).unwrap().port);
+        assert_eq!((ports, settings.keepalive), ([51_820, 51_821], Some(Nanos::from_secs(25))));
+        let field = |change: &dyn Fn(&mut pb::Wireguard)| {
+            let mut message = wireguard();
+            change(&mut message);
+            parse(message, Some(overlay())).unwrap_err().field
+        };
+        assert_eq!(field(&|m| m.ipv4_address.clear()), "wireguard.ipv4_address");
+        assert_eq!(field(&|m| m.ipv6_address.truncate(4)), "wireguard.ipv6_address");
+        assert_eq!(field(&|m| m.listening_port = 70_000), "wireguard.listening_port");
+        assert_eq!(field(&|m| m.mtu_v6 = 1279), "wireguard.mtu_v6");
+        assert_eq!(field(&|m| m.keepalive_seconds = 70_000), "wireguard.keepalive_seconds");
+        assert_eq!(field(&|m| m.listening_port = 4789), "overlay.vxlan_port");
+    }
+
     #[test]
     fn absent_is_off_and_zero_is_the_default() {
-        let off = OverlaySettings::parse(None).unwrap();
+        let off = OverlaySettings::parse(&pb::NodeConfig::default()).unwrap();
         assert!(TunnelKind::ALL.into_iter().all(|kind| off.near(kind).is_none()));
-        let on = OverlaySettings::parse(Some(&overlay())).unwrap();
+        let on = parsed(overlay()).unwrap();
         assert_eq!((on.vxlan_port, on.network), (4789, 4096));
         assert!(on.near(TunnelKind::Ipip).is_some() && on.near(TunnelKind::Vxlan6).is_none());
         let other = pb::Overlay { vxlan_port: 8472, vxlan_vni: 7, vxlan_mtu: 1400, ..overlay() };
-        let other = OverlaySettings::parse(Some(&other)).unwrap();
+        let other = parsed(other).unwrap();
         assert_eq!((other.vxlan_port, other.network), (8472, 7));
         assert_eq!(other.near(TunnelKind::Vxlan4).and_then(|near| near.mtu), Some(1400));
     }
@@ -191,7 +276,7 @@ mod tests {
         let field = |change: &dyn Fn(&mut pb::Overlay)| {
             let mut message = overlay();
             change(&mut message);
-            OverlaySettings::parse(Some(&message)).unwrap_err().field
+            parsed(message).unwrap_err().field
         };
         assert_eq!(field(&|m| m.vxlan_port = 65_536), "overlay.vxlan_port");
         assert_eq!(field(&|m| m.vxlan_vni = 1 << 24), "overlay.vxlan_vni");
@@ -227,7 +312,9 @@ mod tests {
         assert_eq!(kind(Plain.into(), true), Ok(None));
         assert_eq!(kind(Ipip.into(), true), Ok(Some(TunnelKind::Ipip)));
         assert_eq!(kind(Vxlan.into(), false), Ok(Some(TunnelKind::Vxlan6)));
-        assert!(kind(Ipip.into(), false).is_err() && kind(Wireguard.into(), true).is_err());
+        assert_eq!(kind(Wireguard.into(), true), Ok(Some(TunnelKind::Wireguard4)));
+        assert_eq!(kind(Wireguard.into(), false), Ok(Some(TunnelKind::Wireguard6)));
+        assert!(kind(Ipip.into(), false).is_err());
         assert!(kind(99, true).is_err());
     }
 }

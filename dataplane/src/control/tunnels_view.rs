@@ -17,26 +17,45 @@ pub fn tunnels(state: &State) -> Vec<pb::Tunnel> {
     }
     let on = |kind: &TunnelKind| state.desired().overlay.near(*kind).is_some();
     let kinds: Vec<TunnelKind> = TunnelKind::ALL.into_iter().filter(on).collect();
-    let nodes = state.desired().far_ends.iter();
-    let all = nodes.flat_map(|(name, node)| {
-        kinds.iter().filter_map(move |kind| {
+    let desired = state.desired();
+    let plain = kinds.iter().filter(|kind| !kind.is_encrypted());
+    let plain = plain.flat_map(|kind| {
+        desired.far_ends.iter().filter_map(move |(name, node)| {
             let (remote, _) = node.ends[usize::from(!kind.is_v4())]?;
             Some((name, Tunnel { kind: *kind, remote }))
         })
     });
-    all.filter_map(|(name, tunnel)| message(state, name, tunnel, routes.get(&tunnel).copied())).collect()
+    let encrypted = kinds.iter().filter(|kind| kind.is_encrypted());
+    let encrypted = encrypted.flat_map(|kind| {
+        desired.wireguard_peers.iter().filter_map(move |(name, node)| {
+            let remote = node.ends[usize::from(!kind.is_v4())]?.endpoint.0;
+            Some((name, Tunnel { kind: *kind, remote }))
+        })
+    });
+    let mut all: Vec<_> = plain.chain(encrypted).collect();
+    all.sort();
+    all.into_iter()
+        .filter_map(|(name, tunnel)| message(state, name, tunnel, routes.get(&tunnel).copied()))
+        .collect()
 }
 
 fn message(state: &State, node: &str, tunnel: Tunnel, routes: Option<(u64, Addr)>) -> Option<pb::Tunnel> {
     let snapshot = state.publisher().current();
     let overlay = &snapshot.overlay;
-    let (near, far) = (overlay.near(tunnel.kind)?, overlay.nodes.get(&tunnel.remote)?);
+    let near = overlay.near(tunnel.kind)?;
+    let encrypted = tunnel.kind.is_encrypted();
+    let far = overlay.nodes.get(&tunnel.remote).copied().unwrap_or_default();
+    let peer = overlay.peers.get(&tunnel.remote).filter(|_| encrypted);
+    let vxlan = matches!(tunnel.kind, TunnelKind::Vxlan4 | TunnelKind::Vxlan6);
     let name = |id| snapshot.interfaces.get(id).map(|interface| interface.name.to_string());
     let resolved = snapshot.fib.tunnels().iter().find(|resolved| resolved.tunnel == tunnel);
     let reason = match (resolved, routes) {
         (Some(_), _) => String::new(),
         (None, None) => "no route leads into it".into(),
-        (None, Some(_)) if tunnel.kind != TunnelKind::Ipip && far.mac.is_none() => {
+        (None, Some(_)) if encrypted && peer.is_none() => {
+            "the node's key is none that it can be a peer with".into()
+        }
+        (None, Some(_)) if vxlan && far.mac.is_none() => {
             "the node's inner Ethernet address is not known".into()
         }
         (None, Some((_, to))) => match snapshot.fib.lookup(to, Scope::Host, 0) {
@@ -44,7 +63,6 @@ fn message(state: &State, node: &str, tunnel: Tunnel, routes: Option<(u64, Addr)
             _ => "no route to the node".into(),
         },
     };
-    let vxlan = tunnel.kind != TunnelKind::Ipip;
     Some(pb::Tunnel {
         node: node.to_owned(),
         kind: tunnel.kind.name().into(),
@@ -57,8 +75,8 @@ fn message(state: &State, node: &str, tunnel: Tunnel, routes: Option<(u64, Addr)
                 |resolved| resolved.mtu,
             )
             .into(),
-        path_mtu: far.path_mtu.unwrap_or_default().into(),
-        port: if vxlan { overlay.vxlan_port.into() } else { 0 },
+        path_mtu: overlay.path_mtu(tunnel.remote).unwrap_or_default().into(),
+        port: if vxlan { overlay.vxlan_port } else { peer.map_or(0, |peer| peer.endpoint.1) }.into(),
         vni: if vxlan { overlay.network } else { 0 },
         mac: far.mac.filter(|_| vxlan).map_or(vec![], |mac| mac.0.to_vec()),
         routes: routes.map_or(0, |(count, _)| count),
@@ -66,6 +84,6 @@ fn message(state: &State, node: &str, tunnel: Tunnel, routes: Option<(u64, Addr)
     })
 }
 
-fn octets(addr: Addr) -> Vec<u8> {
+pub(super) fn octets(addr: Addr) -> Vec<u8> {
     if addr.is_v4() { addr.v4_octets().to_vec() } else { addr.octets().to_vec() }
 }

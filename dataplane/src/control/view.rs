@@ -57,7 +57,7 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
             tx: sum(|c| c.tx.get()),
             punt: sum(|c| c.punt.get()),
             drops: sum(WorkerCounters::drops),
-            in_flight: sum(|c| c.held.get())
+            in_flight: sum(|c| c.held.get() + c.unsealed.get() + c.early.get())
                 + sum(|c| c.handed_out.get()).saturating_sub(sum(|c| c.taken_in.get())),
             originated: sum(|c| c.originated.get()),
         }),
@@ -68,6 +68,8 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
         flows: sum(|c| c.flows.get()),
         workload_mtu: state.workload_mtu().unwrap_or_default().into(),
         last_refused: None,
+        wireguard_public_key: state.wireguard().map_or(vec![], |wireguard| wireguard.public().0.to_vec()),
+        wireguard_problem: String::new(),
         policy_memory: Some(pb::PolicyMemory {
             bytes: memory.bytes as u64,
             ceiling,

@@ -16,9 +16,9 @@ pub use neighbour::{Hearing, Neighbour, NeighbourState, Neighbours, Probe};
 pub use path_mtu::{PathMtus, believable};
 pub use rib::{Rib, Shown};
 pub use route::{NextHop, Origin, RouteTarget, Scope, TableId};
-pub use tunnel::{FarEnd, NearEnd, Overlay, Tunnel, TunnelAdjacency, TunnelKind};
+pub use tunnel::{FarEnd, KINDS, NearEnd, Overlay, PeerEnd, Tunnel, TunnelAdjacency, TunnelKind};
 
-use crate::net::{Addr, IfId};
+use crate::net::{Addr, IfId, PeerId};
 use crate::wire::ethernet::Prebuilt;
 use lpm::Lpm;
 use stations::{Answered, Station};
@@ -80,8 +80,11 @@ pub struct Fib {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     Way(Way),
-    /// Into a tunnel.
-    Hop(Hop),
+    Tunnel {
+        /// For whom packets are sealed in it, if they are.
+        peer: Option<PeerId>,
+        hop: Hop,
+    },
     Multipath(Arc<Multipath>),
     Local,
     Blackhole,
@@ -125,12 +128,21 @@ impl Fib {
         match self.targets.get(number as usize) {
             Some(Target::Way(way)) => self.hop(*way, dst),
             Some(Target::Multipath(several)) => self.hop(several.way(hash), dst),
-            Some(Target::Hop(hop)) => *hop,
+            Some(Target::Tunnel { hop, .. }) => *hop,
             Some(Target::Local) => Hop::Local,
             Some(Target::Blackhole) => Hop::Blackhole,
             Some(Target::Unreachable) => Hop::Unreachable,
             Some(Target::Prohibit) => Hop::Prohibited,
             Some(Target::NoRoute) | None => Hop::NoRoute,
+        }
+    }
+
+    /// The peer that packets to `addr` are sealed for: the one that packets from there must come from.
+    #[inline]
+    pub fn peer(&self, addr: Addr) -> Option<PeerId> {
+        match self.targets.get(self.main.lookup(addr)? as usize)? {
+            Target::Tunnel { peer, .. } => *peer,
+            _ => None,
         }
     }
 

@@ -69,6 +69,13 @@ struct Lead {
     target: Target,
 }
 
+impl Lead {
+    /// Into one.
+    const fn is_tunnel(&self) -> bool {
+        matches!(self.key.target, RouteTarget::Tunnel(_))
+    }
+}
+
 /// A route, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
@@ -180,8 +187,14 @@ impl Rib {
     /// Says where tunnels end.
     pub fn set_overlay(&mut self, overlay: &Overlay) {
         if self.overlay != *overlay {
+            let moved = self.overlay.peers != overlay.peers;
             self.overlay = overlay.clone();
             self.changed = true;
+            if moved {
+                let tunnels = (0..).zip(&self.leads).filter(|(_, lead)| lead.is_tunnel());
+                let tunnels: Vec<u32> = tunnels.map(|(number, _)| number).collect();
+                tunnels.into_iter().for_each(|number| self.resolve(number));
+            }
         }
     }
 
@@ -249,7 +262,8 @@ impl Rib {
     /// What workers find for a lead. Tunnels are built anew: they follow from neighbours, and there are few.
     fn target(&self, lead: &Lead, tunnels: &mut Vec<TunnelAdjacency>) -> Target {
         let RouteTarget::Tunnel(tunnel) = lead.key.target else { return lead.target.clone() };
-        Target::Hop(self.tunnel_hop(tunnel, &lead.target, tunnels))
+        let hop = self.tunnel_hop(tunnel, &lead.target, tunnels);
+        Target::Tunnel { peer: self.overlay.peer(tunnel), hop }
     }
 
     /// Where packets into `tunnel` go, whose own packets take the way of `link`.
@@ -332,7 +346,7 @@ impl Rib {
         if lead.routes == 0 {
             return;
         }
-        let of_tunnel = matches!(lead.key.target, RouteTarget::Tunnel(_));
+        let of_tunnel = lead.is_tunnel();
         let mut found =
             Found { rib: self, of_tunnel, exits: BTreeMap::new(), gateways: vec![], left: MAX_HOPS };
         let nowhere = match &lead.key.target {
@@ -352,7 +366,8 @@ impl Rib {
                 Target::NoRoute
             }
             RouteTarget::Tunnel(tunnel) => {
-                found.hop(&NextHop { gateway: Some(tunnel.remote), ..NextHop::default() }, None, WHOLE, 0);
+                let gateway = Some(self.overlay.far_address(*tunnel));
+                found.hop(&NextHop { gateway, ..NextHop::default() }, None, WHOLE, 0);
                 Target::NoRoute
             }
         };
@@ -389,7 +404,7 @@ impl Rib {
         let (longest, lead) = routes.longest(gateway)?;
         let outside = |number: u32| {
             let lead = &self.leads[number as usize];
-            (!of_tunnel || !matches!(lead.key.target, RouteTarget::Tunnel(_))).then_some(lead)
+            (!of_tunnel || !lead.is_tunnel()).then_some(lead)
         };
         outside(lead).or_else(|| {
             let shorter = (0..longest.len()).rev().map(|len| Prefix::truncate(gateway, len));

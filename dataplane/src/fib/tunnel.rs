@@ -1,11 +1,14 @@
 //! Tunnels to other nodes: who their ends are, and how a packet leaves by one.
 
 use super::{Adjacency, Hop};
-use crate::net::{Addr, IfId, Mac, Prefix, Proto};
+use crate::net::{Addr, IfId, Mac, PeerId, Prefix, Proto};
 use crate::wire::tunnel::{Outer, Vxlan};
 use crate::wire::vxlan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Kinds of tunnels.
+pub const KINDS: usize = 5;
 
 /// How packets are carried to other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,11 +19,18 @@ pub enum TunnelKind {
     Vxlan4,
     /// VXLAN over IPv6, for IPv6.
     Vxlan6,
+    /// WireGuard over IPv4, for IPv4.
+    Wireguard4,
+    /// WireGuard over IPv6, for IPv6.
+    Wireguard6,
 }
 
 impl TunnelKind {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::Ipip, Self::Vxlan4, Self::Vxlan6];
+    pub const ALL: [Self; KINDS] =
+        [Self::Ipip, Self::Vxlan4, Self::Vxlan6, Self::Wireguard4, Self::Wireguard6];
+    /// Those of WireGuard.
+    pub const WIREGUARD: [Self; 2] = [Self::Wireguard4, Self::Wireguard6];
 
     /// As in `vxlan-v6`.
     pub const fn name(self) -> &'static str {
@@ -28,21 +38,30 @@ impl TunnelKind {
             Self::Ipip => "ipip",
             Self::Vxlan4 => "vxlan",
             Self::Vxlan6 => "vxlan-v6",
+            Self::Wireguard4 => "wireguard",
+            Self::Wireguard6 => "wireguard-v6",
         }
     }
 
-    /// Bytes that it puts before a packet, link header apart.
+    /// Bytes that it adds to a packet, link header apart.
     pub const fn overhead(self) -> u16 {
         match self {
             Self::Ipip => Outer::IPIP,
             Self::Vxlan4 => Outer::VXLAN4,
             Self::Vxlan6 => Outer::VXLAN6,
+            Self::Wireguard4 => Outer::WIREGUARD4,
+            Self::Wireguard6 => Outer::WIREGUARD6,
         }
     }
 
     /// Carries IPv4.
     pub const fn is_v4(self) -> bool {
-        !matches!(self, Self::Vxlan6)
+        !matches!(self, Self::Vxlan6 | Self::Wireguard6)
+    }
+
+    /// Packets are sealed.
+    pub const fn is_encrypted(self) -> bool {
+        matches!(self, Self::Wireguard4 | Self::Wireguard6)
     }
 }
 
@@ -60,6 +79,8 @@ pub struct Tunnel {
 pub struct TunnelAdjacency {
     /// Which tunnel.
     pub tunnel: Tunnel,
+    /// The peer that packets are sealed for, where they are.
+    pub peer: Option<PeerId>,
     /// The tunnel's interface: what policy sees the packet leave by.
     pub tx_if: IfId,
     /// The interface that its packets are sent by.
@@ -79,6 +100,8 @@ pub struct NearEnd {
     pub address: Addr,
     /// Of VXLAN, this node's inner Ethernet address.
     pub mac: Mac,
+    /// Of WireGuard, where it listens.
+    pub port: u16,
     /// The largest IP packet inside that is configured.
     pub mtu: Option<u16>,
 }
@@ -93,6 +116,17 @@ pub struct FarEnd {
     pub path_mtu: Option<u16>,
 }
 
+/// What is known of a peer of WireGuard's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerEnd {
+    /// Which.
+    pub peer: PeerId,
+    /// Where its packets go: where it was heard last.
+    pub endpoint: (Addr, u16),
+    /// As in [`FarEnd`].
+    pub path_mtu: Option<u16>,
+}
+
 /// All that is known of tunnels. A clone is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlay {
@@ -101,9 +135,11 @@ pub struct Overlay {
     /// The VXLAN network that packets belong to.
     pub network: u32,
     /// By [`TunnelKind`].
-    pub near: [Option<NearEnd>; 3],
+    pub near: [Option<NearEnd>; KINDS],
     /// The other nodes, by address.
     pub nodes: Arc<BTreeMap<Addr, FarEnd>>,
+    /// WireGuard's peers, by the address that routes to them name.
+    pub peers: Arc<BTreeMap<Addr, PeerEnd>>,
     /// Besides them, who may send us tunnels' packets.
     pub external: Arc<[Prefix]>,
 }
@@ -113,8 +149,9 @@ impl Default for Overlay {
         Self {
             vxlan_port: vxlan::PORT,
             network: 4096,
-            near: [None; 3],
+            near: [None; KINDS],
             nodes: Arc::default(),
+            peers: Arc::default(),
             external: Arc::default(),
         }
     }
@@ -137,9 +174,39 @@ impl Overlay {
             Proto::IPIP => TunnelKind::Ipip,
             Proto::UDP if dport == self.vxlan_port && to.is_v4() => TunnelKind::Vxlan4,
             Proto::UDP if dport == self.vxlan_port => TunnelKind::Vxlan6,
+            Proto::UDP => TunnelKind::WIREGUARD[usize::from(!to.is_v4())],
             _ => return None,
         };
-        self.near(kind).filter(|near| near.address == to).map(|near| (kind, near))
+        let near = self.near(kind).filter(|near| near.address == to)?;
+        (!kind.is_encrypted() || near.port == dport).then_some((kind, near))
+    }
+
+    /// WireGuard over IPv4 listens at this port.
+    #[inline]
+    pub fn is_encrypted_at(&self, dport: u16) -> bool {
+        self.near(TunnelKind::Wireguard4).is_some_and(|near| near.port == dport)
+    }
+
+    /// There are tunnels to a node that has this address.
+    pub fn reaches(&self, node: Addr) -> bool {
+        self.nodes.contains_key(&node) || self.peers.contains_key(&node)
+    }
+
+    /// What something on the way to a node said that it takes.
+    pub fn path_mtu(&self, node: Addr) -> Option<u16> {
+        let peer = || self.peers.get(&node).and_then(|peer| peer.path_mtu);
+        self.nodes.get(&node).and_then(|far| far.path_mtu).or_else(peer)
+    }
+
+    /// The address that the packets of a tunnel go to.
+    pub(super) fn far_address(&self, tunnel: Tunnel) -> Addr {
+        let peer = self.peers.get(&tunnel.remote).filter(|_| tunnel.kind.is_encrypted());
+        peer.map_or(tunnel.remote, |peer| peer.endpoint.0)
+    }
+
+    /// The peer that a tunnel's packets are sealed for.
+    pub(super) fn peer(&self, tunnel: Tunnel) -> Option<PeerId> {
+        self.peers.get(&tunnel.remote).filter(|_| tunnel.kind.is_encrypted()).map(|peer| peer.peer)
     }
 
     /// `from` may send us tunnels' packets.
@@ -157,25 +224,37 @@ impl Overlay {
     /// How packets leave by `tunnel`, whose own packets leave by `link`.
     pub(super) fn over(&self, tunnel: Tunnel, link: &Adjacency) -> Option<TunnelAdjacency> {
         let near = self.near(tunnel.kind)?;
-        let far = self.nodes.get(&tunnel.remote)?;
-        let outer = match tunnel.kind {
-            TunnelKind::Ipip => Outer::ipip(&link.header, near.address, tunnel.remote),
+        let (outer, path, peer) = match tunnel.kind {
+            TunnelKind::Ipip => {
+                let far = self.nodes.get(&tunnel.remote)?;
+                (Outer::ipip(&link.header, near.address, tunnel.remote), far.path_mtu, None)
+            }
             TunnelKind::Vxlan4 | TunnelKind::Vxlan6 => {
+                let far = self.nodes.get(&tunnel.remote)?;
                 let ends =
                     Vxlan { port: self.vxlan_port, network: self.network, to: far.mac?, from: near.mac };
-                Outer::vxlan(&link.header, near.address, tunnel.remote, ends)
+                (Outer::vxlan(&link.header, near.address, tunnel.remote, ends), far.path_mtu, None)
+            }
+            TunnelKind::Wireguard4 | TunnelKind::Wireguard6 => {
+                let far = self.peers.get(&tunnel.remote)?;
+                let outer = Outer::udp(&link.header, (near.address, near.port), far.endpoint);
+                (outer, far.path_mtu, Some(far.peer))
             }
         };
-        let path = far.path_mtu.map_or(link.mtu, |path| path.min(link.mtu));
+        let path = path.map_or(link.mtu, |path| path.min(link.mtu));
         // No IPv6 sender goes below the least MTU of all links (RFC 8200 §5).
         let least = if tunnel.kind.is_v4() { 68 } else { 1280 };
         let mtu = self.mtu(tunnel.kind, path).max(least);
-        Some(TunnelAdjacency { tunnel, tx_if: near.interface, underlay: link.tx_if, mtu, outer })
+        Some(TunnelAdjacency { tunnel, peer, tx_if: near.interface, underlay: link.tx_if, mtu, outer })
     }
 
     /// What a route into `tunnel` comes to, whose own packets take the hop `link`.
     pub(super) fn unresolved(&self, tunnel: Tunnel, link: Hop) -> Hop {
-        match (link, self.near(tunnel.kind), self.nodes.contains_key(&tunnel.remote)) {
+        let known = match tunnel.kind.is_encrypted() {
+            true => self.peers.contains_key(&tunnel.remote),
+            false => self.nodes.contains_key(&tunnel.remote),
+        };
+        match (link, self.near(tunnel.kind), known) {
             (Hop::Unresolved { link, next_hop, .. }, Some(near), true) => {
                 Hop::Unresolved { tx_if: near.interface, link, next_hop }
             }
@@ -194,11 +273,13 @@ mod tests {
             interface: IfId(9),
             address: address.parse().unwrap(),
             mac: Mac([0x66; 6]),
+            port: 51_820,
             mtu: None,
         };
         let node: Addr = "192.168.0.2".parse().unwrap();
         let overlay = Overlay {
-            near: [None, Some(near("192.168.0.1")), Some(near("fd00::1"))],
+            near: ["192.168.0.1", "192.168.0.1", "fd00::1", "192.168.0.1", "fd00::1"]
+                .map(|at| Some(near(at))),
             nodes: Arc::new([(node, FarEnd::default())].into()),
             external: ["203.0.113.0/24".parse().unwrap()].into(),
             ..Overlay::default()
@@ -207,9 +288,13 @@ mod tests {
             |to: &str, proto, port| overlay.arrived(to.parse().unwrap(), proto, port).map(|(kind, _)| kind);
         assert_eq!(arrived("192.168.0.1", Proto::UDP, 4789), Some(TunnelKind::Vxlan4));
         assert_eq!(arrived("fd00::1", Proto::UDP, 4789), Some(TunnelKind::Vxlan6));
+        assert_eq!(arrived("192.168.0.1", Proto::UDP, 51_820), Some(TunnelKind::Wireguard4));
+        assert_eq!(arrived("fd00::1", Proto::UDP, 51_820), Some(TunnelKind::Wireguard6));
         assert_eq!(arrived("192.168.0.1", Proto::UDP, 4788), None);
         assert_eq!(arrived("192.168.0.9", Proto::UDP, 4789), None, "another's");
-        assert_eq!(arrived("192.168.0.1", Proto::IPIP, 0), None, "switched off");
+        assert_eq!(arrived("192.168.0.1", Proto::IPIP, 0), Some(TunnelKind::Ipip));
+        let off = Overlay { near: [None; KINDS], ..overlay.clone() };
+        assert!(off.arrived("192.168.0.1".parse().unwrap(), Proto::IPIP, 0).is_none(), "switched off");
         assert!(overlay.knows(node) && overlay.knows("203.0.113.7".parse().unwrap()));
         assert!(!overlay.knows("192.168.0.3".parse().unwrap()));
     }
@@ -220,13 +305,14 @@ mod tests {
             interface: IfId(9),
             address: Addr::v4([192, 168, 0, 1]),
             mac: Mac::default(),
+            port: 0,
             mtu: Some(1400),
         };
         let free = Overlay::default();
         let of = |overlay: &Overlay| TunnelKind::ALL.map(|kind| overlay.mtu(kind, 1500));
-        assert_eq!(of(&free), [1480, 1450, 1430]);
-        let configured = Overlay { near: [Some(near); 3], ..free };
-        assert_eq!(of(&configured), [1400; 3]);
+        assert_eq!(of(&free), [1480, 1450, 1430, 1440, 1420]);
+        let configured = Overlay { near: [Some(near); KINDS], ..free };
+        assert_eq!(of(&configured), [1400; KINDS]);
         assert_eq!(configured.mtu(TunnelKind::Ipip, 1300), 1280, "never more than fits");
     }
 }

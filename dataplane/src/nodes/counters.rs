@@ -41,6 +41,8 @@ pub struct WorkerCounters {
     pub originated: Counted,
     /// Packets that wait for a neighbour now.
     pub held: Counted,
+    /// Packets that wait for a WireGuard session now.
+    pub unsealed: Counted,
     /// Fragments that wait for the first of their packet now.
     pub early: Counted,
     /// Packets put into other workers' inboxes.

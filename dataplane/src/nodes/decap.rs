@@ -4,7 +4,7 @@
 //! Only nodes that are known may send by a tunnel. What was inside is parsed like any other packet, as
 //! having come in by the tunnel's interface.
 
-use super::{Event, World};
+use super::{Event, ParseNext, World};
 use crate::arcs;
 use crate::fib::{NearEnd, TunnelKind, believable};
 use crate::graph::Node;
@@ -47,16 +47,18 @@ impl Node<World> for Decap {
     }
 }
 
-/// Where a packet that came in by an uplink goes, if it is a tunnel's, or about a tunnel's: here.
+/// Where a packet that came in by an uplink goes, if it is a tunnel's, or about a tunnel's.
 #[inline]
-pub(super) fn is_tunnels(world: &World, packet: &Packet<'_>, to: Addr, dport: u16) -> bool {
-    let overlay = &world.snapshot.overlay;
+pub(super) fn tunnels(world: &World, packet: &Packet<'_>, to: Addr, dport: u16) -> Option<ParseNext> {
     let meta = &packet.meta;
-    overlay.arrived(to, meta.proto, dport).is_some()
-        || (meta.proto.is_icmp() && icmp::is_too_big(meta.proto, meta.icmp) && {
-            let tunnel = quoted(world, packet);
-            tunnel.is_some_and(|quoted| quoted.from == to)
-        })
+    if let Some((kind, _)) = world.snapshot.overlay.arrived(to, meta.proto, dport) {
+        return Some(if kind.is_encrypted() { ParseNext::WgDecrypt } else { ParseNext::Decap });
+    }
+    let about = meta.proto.is_icmp() && icmp::is_too_big(meta.proto, meta.icmp) && {
+        let tunnel = quoted(world, packet);
+        tunnel.is_some_and(|quoted| quoted.from == to)
+    };
+    about.then_some(ParseNext::Decap)
 }
 
 /// Leaves the packet that was inside, with a link header before it.
@@ -74,9 +76,25 @@ fn open(world: &World, packet: &mut Packet<'_>) -> Result<(), DropReason> {
     }
     let outer_bits = ecn::traffic_class(packet.l3());
     match kind {
-        TunnelKind::Ipip => enter_ip(packet, near),
+        TunnelKind::Ipip => {
+            packet.meta.l3 = packet.meta.l4;
+            enter_ip(packet, near);
+        }
         TunnelKind::Vxlan4 | TunnelKind::Vxlan6 => enter_frame(packet, overlay.network)?,
+        // `parse` sends them elsewhere.
+        TunnelKind::Wireguard4 | TunnelKind::Wireguard6 => return Err(DropReason::BadTunnel),
     }
+    emerge(world, packet, near, outer_bits)
+}
+
+/// Makes a packet that was inside, with a link header before it, one that came in by the tunnel's interface. `outer`: the
+/// traffic class that its tunnel's packet had.
+pub(super) fn emerge(
+    world: &World,
+    packet: &mut Packet<'_>,
+    near: &NearEnd,
+    outer: u8,
+) -> Result<(), DropReason> {
     let inner = packet.l3();
     let (first, tos) = (inner.first().copied().unwrap_or(0), ecn::traffic_class(inner));
     let least = match first >> 4 {
@@ -86,7 +104,7 @@ fn open(world: &World, packet: &mut Packet<'_>) -> Result<(), DropReason> {
     };
     // What is no IP is for `parse` to refuse.
     if least > 0 && inner.len() >= least {
-        let bits = ecn::decapsulated(outer_bits, tos).ok_or(DropReason::TunnelCongestion)?;
+        let bits = ecn::decapsulated(outer, tos).ok_or(DropReason::TunnelCongestion)?;
         if bits != tos & 3 {
             ecn::set(packet.l3_mut(), bits);
         }
@@ -98,11 +116,10 @@ fn open(world: &World, packet: &mut Packet<'_>) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// The IP header inside follows at once: it gets a link header like any other.
-fn enter_ip(packet: &mut Packet<'_>, near: &NearEnd) {
-    let inner = packet.meta.l4;
-    let link = Prebuilt::new(near.mac, near.mac, None, ethernet::IPV4);
-    packet.meta.l3 = inner;
+/// The packet inside is an IP packet: it gets a link header like any other.
+pub(super) fn enter_ip(packet: &mut Packet<'_>, near: &NearEnd) {
+    let v6 = packet.l3().first().is_some_and(|first| first >> 4 == 6);
+    let link = Prebuilt::new(near.mac, near.mac, None, if v6 { ethernet::IPV6 } else { ethernet::IPV4 });
     // There is room: the outer header was longer.
     packet.set_link_header(link.as_slice());
 }
@@ -126,7 +143,7 @@ fn enter_frame(packet: &mut Packet<'_>, network: u32) -> Result<(), DropReason> 
     Ok(())
 }
 
-fn ends(ip: &[u8], v6: bool) -> (Addr, Addr) {
+pub(super) fn ends(ip: &[u8], v6: bool) -> (Addr, Addr) {
     if v6 {
         (Addr::v6(read(ip, 8).unwrap_or_default()), Addr::v6(read(ip, 24).unwrap_or_default()))
     } else {
@@ -155,7 +172,7 @@ fn quoted(world: &World, packet: &Packet<'_>) -> Option<Quoted> {
     let dport = read_u16(quote, header_len + 2).unwrap_or_default();
     // What was sent by this end would arrive at it, were it turned round.
     let overlay = &world.snapshot.overlay;
-    let ours = overlay.arrived(from, Proto(proto), dport).is_some() && overlay.nodes.contains_key(&to);
+    let ours = overlay.arrived(from, Proto(proto), dport).is_some() && overlay.reaches(to);
     ours.then_some(Quoted { from, to, len })
 }
 
@@ -167,7 +184,7 @@ fn hear(world: &mut World, packet: &Packet<'_>) -> DecapNext {
         let word = read::<4>(packet.l4(), 4).map(u32::from_be_bytes).unwrap_or_default();
         let said = if v4 { word & 0xffff } else { word };
         let mtu = believable(said, len, v4);
-        let known = world.snapshot.overlay.nodes.get(&to).and_then(|far| far.path_mtu);
+        let known = world.snapshot.overlay.path_mtu(to);
         if known.is_none_or(|known| mtu <= known) {
             world.tell(Event::PathMtu { to, mtu });
         }

@@ -4,13 +4,15 @@ use super::World;
 use crate::arcs;
 use crate::graph::Node;
 use crate::packet::{DropReason, Packet};
-use crate::wire::mss;
+use crate::wire::{ecn, mss};
 
 arcs! {
     /// The ways out of [`Encap`].
     pub enum EncapNext {
         /// Ready to send.
         Tx = "tx",
+        /// To be sealed first.
+        WgEncrypt = "wireguard",
         /// The tunnel is gone, or the packet is too long for a frame.
         Drop = "drop",
     }
@@ -30,7 +32,11 @@ impl Node<World> for Encap {
             return EncapNext::Drop;
         };
         mss::clamp(packet.l3_mut(), tunnel.mtu);
-        let headers = tunnel.outer.complete(packet.l3(), entropy(packet.meta.hash));
+        if tunnel.peer.is_some() {
+            return EncapNext::WgEncrypt;
+        }
+        let inner = packet.l3();
+        let headers = tunnel.outer.complete(inner, ecn::traffic_class(inner), entropy(packet.meta.hash));
         if !packet.set_link_header(headers.as_slice()) {
             packet.meta.drop = DropReason::TxOversized;
             return EncapNext::Drop;

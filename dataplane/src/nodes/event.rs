@@ -1,9 +1,11 @@
 //! What a worker tells the control thread.
 
 use crate::fib::Hearing;
-use crate::net::{Addr, FlowKey, Generation, Icmp, IfId, Mac, WorkerId};
+use crate::net::{Addr, FlowKey, Generation, Icmp, IfId, Mac, PeerId, WorkerId};
 use crate::packet::DropReason;
 use crate::policy::Query;
+use crate::wire::wireguard::{COOKIE_REPLY, INITIATION, RESPONSE};
+use crate::wireguard::Endpoint;
 
 /// A piece of news. Small and plain: it is copied into a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,17 @@ pub enum Event {
         to: Addr,
         /// In bytes, the tunnel's headers included.
         mtu: u16,
+    },
+    /// A packet waits for a session with this peer.
+    SessionWanted(PeerId),
+    /// A genuine packet came from another place than its peer was heard at last.
+    PeerMoved {
+        /// To the WireGuard interface over IPv6.
+        v6: bool,
+        /// The session, by our number.
+        session: u32,
+        /// From there.
+        from: Endpoint,
     },
     /// One of the dropped packets.
     Dropped {
@@ -77,3 +90,36 @@ pub struct Deciding {
     /// The decider within the tree.
     pub slot: u32,
 }
+
+/// A message of a WireGuard handshake, for the control thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram {
+    /// It came over IPv6.
+    pub v6: bool,
+    /// From there.
+    pub from: Endpoint,
+    len: u8,
+    bytes: [u8; INITIATION],
+}
+
+impl Datagram {
+    /// Of the bytes that came, if they are as long as the message that they say they are.
+    pub fn new(v6: bool, from: Endpoint, datagram: &[u8]) -> Option<Self> {
+        let len = match datagram.first()? {
+            1 => INITIATION,
+            2 => RESPONSE,
+            3 => COOKIE_REPLY,
+            _ => return None,
+        };
+        let mut bytes = [0; INITIATION];
+        bytes[..len].copy_from_slice(Some(datagram).filter(|datagram| datagram.len() == len)?);
+        Some(Self { v6, from, len: len as u8, bytes })
+    }
+
+    /// The message.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+const _: () = assert!(INITIATION <= u8::MAX as usize);

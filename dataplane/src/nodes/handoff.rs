@@ -1,6 +1,6 @@
 //! Packets for another worker: it owns the flow, or a queue of the interface they leave by.
 
-use super::{World, conntrack};
+use super::{World, conntrack, wg_decrypt};
 use crate::graph::Sink;
 use crate::net::WorkerId;
 use crate::packet::{DropReason, PacketFlags, PktIdx, Pool, Vector};
@@ -35,10 +35,14 @@ impl Sink<World> for Handoff {
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
         for mut idx in packets.drain() {
             let packet = pool.get(&mut idx);
-            // Of a fragment that is not known yet whose it is, the hash is its packet's.
-            let owner = match packet.meta.flags.has(PacketFlags::FRAGMENT) {
-                true => Some(world.owner(packet.meta.hash)),
-                false => conntrack::flow_hash(world, &packet).map(|hash| world.keeper(hash)),
+            let flags = packet.meta.flags;
+            let owner = if flags.has(PacketFlags::SEALED) {
+                wg_decrypt::owner(world, &packet)
+            } else if flags.has(PacketFlags::FRAGMENT) {
+                // Of a fragment that is not known yet whose it is, the hash is its packet's.
+                Some(world.owner(packet.meta.hash))
+            } else {
+                conntrack::flow_hash(world, &packet).map(|hash| world.keeper(hash))
             };
             let owner = owner.unwrap_or(world.me);
             packet.meta.flags.set(PacketFlags::HANDED);

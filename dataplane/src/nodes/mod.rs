@@ -27,6 +27,9 @@ mod service;
 mod staged;
 mod tx;
 mod untracked;
+mod wg_decrypt;
+mod wg_encrypt;
+mod wg_hold;
 mod world;
 
 pub use arp::{Arp, ArpNext};
@@ -37,7 +40,7 @@ pub use cut::{Cut, Pieces};
 pub use decap::{Decap, DecapNext};
 pub use drop::Drop;
 pub use encap::{Encap, EncapNext};
-pub use event::{Deciding, Event};
+pub use event::{Datagram, Deciding, Event};
 pub use fragments::{Early, Fragments, FragmentsNext, Wait};
 pub use handoff::{Handoff, Inbox};
 pub use hold::{Held, Hold};
@@ -51,6 +54,9 @@ pub use route::{Route, RouteNext};
 pub use service::{Service, ServiceNext};
 pub use tx::Tx;
 pub use untracked::{Untracked, UntrackedNext};
+pub use wg_decrypt::{WgDecrypt, WgDecryptNext};
+pub use wg_encrypt::{WgEncrypt, WgEncryptNext};
+pub use wg_hold::{Unsealed, WgHold};
 pub use world::{Credit, Limits, World};
 
 /// `Meta::adjacency` of a packet whose next hop is not resolved.

@@ -24,6 +24,8 @@ arcs! {
         Untracked = "untracked",
         /// A tunnel's packet, for this node.
         Decap = "tunnel",
+        /// An encrypted tunnel's packet, for this node.
+        WgDecrypt = "wireguard",
         /// A piece of an IP packet.
         Fragments = "fragment",
         /// Refused.
@@ -117,8 +119,10 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         }
         return Ok(ParseNext::Nd);
     }
-    if interface.role == Role::Uplink && decap::is_tunnels(world, packet, ip.dst, header.dport) {
-        return Ok(ParseNext::Decap);
+    if interface.role == Role::Uplink
+        && let Some(next) = decap::tunnels(world, packet, ip.dst, header.dport)
+    {
+        return Ok(next);
     }
     if (ip.dst.is_multicast() || link.dst.is_group()) && !stays_on_link(world, interface, packet, &ip) {
         return Err(DropReason::Multicast);

@@ -52,7 +52,10 @@ pub(super) fn judge(world: &World, packet: &mut Packet<'_>) -> Option<ParseNext>
     let to = Mac([head[0], head[1], head[2], head[3], head[4], head[5]]);
     let vxlan = || proto == Proto::UDP && dport == world.snapshot.overlay.vxlan_port;
     let expected = match &interface.role {
-        Role::Uplink => to == interface.mac && !vxlan(),
+        Role::Uplink => {
+            let overlay = &world.snapshot.overlay;
+            to == interface.mac && !vxlan() && (proto != Proto::UDP || !overlay.is_encrypted_at(dport))
+        }
         Role::Tunnel(_) => to == interface.mac,
         Role::Workload(workload) => {
             workload.active

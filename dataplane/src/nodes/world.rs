@@ -1,6 +1,6 @@
 //! All that a node may touch.
 
-use super::{Early, Event, Held, Inbox, Pieces, WorkerCounters};
+use super::{Datagram, Early, Event, Held, Inbox, Pieces, Unsealed, WorkerCounters};
 use crate::conntrack::{self, Directory, FlowHasher, Segment, TcpFlags, TcpSegment};
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Packet, PacketFlags, PktIdx, Pool, Vector};
@@ -36,6 +36,8 @@ pub struct World {
     pub counters: Arc<WorkerCounters>,
     /// Packets that wait for a neighbour.
     pub held: Held,
+    /// Packets that wait for a WireGuard session.
+    pub unsealed: Unsealed,
     /// Packets of which fragments have come.
     pub fragments: conntrack::Fragments,
     /// Fragments that wait for the first.
@@ -44,6 +46,8 @@ pub struct World {
     pub pieces: Pieces,
     /// What the control thread should know. Full: the news is dropped, and comes again.
     pub events: Arc<ArrayQueue<Event>>,
+    /// Messages of WireGuard handshakes, for the control thread.
+    pub handshakes: Arc<ArrayQueue<Datagram>>,
     /// Every worker's inbox, its own too.
     pub inboxes: Arc<[Inbox]>,
     /// Packets to send, by the interface that carries them; `None`: no queue of it is ours.
@@ -79,10 +83,13 @@ impl World {
             flows,
             counters: Arc::default(),
             held: Held::default(),
+            unsealed: Unsealed::default(),
             fragments: conntrack::Fragments::new(FRAGMENTED),
             early: Early::default(),
             pieces: Pieces::default(),
             events: Arc::new(ArrayQueue::new(1024)),
+            // What a flood can have of the control thread between two looks.
+            handshakes: Arc::new(ArrayQueue::new(256)),
             inboxes,
             outboxes: (0..limits.interfaces).map(|_| None).collect(),
             // RFC 4443 §2.4 (f) asks for a limit; a thousand a second and worker, a hundred at once.

@@ -96,6 +96,13 @@ reasons! {
     SctpWrongTag = "sctp-wrong-tag": "The SCTP packet's verification tag is not the one its sender was given: old, or forged.",
     RouteUnreachable = "route-unreachable": "The route to the destination is of the kind unreachable: the sender is told that nobody is there.",
     RouteProhibited = "route-prohibited": "The route to the destination is of the kind prohibit: the sender is told that it is forbidden.",
+    WireguardNoSession = "wireguard-no-session": "The node at the tunnel's other end did not agree on a session in time: it is down, out of reach, or has another key (see `margayctl wg show`).",
+    WireguardQueueFull = "wireguard-queue-full": "Too many packets already wait for a session with the node at the tunnel's other end.",
+    WireguardUnknownSession = "wireguard-unknown-session": "A WireGuard packet of a session that is over or never was: old, or forged.",
+    WireguardForged = "wireguard-forged": "A WireGuard packet whose tag is wrong: it was changed on its way, or forged.",
+    WireguardReplayed = "wireguard-replayed": "A WireGuard packet that came before, or is too old to tell.",
+    WireguardSource = "wireguard-source": "The packet inside a WireGuard packet is from an address that is not routed to the node that sent it.",
+    WireguardOverload = "wireguard-overload": "More WireGuard handshakes came than the control thread takes at a time.",
 }
 
 impl DropReason {

@@ -183,6 +183,29 @@ struct Places {
 // through its owner (see the file's head).
 unsafe impl Send for Places {}
 
+impl Places {
+    /// The packet of an index.
+    ///
+    /// # Safety
+    /// The caller has the frame of this index to itself for as long as the packet lives.
+    #[inline(always)]
+    unsafe fn packet<'p>(self, index: u32) -> Packet<'p> {
+        let Self { base, frame_shift, meta, keys } = self;
+        // SAFETY: every index made by this file is below `count`, so the frame lies within the mapping, `meta` and `key`
+        // within their slices, all kept by `frames`; and nobody else has them, as the caller says.
+        unsafe {
+            Packet {
+                meta: &mut *meta.add(index as usize).as_ref().get(),
+                key: &mut *keys.add(index as usize).as_ref().get(),
+                frame: std::slice::from_raw_parts_mut(
+                    base.as_ptr().add((index as usize) << frame_shift),
+                    1 << frame_shift,
+                ),
+            }
+        }
+    }
+}
+
 /// One worker's hold on the frames: its free list, and the way to a packet's bytes.
 pub struct Pool {
     frames: Arc<Frames>,
@@ -279,20 +302,18 @@ impl Pool {
     #[inline(always)]
     fn at(&mut self, index: u32) -> Packet<'_> {
         debug_assert!(index < self.frames.count);
-        let Places { base, frame_shift, meta, keys } = self.at;
-        // SAFETY: `index` came from the frame's owner, which the caller borrows mutably for as
-        // long as the packet lives; every index made by this file is below `count`, so the frame
-        // lies within the mapping, `meta` and `key` within their slices, all kept by `frames`.
-        unsafe {
-            Packet {
-                meta: &mut *meta.add(index as usize).as_ref().get(),
-                key: &mut *keys.add(index as usize).as_ref().get(),
-                frame: std::slice::from_raw_parts_mut(
-                    base.as_ptr().add((index as usize) << frame_shift),
-                    1 << frame_shift,
-                ),
-            }
-        }
+        // SAFETY: `index` came from the frame's owner, which the caller borrows mutably for as long as the packet lives.
+        unsafe { self.at.packet(index) }
+    }
+
+    /// All packets of `vector`, in order and at once.
+    pub fn all<'p>(&'p mut self, vector: &'p mut Vector) -> impl Iterator<Item = Packet<'p>> {
+        let places = self.at;
+        vector.indexes[..usize::from(vector.len)].iter().map(move |&index| {
+            // SAFETY: the vector owns its frames, is borrowed mutably for as long as the packets live, and no two of its
+            // indexes are alike: an index has one owner, and so one place.
+            unsafe { places.packet(index) }
+        })
     }
 
     /// Pulls the first bytes of the packet at `position` towards the cache, if there is one. A hint.
@@ -367,6 +388,13 @@ pub struct Packet<'p> {
     pub meta: &'p mut Meta,
     key: &'p mut FlowKey,
     frame: &'p mut [u8],
+}
+
+impl<'p> Packet<'p> {
+    /// `len` bytes of the frame from offset `at` on, for as long as the packet is borrowed.
+    pub fn into_part(self, at: u16, len: usize) -> Option<&'p mut [u8]> {
+        self.frame.get_mut(usize::from(at)..)?.get_mut(..len)
+    }
 }
 
 impl Packet<'_> {
@@ -478,6 +506,17 @@ impl Packet<'_> {
         }
         self.meta.len = (usize::from(self.meta.data) + self.meta.len as usize - start) as u32;
         self.meta.data = start as u16;
+        true
+    }
+
+    /// The packet becomes the `len` bytes that begin `before` its IP header, and so does what is called its IP header;
+    /// where it had none, they are whatever the frame has. `false`, and nothing done, when there is no room.
+    pub fn stretch(&mut self, before: u16, len: u32) -> bool {
+        let Some(start) = self.meta.l3.checked_sub(before) else { return false };
+        if usize::from(start) + len as usize > self.frame.len() {
+            return false;
+        }
+        (self.meta.data, self.meta.l3, self.meta.len) = (start, start, len);
         true
     }
 

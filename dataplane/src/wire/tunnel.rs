@@ -6,7 +6,8 @@
 //! instead what it takes. The packet inside is cut before, or its sender told, whichever it asked for.
 
 use super::ethernet::{self, Prebuilt};
-use super::{checksum::Sum, ecn, ip4, ip6, vxlan};
+use super::wireguard::{MAC, TRANSPORT_HEADER};
+use super::{checksum::Sum, ip4, ip6, vxlan};
 use crate::net::{Addr, Mac, Proto};
 
 const UDP_LEN: usize = 8;
@@ -24,6 +25,8 @@ pub struct Outer {
     ip: u8,
     v6: bool,
     udp: bool,
+    /// The source port says which flow is inside.
+    by_flow: bool,
     /// What the IPv4 header sums up to without what differs from packet to packet.
     sum: u16,
 }
@@ -46,7 +49,11 @@ impl Outer {
     pub const IPIP: u16 = ip4::HEADER_LEN as u16;
     /// The same of VXLAN over IPv4.
     pub const VXLAN4: u16 = (ip4::HEADER_LEN + UDP_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN) as u16;
-    /// And over IPv6.
+    /// Bytes that WireGuard adds to a packet over IPv4, its tag included.
+    pub const WIREGUARD4: u16 = (ip4::HEADER_LEN + UDP_LEN + TRANSPORT_HEADER + MAC) as u16;
+    /// The same over IPv6.
+    pub const WIREGUARD6: u16 = (ip6::HEADER_LEN + UDP_LEN + TRANSPORT_HEADER + MAC) as u16;
+    /// Bytes that VXLAN over IPv6 puts before a packet.
     pub const VXLAN6: u16 = (ip6::HEADER_LEN + UDP_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN) as u16;
 
     /// IPv4 in IPv4 (RFC 2003), behind this link header.
@@ -57,7 +64,7 @@ impl Outer {
     /// VXLAN that carries packets of the IP version that it runs over.
     pub fn vxlan(link: &Prebuilt, from: Addr, to: Addr, ends: Vxlan) -> Self {
         let mut outer = Self::begin(link, from, to, Proto::UDP);
-        outer.udp = true;
+        (outer.udp, outer.by_flow) = (true, true);
         outer.push(&[[0; 2], ends.port.to_be_bytes(), [0; 2], [0; 2]].concat());
         outer.push(&vxlan::emit(ends.network));
         let kind = if outer.v6 { ethernet::IPV6 } else { ethernet::IPV4 };
@@ -65,9 +72,17 @@ impl Outer {
         outer
     }
 
+    /// UDP between two ports.
+    pub fn udp(link: &Prebuilt, from: (Addr, u16), to: (Addr, u16)) -> Self {
+        let mut outer = Self::begin(link, from.0, to.0, Proto::UDP);
+        outer.udp = true;
+        outer.push(&[from.1.to_be_bytes(), to.1.to_be_bytes(), [0; 2], [0; 2]].concat());
+        outer
+    }
+
     fn begin(link: &Prebuilt, from: Addr, to: Addr, proto: Proto) -> Self {
         let v6 = !to.is_v4();
-        let mut outer = Self { bytes: [0; MAX], len: 0, ip: 0, v6, udp: false, sum: 0 };
+        let mut outer = Self { bytes: [0; MAX], len: 0, ip: 0, v6, udp: false, by_flow: false, sum: 0 };
         outer.push(link.as_slice());
         outer.ip = outer.len;
         if v6 {
@@ -89,12 +104,12 @@ impl Outer {
         self.len += bytes.len() as u8;
     }
 
-    /// The headers for one packet, `inner` being all of it: with `entropy` for a source port, so that
-    /// routers and network cards keep its flow together and others apart (RFC 7348 §5).
+    /// The headers for one packet, `inner` being all that stands behind them and `class` its DSCP and ECN as far as the outer
+    /// header is to tell of them. Where the flow has a source port, it is of `entropy`, so that routers and network cards
+    /// keep the flow together and others apart (RFC 7348 §5).
     #[inline]
-    pub fn complete(&self, inner: &[u8], entropy: u16) -> Completed {
+    pub fn complete(&self, inner: &[u8], class: u8, entropy: u16) -> Completed {
         let mut out = Completed { bytes: self.bytes, len: self.len };
-        let class = ecn::traffic_class(inner);
         let (ip, len) = (usize::from(self.ip), usize::from(self.len));
         let total = len - ip + inner.len();
         if self.v6 {
@@ -118,10 +133,12 @@ impl Outer {
         let ip = usize::from(self.ip);
         let at = ip + if self.v6 { ip6::HEADER_LEN } else { ip4::HEADER_LEN };
         let len = usize::from(self.len) - at + inner.len();
-        // Of the ports for anybody's use (RFC 6335 §6).
-        out.bytes[at..at + 2].copy_from_slice(&(0xc000 | entropy).to_be_bytes());
+        if self.by_flow {
+            // Of the ports for anybody's use (RFC 6335 §6).
+            out.bytes[at..at + 2].copy_from_slice(&(0xc000 | entropy).to_be_bytes());
+        }
         out.bytes[at + 4..at + 6].copy_from_slice(&(len as u16).to_be_bytes());
-        // None over IPv4, as RFC 7348 §5 asks for. Over IPv6 a kernel refuses packets without one,
+        // None over IPv4, as RFC 7348 §5 asks for; WireGuard's packets have a tag. Over IPv6 a kernel refuses packets without one,
         // unless it is told that they are tunnels' (RFC 6935 §5).
         if self.v6 {
             let addrs = &out.bytes[ip + 8..ip + 40];
@@ -150,7 +167,7 @@ impl Completed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::l4;
+    use crate::wire::{ecn, l4};
     use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
     const ENDS: Vxlan =
@@ -179,7 +196,7 @@ mod tests {
     fn ipip_byte_by_byte() {
         let outer = Outer::ipip(&link(ethernet::IPV4), addr("192.168.0.1"), addr("192.168.0.2"));
         let inner = inner4(0xb9);
-        let made = outer.complete(&inner, 0);
+        let made = outer.complete(&inner, ecn::traffic_class(&inner), 0);
         let bytes = made.as_slice();
         assert_eq!(bytes.len(), 14 + usize::from(Outer::IPIP));
         let want = [0x45, 0xb9, 0, 51, 0, 0, 0x40, 0, 64, 4];
@@ -194,7 +211,7 @@ mod tests {
     fn vxlan_byte_by_byte() {
         let outer = Outer::vxlan(&link(ethernet::IPV4), addr("192.168.0.1"), addr("192.168.0.2"), ENDS);
         let inner = inner4(0x02);
-        let made = outer.complete(&inner, 0x1234);
+        let made = outer.complete(&inner, ecn::traffic_class(&inner), 0x1234);
         let bytes = made.as_slice();
         assert_eq!(bytes.len(), 14 + usize::from(Outer::VXLAN4));
         let len = (8 + 8 + 14 + inner.len()) as u16;
@@ -214,7 +231,7 @@ mod tests {
             let mut inner = vec![];
             let builder = PacketBuilder::ipv6([7; 16], [9; 16], 64);
             builder.udp(4000, 53).write(&mut inner, payload).unwrap();
-            let made = outer.complete(&inner, 77);
+            let made = outer.complete(&inner, 0, 77);
             assert_eq!(made.as_slice().len(), 14 + usize::from(Outer::VXLAN6));
             let whole = [made.as_slice(), &inner].concat();
             let sliced = SlicedPacket::from_ethernet(&whole).unwrap();
@@ -233,6 +250,6 @@ mod tests {
     fn behind_a_tag() {
         let link = Prebuilt::new(Mac([2; 6]), Mac([4; 6]), Some(7), ethernet::IPV6);
         let outer = Outer::vxlan(&link, addr("fd00::1"), addr("fd00::2"), ENDS);
-        assert_eq!(outer.complete(&inner4(0), 0).as_slice().len(), MAX);
+        assert_eq!(outer.complete(&inner4(0), 0, 0).as_slice().len(), MAX);
     }
 }

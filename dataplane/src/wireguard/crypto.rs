@@ -18,6 +18,12 @@ pub trait Random {
     fn fill(&mut self, bytes: &mut [u8]);
 }
 
+impl<R: Random + ?Sized> Random for Box<R> {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        (**self).fill(bytes);
+    }
+}
+
 /// A public key, by which a peer is known.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey(pub [u8; 32]);

@@ -4,6 +4,7 @@ pub mod aead;
 mod cookie;
 mod crypto;
 mod interface;
+mod keyring;
 mod load;
 mod noise;
 mod peer;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use crypto::{KeyPair, PublicKey, Random, Secret};
 pub use interface::{Event, Interface, Moment, PeerError, Refused};
+pub use keyring::{Endpoint, Keyring, Known, Opening, Traffic};
 pub use peer::PeerSettings;
 pub use replay::{Replay, WINDOW};
 pub use session::{REJECT_AFTER_TIME, Session, padded_len, sealed_len};

@@ -1,46 +1,48 @@
 //! Which counters of a session have been seen (RFC 6479).
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 /// Counters behind the highest that are still taken, once each.
 pub const WINDOW: u64 = 8_192;
 
 /// A power of two above [`WINDOW`], in words: whole words are cleared as the window moves on.
 const WORDS: usize = 256;
 
-/// The window of one session's direction. Owned by whoever receives.
-#[derive(Clone, Debug)]
+/// The window of one session's direction. Shared, so that it is made and freed where that may take time; but one
+/// thread alone calls [`accept`](Self::accept): it reads and writes without locked instructions.
+#[derive(Debug)]
 pub struct Replay {
     /// One above the highest seen.
-    next: u64,
-    seen: Box<[u64; WORDS]>,
+    next: AtomicU64,
+    seen: Box<[AtomicU64; WORDS]>,
 }
 
 impl Default for Replay {
     fn default() -> Self {
-        Self { next: 0, seen: Box::new([0; WORDS]) }
+        Self { next: AtomicU64::new(0), seen: Box::new([const { AtomicU64::new(0) }; WORDS]) }
     }
 }
 
 impl Replay {
     /// Takes a counter, of a packet that is genuine: false where it was seen, or is too old to tell.
-    pub fn accept(&mut self, counter: u64) -> bool {
-        if counter >= super::session::REJECT_AFTER_MESSAGES || counter.saturating_add(WINDOW + 1) < self.next
-        {
+    pub fn accept(&self, counter: u64) -> bool {
+        let next = self.next.load(Relaxed);
+        if counter >= super::session::REJECT_AFTER_MESSAGES || counter.saturating_add(WINDOW + 1) < next {
             return false;
         }
         let word = counter / 64;
-        if counter >= self.next {
+        if counter >= next {
             // From the word after the last that was in use: all of them, if it went round.
-            let last = self.next.saturating_sub(1) / 64;
+            let last = next.saturating_sub(1) / 64;
             for skipped in (last + 1..=word).take(WORDS) {
-                self.seen[skipped as usize % WORDS] = 0;
+                self.seen[skipped as usize % WORDS].store(0, Relaxed);
             }
-            self.next = counter + 1;
+            self.next.store(counter + 1, Relaxed);
         }
-        let seen = &mut self.seen[word as usize % WORDS];
-        let bit = 1 << (counter % 64);
-        let fresh = *seen & bit == 0;
-        *seen |= bit;
-        fresh
+        let place = &self.seen[word as usize % WORDS];
+        let (seen, bit) = (place.load(Relaxed), 1 << (counter % 64));
+        place.store(seen | bit, Relaxed);
+        seen & bit == 0
     }
 }
 
@@ -66,7 +68,7 @@ mod tests {
     fn as_if_everything_were_remembered() {
         let mut random = Seeded(1);
         for run in 0..200 {
-            let (mut fast, mut slow) = (Replay::default(), Slow::default());
+            let (fast, mut slow) = (Replay::default(), Slow::default());
             let mut at = random.below(100_000);
             for _ in 0..random.below(600) {
                 let most = [70, 20_000][random.below(2) as usize];
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_edges_of_the_window() {
-        let mut replay = Replay::default();
+        let replay = Replay::default();
         assert!(replay.accept(WINDOW));
         assert!(replay.accept(WINDOW + 1));
         assert!(replay.accept(1), "as old as it may be");
@@ -132,22 +134,22 @@ mod tests {
             (R - 3, true),
             (0, false),
         ];
-        let mut replay = Replay::default();
+        let replay = Replay::default();
         for (at, (counter, fresh)) in sequence.into_iter().enumerate() {
             assert_eq!(replay.accept(counter), fresh, "step {at}: {counter}");
         }
-        let all = |replay: &mut Replay, mut counters: Box<dyn Iterator<Item = u64>>| {
+        let all = |replay: &Replay, mut counters: Box<dyn Iterator<Item = u64>>| {
             counters.all(|counter| replay.accept(counter))
         };
-        let mut replay = Replay::default();
-        assert!(all(&mut replay, Box::new(1..=WINDOW)) && replay.accept(0) && !replay.accept(0));
-        let mut replay = Replay::default();
-        assert!(all(&mut replay, Box::new(2..=L)) && replay.accept(1) && !replay.accept(0));
-        let mut replay = Replay::default();
-        assert!(all(&mut replay, Box::new((1..=L).rev())));
-        let mut replay = Replay::default();
-        assert!(all(&mut replay, Box::new((2..=L + 1).rev())) && !replay.accept(0));
-        let mut replay = Replay::default();
-        assert!(all(&mut replay, Box::new((1..=WINDOW).rev())) && replay.accept(0) && replay.accept(L));
+        let replay = Replay::default();
+        assert!(all(&replay, Box::new(1..=WINDOW)) && replay.accept(0) && !replay.accept(0));
+        let replay = Replay::default();
+        assert!(all(&replay, Box::new(2..=L)) && replay.accept(1) && !replay.accept(0));
+        let replay = Replay::default();
+        assert!(all(&replay, Box::new((1..=L).rev())));
+        let replay = Replay::default();
+        assert!(all(&replay, Box::new((2..=L + 1).rev())) && !replay.accept(0));
+        let replay = Replay::default();
+        assert!(all(&replay, Box::new((1..=WINDOW).rev())) && replay.accept(0) && replay.accept(L));
     }
 }

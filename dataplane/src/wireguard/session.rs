@@ -57,6 +57,11 @@ impl Session {
         self.initiator
     }
 
+    /// When the handshake was.
+    pub const fn begun(&self) -> Nanos {
+        self.begun
+    }
+
     /// Time since the handshake.
     pub const fn age(&self, now: Nanos) -> Nanos {
         now.since(self.begun)
@@ -80,19 +85,20 @@ impl Session {
     }
 
     /// Dresses a packet for sealing. `bytes` is room for the header, the packet of `len` bytes where it is, and room behind
-    /// it: what [`sealed_len`] says. The counter is one that was reserved.
+    /// it: what [`sealed_len`] says of its `padded` length. The counter is one that was reserved.
     pub fn outgoing<'a>(
         &'a self,
         counter: u64,
         len: usize,
+        padded: usize,
         bytes: &'a mut [u8],
     ) -> Result<Packet<'a>, PacketError> {
         let whole = bytes.len();
         let (header, rest) = bytes.split_first_chunk_mut().ok_or(PacketError(whole))?;
         *header = Transport::header(self.remote, counter);
-        let rest = rest.get_mut(..padded_len(len) + TAG).ok_or(PacketError(whole))?;
+        let rest = rest.get_mut(..padded + TAG).ok_or(PacketError(whole))?;
         // Padding is encrypted, and must say nothing.
-        rest[len..].fill(0);
+        rest.get_mut(len..).ok_or(PacketError(whole))?.fill(0);
         Packet::new(&self.sending, counter, rest)
     }
 
@@ -102,12 +108,25 @@ impl Session {
     }
 }
 
-/// Bytes of a packet once padded: to whole blocks of sixteen, so that lengths say less.
-pub const fn padded_len(len: usize) -> usize {
-    len.next_multiple_of(16)
+/// Bytes of a packet once padded: to whole blocks of sixteen, so that lengths say less, but not above what a tunnel takes.
+pub const fn padded_len(len: usize, mtu: usize) -> usize {
+    let blocks = len.next_multiple_of(16);
+    if blocks <= mtu || len > mtu { blocks } else { mtu }
 }
 
-/// Bytes of the message that carries a packet of `len` bytes.
-pub const fn sealed_len(len: usize) -> usize {
-    TRANSPORT_HEADER + padded_len(len) + TAG
+/// Bytes of the message that carries a packet of `padded` bytes.
+pub const fn sealed_len(padded: usize) -> usize {
+    TRANSPORT_HEADER + padded + TAG
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_ends_at_the_mtu() {
+        let padded = [0, 1, 16, 17, 1408, 1409, 1420].map(|len| padded_len(len, 1420));
+        assert_eq!(padded, [0, 16, 16, 32, 1408, 1420, 1420]);
+        assert_eq!(padded_len(1430, 1440), 1440);
+    }
 }

@@ -37,6 +37,7 @@ pub struct Worker {
     input: Vector,
     spare: Vector,
     pieces: Vector,
+    sealed: Vector,
     /// Pieces that were cut here: for tunnels, and ready to send.
     cut: [Vector; 2],
     /// When the devices' counters were last shown.
@@ -57,7 +58,7 @@ impl Worker {
     pub fn new(world: World, pool: Pool, reader: Reader, rings: Rings, ticks: fn() -> u64) -> Self {
         let (graph, entries) = pipeline(ticks);
         let ports = Vec::with_capacity(world.outboxes.len());
-        let (input, spare, pieces) = (Vector::default(), Vector::default(), Vector::default());
+        let [input, spare, pieces, sealed] = Default::default();
         Self {
             world,
             graph,
@@ -69,6 +70,7 @@ impl Worker {
             input,
             spare,
             pieces,
+            sealed,
             cut: Default::default(),
             counted: Nanos(0),
             forgetting: None,
@@ -85,7 +87,8 @@ impl Worker {
         self.forget();
         self.show();
         self.obey();
-        let packets = self.take_inbox() + self.release_held() + self.release_early() + self.receive();
+        let released = self.release_held() + self.release_unsealed() + self.release_early();
+        let packets = self.take_inbox() + released + self.receive();
         for port in &mut self.ports {
             port.device.settle(&mut self.pool);
         }
@@ -240,7 +243,9 @@ impl Worker {
             let Some(mut idx) = self.world.inboxes[usize::from(self.world.me.0)].take() else { break };
             let meta = self.pool.get(&mut idx).meta;
             self.world.flows.prefetch(meta.hash);
-            if meta.flags.has(PacketFlags::READY) {
+            if meta.flags.has(PacketFlags::SEALED) {
+                self.sealed.push(idx);
+            } else if meta.flags.has(PacketFlags::READY) {
                 self.spare.push(idx);
             } else if meta.flags.has(PacketFlags::FRAGMENT) {
                 self.pieces.push(idx);
@@ -248,10 +253,11 @@ impl Worker {
                 self.input.push(idx);
             }
         }
-        let taken = self.spare.len() + self.pieces.len() + self.input.len();
+        let taken = self.sealed.len() + self.spare.len() + self.pieces.len() + self.input.len();
         if taken > 0 {
             self.world.counters.taken_in.add(taken as u64);
             self.graph.inject(self.entries.tx, &mut self.spare);
+            self.graph.inject(self.entries.wg_decrypt, &mut self.sealed);
             self.graph.inject(self.entries.fragments, &mut self.pieces);
             self.graph.inject(self.entries.conntrack, &mut self.input);
             self.run();
@@ -274,6 +280,17 @@ impl Worker {
         self.graph.inject(self.entries.icmp_error, &mut self.spare);
         self.run();
         released
+    }
+
+    fn release_unsealed(&mut self) -> usize {
+        if self.world.unsealed.is_empty() {
+            return 0;
+        }
+        let dropped = self.world.release_unsealed(&mut self.pool, &mut self.sealed);
+        let released = self.sealed.len();
+        self.graph.inject(self.entries.wg_encrypt, &mut self.sealed);
+        self.run();
+        released + dropped
     }
 
     fn release_early(&mut self) -> usize {

@@ -5,7 +5,7 @@ use crate::nodes::{
     Arp, ArpNext, Commit, CommitNext, Conntrack, ConntrackNext, Cut, Decap, DecapNext, Drop, Encap,
     EncapNext, Fragments, FragmentsNext, Handoff, Hold, IcmpError, IcmpErrorNext, Nd, NdNext, Parse,
     ParseNext, Policy, PolicyNext, Punt, Rewrite, RewriteNext, Route, RouteNext, Service, ServiceNext, Tx,
-    Untracked, UntrackedNext, Wait, World,
+    Untracked, UntrackedNext, Wait, WgDecrypt, WgDecryptNext, WgEncrypt, WgEncryptNext, WgHold, World,
 };
 
 /// Where packets enter the graph.
@@ -21,6 +21,10 @@ pub struct Entries {
     pub icmp_error: At<IcmpError>,
     /// To leave by a tunnel.
     pub encap: At<Encap>,
+    /// To leave by an encrypted tunnel, for whose peer there is a session.
+    pub wg_encrypt: At<WgEncrypt>,
+    /// Came by an encrypted tunnel, in a session that this worker owns.
+    pub wg_decrypt: At<WgDecrypt>,
     /// Ready to send.
     pub tx: At<Tx>,
 }
@@ -31,6 +35,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
 
     let parse = g.node(Parse);
     let decap = g.node(Decap);
+    let wg_decrypt = g.node(WgDecrypt::default());
     let arp = g.node(Arp);
     let nd = g.node(Nd);
     let fragments = g.node(Fragments);
@@ -43,9 +48,11 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
     let rewrite = g.node(Rewrite);
     let icmp_error = g.node(IcmpError::default());
     let encap = g.node(Encap);
+    let wg_encrypt = g.node(WgEncrypt::default());
     let handoff = g.sink(Handoff);
     let cut = g.sink(Cut);
     let hold = g.sink(Hold);
+    let wg_hold = g.sink(WgHold);
     let early = g.sink(Wait);
     let punt = g.sink(Punt);
     let drop = g.sink(Drop);
@@ -57,6 +64,7 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
         .connect(parse, ParseNext::Untracked, untracked)
         .connect(parse, ParseNext::Fragments, fragments)
         .connect(parse, ParseNext::Decap, decap)
+        .connect(parse, ParseNext::WgDecrypt, wg_decrypt)
         .connect(parse, ParseNext::Drop, drop);
     // What was inside is parsed like any other packet.
     g.connect(decap, DecapNext::Parse, parse).connect(decap, DecapNext::Punt, punt).connect(
@@ -64,6 +72,10 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
         DecapNext::Drop,
         drop,
     );
+    g.connect(wg_decrypt, WgDecryptNext::Parse, parse)
+        .connect(wg_decrypt, WgDecryptNext::Handoff, handoff)
+        .connect(wg_decrypt, WgDecryptNext::Punt, punt)
+        .connect(wg_decrypt, WgDecryptNext::Drop, drop);
     g.connect(arp, ArpNext::Tx, tx).connect(arp, ArpNext::Punt, punt).connect(arp, ArpNext::Drop, drop);
     g.connect(nd, NdNext::Tx, tx).connect(nd, NdNext::Punt, punt).connect(nd, NdNext::Drop, drop);
     g.connect(fragments, FragmentsNext::Conntrack, conntrack)
@@ -103,8 +115,17 @@ pub fn pipeline(ticks: fn() -> u64) -> (Graph<World>, Entries) {
         IcmpErrorNext::Drop,
         drop,
     );
-    g.connect(encap, EncapNext::Tx, tx).connect(encap, EncapNext::Drop, drop);
+    g.connect(encap, EncapNext::Tx, tx).connect(encap, EncapNext::WgEncrypt, wg_encrypt).connect(
+        encap,
+        EncapNext::Drop,
+        drop,
+    );
+    g.connect(wg_encrypt, WgEncryptNext::Tx, tx).connect(wg_encrypt, WgEncryptNext::Hold, wg_hold).connect(
+        wg_encrypt,
+        WgEncryptNext::Drop,
+        drop,
+    );
 
     let graph = g.build(ticks).expect("every arc is connected above");
-    (graph, Entries { parse, fragments, conntrack, icmp_error, encap, tx })
+    (graph, Entries { parse, fragments, conntrack, icmp_error, encap, wg_encrypt, wg_decrypt, tx })
 }

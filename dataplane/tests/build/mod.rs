@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod frames;
+pub mod wireguard;
 
 use etherparse::PacketBuilder;
 use margay_api::dataplane::v1::{self as pb, change::Change};

@@ -64,7 +64,7 @@ fuzz_target!(|input: &[u8]| {
     let session = ours.current(theirs.public(), moment.now).expect("the handshake is done").clone();
     let mut datagram = [0; 16 + 64 + 16];
     let mut batch = Batch::new(Kernel::best());
-    batch.seal(&mut [session.outgoing(0, 60, &mut datagram).expect("there is room")]);
+    batch.seal(&mut [session.outgoing(0, 60, 64, &mut datagram).expect("there is room")]);
     let changed = changed(&datagram, bytes);
     let Ok(Message::Transport(Transport { receiver, counter, packet })) = Message::parse(&changed) else { return };
     let Some(session) = theirs.session(receiver) else { return };

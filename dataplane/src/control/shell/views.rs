@@ -3,7 +3,9 @@
 use super::Shell;
 use crate::conntrack::{Filter, FilterError, PacketLike};
 use crate::control::{FieldError, ShowError, State, show};
-use crate::control::{explain, flows, metrics, routes_view, services_view, tunnels_view, view};
+use crate::control::{
+    explain, flows, metrics, routes_view, services_view, tunnels_view, view, wireguard_view,
+};
 use crate::net::WorkerId;
 use crate::worker::{FlowSeen, ticks};
 use margay_api::dataplane::v1 as pb;
@@ -14,7 +16,11 @@ impl Shell {
     pub fn status(&mut self) -> pb::Status {
         let uptime = self.started.elapsed().as_secs();
         let status = view::status(&mut self.state, &self.ports, self.agent_connected, uptime);
-        pb::Status { last_refused: self.last_refused.clone(), ..status }
+        pb::Status {
+            last_refused: self.last_refused.clone(),
+            wireguard_problem: self.keyless.clone(),
+            ..status
+        }
     }
 
     /// Every interface.
@@ -77,6 +83,11 @@ impl Shell {
     /// Every neighbour.
     pub fn neighbours(&self) -> Vec<pb::ShownNeighbour> {
         routes_view::neighbours(&self.state, self.now())
+    }
+
+    /// Encrypted tunnels.
+    pub fn wireguard(&self) -> Vec<pb::WireguardInterface> {
+        wireguard_view::wireguard(&self.state)
     }
 
     /// What staged policies would have changed.

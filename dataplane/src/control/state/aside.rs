@@ -19,6 +19,8 @@ impl State {
             fib: current.fib.clone(),
             interfaces: current.interfaces.clone(),
             overlay: current.overlay.clone(),
+            // Nobody seals or opens here.
+            keyring: Default::default(),
             services: current.services.clone(),
             policy: current.policy.clone(),
             shadow: None,
@@ -47,6 +49,9 @@ impl State {
             unannounced: BTreeMap::new(),
             rib: None,
             named_routes: BTreeSet::new(),
+            wireguard: None,
+            keyring: Default::default(),
+            unsent: vec![],
             publisher: Publisher::new(snapshot),
             policy: self.policy.clone(),
             shadow: None,

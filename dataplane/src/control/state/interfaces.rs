@@ -126,6 +126,7 @@ impl State {
         left.iter().for_each(|name| self.let_go(name));
         self.follow_protection();
         self.follow_tunnels();
+        self.follow_peers(now);
         came.iter().for_each(|endpoint| self.place(endpoint, now));
         self.place_waiting(now);
     }

@@ -13,16 +13,19 @@ mod routes;
 mod services;
 mod staged;
 mod tunnels;
+mod wireguard;
 
 pub use hosts::{HostList, Stage};
 
 use super::desired::{Desired, EndpointId};
 use super::set_names::SetNames;
+use super::wireguard::{Outgoing, Wireguard};
 use crate::conntrack::Masquerade;
 use crate::fib::{Neighbours, PathMtus, Rib, TunnelKind};
-use crate::net::{Addr, IfId, Mac, Prefix, SharedMap, WorkerId};
+use crate::net::{Addr, IfId, Mac, Nanos, Prefix, SharedMap, WorkerId};
 use crate::policy::{Action as RuleAction, EndpointIdx, PolicyTable, RetiredTree, Rule, Rules, Shadow};
 use crate::snapshot::Publisher;
+use crate::wireguard::Keyring;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -135,6 +138,12 @@ pub struct State {
     rib: Option<Rib>,
     /// Routes of the agent that lead to workloads or over named interfaces, whose numbers may change.
     named_routes: BTreeSet<Prefix>,
+    /// `None`: there was no need of a key so far, or there is none.
+    wireguard: Option<Wireguard>,
+    /// Its sessions, as workers are to have them.
+    keyring: Arc<Keyring>,
+    /// Messages of its handshakes that wait for the way to where they go, and since when.
+    unsent: Vec<(Nanos, Outgoing)>,
     publisher: Publisher,
     policy: Arc<PolicyTable>,
     shadow: Option<Arc<Shadow>>,
@@ -181,6 +190,9 @@ impl State {
             unannounced: BTreeMap::new(),
             rib: Some(Rib::default()),
             named_routes: BTreeSet::new(),
+            wireguard: None,
+            keyring: Arc::default(),
+            unsent: vec![],
             publisher,
             policy,
             shadow: None,

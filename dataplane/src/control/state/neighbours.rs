@@ -32,6 +32,10 @@ impl State {
                 }
                 None
             }
+            Event::SessionWanted(_) | Event::PeerMoved { .. } => {
+                self.peer_event(event, now);
+                None
+            }
             Event::Dropped { .. }
             | Event::TableFull { .. }
             | Event::NatExhausted { .. }

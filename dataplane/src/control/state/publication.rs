@@ -45,6 +45,7 @@ impl State {
             fib,
             interfaces,
             overlay,
+            keyring: self.keyring.clone(),
             services,
             policy: self.policy.clone(),
             shadow: self.shadow.clone(),

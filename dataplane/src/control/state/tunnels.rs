@@ -14,7 +14,7 @@ impl State {
         let near = TunnelKind::ALL.map(|kind| {
             let near = settings.near(kind)?;
             let interface = self.id(&interface_name(kind))?;
-            Some(NearEnd { interface, address: near.address, mac: near.mac, mtu: near.mtu })
+            Some(NearEnd { interface, address: near.address, mac: near.mac, port: near.port, mtu: near.mtu })
         });
         let ends = self.desired.far_ends.values().flat_map(|node| node.ends).flatten();
         let nodes: BTreeMap<Addr, FarEnd> =
@@ -24,6 +24,7 @@ impl State {
             network: settings.network,
             near,
             nodes: Arc::new(nodes),
+            peers: Arc::new(self.peer_ends()),
             external: settings.external.clone(),
         }
     }
@@ -84,6 +85,7 @@ impl State {
                 TunnelKind::Vxlan4 | TunnelKind::Vxlan6 => {
                     (near.address, Proto::UDP, self.desired.overlay.vxlan_port)
                 }
+                TunnelKind::Wireguard4 | TunnelKind::Wireguard6 => (near.address, Proto::UDP, near.port),
             });
         }
     }

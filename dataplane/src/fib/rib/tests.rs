@@ -193,10 +193,15 @@ fn gateways_behind_routes_follow_them() {
 fn no_tunnel_runs_through_a_tunnel() {
     let mut rib = rib(interfaces());
     let remote = addr("203.0.113.1");
-    let near =
-        NearEnd { interface: IfId(9), address: addr("192.168.0.1"), mac: Mac::default(), mtu: Some(1480) };
+    let near = NearEnd {
+        interface: IfId(9),
+        address: addr("192.168.0.1"),
+        mac: Mac::default(),
+        port: 0,
+        mtu: Some(1480),
+    };
     rib.set_overlay(&Overlay {
-        near: [Some(near), None, None],
+        near: [Some(near), None, None, None, None],
         nodes: Arc::new([(remote, FarEnd::default())].into()),
         ..Overlay::default()
     });

@@ -41,6 +41,9 @@ fn hex(text: &str) -> Vec<u8> {
     digits.map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect()
 }
 
+/// Of tunnels here.
+const MTU: usize = 1420;
+
 fn at(now: Nanos) -> Moment {
     Moment { now, unix: Duration::from_secs(1_700_000_000) + Duration::from_nanos(now.0) }
 }
@@ -129,9 +132,10 @@ impl Node {
     fn seal(&mut self, session: &Arc<Session>, peer: PublicKey, packet: &[u8]) {
         let counter = session.reserve(1).unwrap();
         assert!(self.counters.insert((Arc::as_ptr(session), counter)), "a nonce came twice");
-        let mut bytes = vec![0xa5; sealed_len(packet.len())];
+        let mut bytes = vec![0xa5; sealed_len(padded_len(packet.len(), MTU))];
         bytes[TRANSPORT_HEADER..][..packet.len()].copy_from_slice(packet);
-        self.batch.seal(&mut [session.outgoing(counter, packet.len(), &mut bytes).unwrap()]);
+        let padded = padded_len(packet.len(), MTU);
+        self.batch.seal(&mut [session.outgoing(counter, packet.len(), padded, &mut bytes).unwrap()]);
         self.out.push_back((self.interface.endpoint(peer).unwrap(), bytes));
     }
 
@@ -188,7 +192,7 @@ impl Node {
         let mut text = sealed.to_vec();
         let mut genuine = [false];
         self.batch.open(&mut [session.incoming(counter, &mut text).unwrap()], &mut genuine);
-        let window = self.windows.get_mut(&local).unwrap();
+        let window = &self.windows[&local];
         if genuine != [true] || !window.accept(counter) {
             return false;
         }

@@ -129,9 +129,11 @@ fn packets(case: &Value, initiator: &TransportKeys, responder: &TransportKeys, [
         let counter = packet["counter"].as_str().unwrap().parse().unwrap();
         let plain = hex(packet["plaintext"].as_str().unwrap());
         let expected = hex(packet["packet"].as_str().unwrap());
-        let mut datagram = vec![0xa5; sealed_len(plain.len())];
+        let mut datagram = vec![0xa5; sealed_len(padded_len(plain.len(), usize::MAX))];
         datagram[TRANSPORT_HEADER..][..plain.len()].copy_from_slice(&plain);
-        batch.seal(&mut [from.outgoing(counter, plain.len(), &mut datagram).unwrap()]);
+        batch.seal(&mut [from
+            .outgoing(counter, plain.len(), padded_len(plain.len(), usize::MAX), &mut datagram)
+            .unwrap()]);
         assert_eq!(datagram, expected);
         let mut genuine = [false];
         batch.open(&mut [to.incoming(counter, &mut datagram[TRANSPORT_HEADER..]).unwrap()], &mut genuine);

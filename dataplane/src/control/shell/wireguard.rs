@@ -1,0 +1,54 @@
+//! WireGuard: its key, and what is sent for it.
+
+use super::Shell;
+use crate::control::wireguard::{SystemRandom, Wireguard};
+use crate::net::Nanos;
+use crate::wireguard::Moment;
+use std::time::{Duration, SystemTime};
+
+impl Shell {
+    /// Finds the key, or makes one, when there is need of one for the first time. What fails is tried again.
+    pub(super) fn find_key(&mut self) {
+        if !self.state.wants_wireguard() {
+            self.keyless.clear();
+            return;
+        }
+        match self.key_file.key(&mut SystemRandom) {
+            Ok(key) => {
+                // No image of this process's memory is to be left on a disk.
+                if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+                    tracing::warn!(%error, "W015 a core dump of this process would have WireGuard's keys in it");
+                }
+                let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+                let now = self.now();
+                let wireguard = Wireguard::new(&key, Box::new(SystemRandom), Moment { now, unix });
+                self.state.set_wireguard(wireguard, now);
+                self.keyless.clear();
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if self.keyless != problem {
+                    tracing::warn!(problem, "W016 without a key nothing goes through WireGuard's tunnels");
+                }
+                self.keyless = problem;
+            }
+        }
+    }
+
+    /// Hands over the messages that came, and sends what is to be sent.
+    pub(super) async fn pass_wireguard(&mut self, now: Nanos) {
+        for at in 0..self.ports.workers().len() {
+            while let Some(datagram) = self.ports.workers()[at].handshakes.pop() {
+                self.state.datagram(&datagram, now);
+            }
+        }
+        let before = self.state.publisher().current().generation;
+        let actions = self.state.pass_wireguard(now);
+        if self.state.publisher().current().generation != before {
+            self.ports.wake_all();
+        }
+        for action in actions {
+            self.act(action).await;
+        }
+    }
+}
