@@ -18,6 +18,7 @@ mod policy;
 mod random;
 mod record;
 mod rig;
+mod routes;
 mod rules;
 mod services;
 mod sets;
@@ -60,6 +61,8 @@ enum What {
     Conntrack(conntrack::Options),
     /// Longest-prefix match alone
     Lpm(lpm::Options),
+    /// A node's routes: what an Internet table and its changes cost while packets are looked up
+    Routes(routes::Options),
     /// Services: what their tables cost to make, and a change meanwhile
     Services(services::Options),
     /// Real TCP sockets, one side of them: see bench/sockets
@@ -116,6 +119,7 @@ fn main() -> anyhow::Result<()> {
         What::Classbench(options) => classbench::run(&options),
         What::Conntrack(options) => conntrack::run(&options),
         What::Lpm(options) => lpm::run(&options),
+        What::Routes(options) => routes::run(&options),
         What::Services(options) => services::run(&options),
         What::Sockets(options) => sockets::run(options),
         What::Sets(options) => sets::run(&options),

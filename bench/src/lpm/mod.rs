@@ -1,6 +1,6 @@
 //! Longest-prefix match alone, on a table of routes from a file or a made-up one, in turns with a peer.
 
-mod files;
+pub mod files;
 mod peer;
 
 use crate::measure::{Sample, Spread, fill, short, table};

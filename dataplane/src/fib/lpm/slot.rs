@@ -33,6 +33,12 @@ impl Slot {
     /// "No route" in a narrow node.
     pub const NARROW_NO_ROUTE: u16 = u16::MAX;
 
+    /// The tags by which [`tag`](Self::tag) tells kinds apart.
+    pub const NARROW_TAG: usize = 0;
+    pub const LEAF_TAG: usize = 1;
+    pub const WIDE_TAG: usize = 2;
+    pub const SKIP_TAG: usize = 3;
+
     pub const fn leaf(value: u32) -> Self {
         Self(Self::LEAF | value)
     }
@@ -58,6 +64,18 @@ impl Slot {
             Self::SKIP => Kind::Skip(number),
             _ => Kind::Leaf,
         }
+    }
+
+    /// Its kind as a number below 4.
+    #[inline]
+    pub const fn tag(self) -> usize {
+        (self.0 >> 30) as usize
+    }
+
+    /// The number of the node that it leads to; of a leaf, its value.
+    #[inline]
+    pub const fn number(self) -> u32 {
+        self.0 & !Self::TAG
     }
 
     /// The number of a narrow node, if it is one.

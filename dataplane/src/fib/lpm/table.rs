@@ -104,17 +104,13 @@ impl<K: Key, const N: usize> Table<K, N> {
         }
     }
 
-    /// All of `keys`; where they all lead to narrow nodes, side by side: the loads of one overlap with those of the
-    /// others. Without a route the answer is [`NO_ROUTE`].
+    /// All of `keys`, side by side: the loads of one overlap with those of the others. Without a route the answer is
+    /// [`NO_ROUTE`].
     pub fn lookup_batch(&self, keys: &[K], answers: &mut [u32]) {
         assert_eq!(keys.len(), answers.len(), "an answer for each key");
         for (keys, answers) in keys.chunks(BATCH).zip(answers.chunks_mut(BATCH)) {
             if !self.lookup_shallow(keys, answers) {
-                // Level by level, with each key's node fetched a round ahead, takes half as long again: what to do
-                // next is then guessed wrong for nearly every key of every round.
-                for (key, answer) in keys.iter().zip(answers) {
-                    *answer = self.lookup(*key).unwrap_or(NO_ROUTE);
-                }
+                self.lookup_deep(keys, answers);
             }
         }
     }
@@ -140,6 +136,38 @@ impl<K: Key, const N: usize> Table<K, N> {
         true
     }
 
+    /// At most [`BATCH`] keys, wherever they lead: a step for all of them, those of one kind after the other, then the
+    /// next. What a key's next slot is says on which list the key goes, not where the program does, so there is nothing
+    /// to guess wrong.
+    fn lookup_deep(&self, keys: &[K], answers: &mut [u32]) {
+        let mut walk = Walk::new();
+        for (at, key) in keys.iter().enumerate() {
+            walk.go_on(at, self.root[key.first(self.root_bits)], key.after(self.root_bits));
+        }
+        while walk.waiting[Slot::WIDE_TAG] + walk.waiting[Slot::SKIP_TAG] > 0 {
+            for nth in 0..walk.take(Slot::WIDE_TAG) {
+                let (at, slot, rest) = walk.key(Slot::WIDE_TAG, nth);
+                let place = Nodes::<u32, N>::place(slot.number(), rest.first(Self::STRIDE));
+                walk.go_on(at, Slot(self.wide.word(place)), rest.after(Self::STRIDE));
+            }
+            for nth in 0..walk.take(Slot::SKIP_TAG) {
+                let (at, slot, rest) = walk.key(Slot::SKIP_TAG, nth);
+                let skip = self.skip(slot.number());
+                let shared = rest.shared(skip.bits) >= skip.len;
+                let (next, len) = if shared { (skip.next, skip.len) } else { (skip.miss, 0) };
+                walk.go_on(at, next, rest.after(len));
+            }
+        }
+        for nth in 0..walk.take(Slot::NARROW_TAG) {
+            let (at, slot, rest) = walk.key(Slot::NARROW_TAG, nth);
+            answers[at] = self.narrow_answer(slot.number(), rest).unwrap_or(NO_ROUTE);
+        }
+        for nth in 0..walk.take(Slot::LEAF_TAG) {
+            let (at, slot, _) = walk.key(Slot::LEAF_TAG, nth);
+            answers[at] = slot.value().unwrap_or(NO_ROUTE);
+        }
+    }
+
     #[inline]
     fn narrow_answer(&self, node: u32, rest: K) -> Option<u32> {
         let entry = self.narrow.word(Nodes::<u16, N>::place(node, rest.first(Self::STRIDE)));
@@ -157,8 +185,7 @@ impl<K: Key, const N: usize> Table<K, N> {
                     rest = rest.after(Self::STRIDE);
                 }
                 Kind::Skip(node) => {
-                    let word = |at| self.skips.word(Nodes::<u32, SKIP_WORDS>::place(node, at));
-                    let skip = Skip::from_words(array::from_fn(word));
+                    let skip = self.skip(node);
                     if rest.shared(skip.bits) < skip.len {
                         slot = skip.miss;
                     } else {
@@ -168,5 +195,55 @@ impl<K: Key, const N: usize> Table<K, N> {
                 }
             }
         }
+    }
+
+    #[inline]
+    fn skip(&self, node: u32) -> Skip<K> {
+        let word = |at| self.skips.word(Nodes::<u32, SKIP_WORDS>::place(node, at));
+        Skip::from_words(array::from_fn(word))
+    }
+}
+
+/// Where the keys of a batch are.
+struct Walk<K> {
+    slots: [Slot; BATCH],
+    /// What follows the bits that led there.
+    rests: [K; BATCH],
+    /// By what kind a key's slot is, which keys they are.
+    lists: [[u8; BATCH]; 4],
+    waiting: [usize; 4],
+}
+
+impl<K: Key> Walk<K> {
+    fn new() -> Self {
+        Self {
+            slots: [Slot::NO_ROUTE; BATCH],
+            rests: [K::ZERO; BATCH],
+            lists: [[0; BATCH]; 4],
+            waiting: [0; 4],
+        }
+    }
+
+    /// How many keys wait for a step of this kind. They are taken in order, while others are put on the list behind them.
+    #[inline]
+    fn take(&mut self, tag: usize) -> usize {
+        std::mem::take(&mut self.waiting[tag])
+    }
+
+    /// The `nth` key of those taken.
+    #[inline]
+    fn key(&self, tag: usize, nth: usize) -> (usize, Slot, K) {
+        let at = usize::from(self.lists[tag][nth % BATCH]) % BATCH;
+        (at, self.slots[at], self.rests[at])
+    }
+
+    /// Key `at` goes on at a slot. No list has more than [`BATCH`] keys, since each key is on one.
+    #[inline]
+    fn go_on(&mut self, at: usize, slot: Slot, rest: K) {
+        let tag = slot.tag();
+        self.slots[at % BATCH] = slot;
+        self.rests[at % BATCH] = rest;
+        self.lists[tag][self.waiting[tag] % BATCH] = at as u8;
+        self.waiting[tag] += 1;
     }
 }
