@@ -7,6 +7,20 @@ pub fn mac(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
+/// A key, in base64 (RFC 4648 §4).
+pub fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let four = |three: &[u8]| {
+        let at = |n: usize| three.get(n).map_or(0, |byte| u32::from(*byte) << (16 - 8 * n));
+        let bits = at(0) | at(1) | at(2);
+        [0, 1, 2, 3].map(|n| match n <= three.len() {
+            true => DIGITS[(bits >> (18 - 6 * n)) as usize & 63] as char,
+            false => '=',
+        })
+    };
+    bytes.chunks(3).flat_map(four).collect()
+}
+
 /// An IP address of 4 or 16 bytes. Nothing for other lengths.
 pub fn address(bytes: &[u8]) -> String {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
@@ -72,6 +86,14 @@ mod tests {
     fn addresses() {
         assert_eq!(mac(&[2, 0, 0, 0, 0xab, 1]), "02:00:00:00:ab:01");
         assert_eq!(mac(&[]), "");
+    }
+
+    #[test]
+    fn keys() {
+        // RFC 4648 §10.
+        let all = ["", "f", "fo", "foo", "foobar"].map(|text| base64(text.as_bytes()));
+        assert_eq!(all, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYmFy"]);
+        assert_eq!(base64(&[7; 32]), "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=");
     }
 
     #[test]

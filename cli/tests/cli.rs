@@ -140,6 +140,34 @@ fn dp_services() {
 }
 
 #[test]
+fn wg_show() {
+    let fake = Fake::start();
+    let ran = fake.run("wg show");
+    assert_eq!(ran.code, 0);
+    // How long ago the handshake was is another line each time.
+    let steady = |line: &&str| !line.contains("latest handshake");
+    let lines: Vec<&str> = ran.stdout.lines().filter(steady).collect();
+    assert_eq!(lines.len() + 1, ran.stdout.lines().count());
+    assert_eq!(lines[1], "  public key: BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=");
+    assert!(lines.contains(&"  transfer: 4.88 KiB received, 3.00 MiB sent"), "{lines:?}");
+    let dump = fake.run("wg show --dump").stdout;
+    let own = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    let far = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
+    let fields: Vec<Vec<&str>> = dump.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(fields[0], ["margay-wireguard", "(hidden)", own, "51820", "off"]);
+    let peer = ["(none)", "10.0.0.2:51820", "10.65.1.0/26", "1700000000", "5000", "3145728", "25"];
+    assert_eq!(fields[1], [&["margay-wireguard", far][..], &peer].concat());
+    assert_eq!(fields[2][2..], ["(none)", "(none)", "(none)", "0", "0", "0", "off"]);
+    let json: serde_json::Value = serde_json::from_str(&fake.run("wg show -o json").stdout).unwrap();
+    let peers = &json["interfaces"][0]["peers"];
+    assert_eq!((&peers[0]["latestHandshake"], &peers[0]["node"]), (&1_700_000_000.into(), &"node-b".into()));
+    assert!(
+        peers[1].get("endpoint").is_none() && peers[1]["problem"].as_str().unwrap().contains("private key")
+    );
+    assert_ne!(fake.run("wg show --dump -o json").code, 0);
+}
+
+#[test]
 fn dp_tunnels() {
     golden("dp_tunnels", &["dp tunnels", "dp tunnels -o wide", "dp tunnels -o json", "dp tunnels -o jsonl"]);
 }
@@ -402,6 +430,7 @@ fn nobody_there_is_5() {
         "dp drops --watch",
         "dp services",
         "dp tunnels",
+        "wg show",
         "dp fib lookup 10.0.0.1",
         "dp fib show",
         "dp adjacencies",

@@ -12,6 +12,7 @@
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
 //! | [`health_checks`] | `healthCheckNodePort` of services, asked by load balancers over HTTP |
+//! | [`key_publication`] | the node's public key of WireGuard, on the Node for others |
 //! | [`control`] | the gRPC server for `margayctl` and for other agents |
 
 pub mod backoff;
@@ -21,5 +22,6 @@ pub mod datastore;
 pub mod health;
 pub mod health_checks;
 pub mod ipam;
+pub mod key_publication;
 pub mod model;
 pub mod sync;

@@ -9,6 +9,7 @@ use margay_agent::{
     datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, etcd, fixed},
     health_checks::HealthChecks,
     ipam::{Collection, Ipam},
+    key_publication::KeyPublication,
     model::scalar::Timestamp,
     sync::Link,
 };
@@ -180,10 +181,19 @@ async fn run(arguments: Arguments) -> Result<()> {
     let link = Link::start(&arguments.dataplane, calculation.latest(), Backoff::LOCAL);
     let (stop, stopping) = watch::channel(false);
     let health_checks = HealthChecks::start(calculation.latest(), link.progress(), Backoff::LOCAL);
+    let key_publication = KeyPublication::start(
+        &node,
+        store.clone(),
+        link.client(),
+        calculation.latest(),
+        link.progress(),
+        Backoff::LOCAL,
+    );
     let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
     let _collection = Collection::start(ipam.clone(), &node, COLLECTION);
     let started = Instant::now();
-    let agent = Agent { node, store, ipam, calculation, link, health_checks, started, stopping };
+    let agent =
+        Agent { node, store, ipam, calculation, link, health_checks, key_publication, started, stopping };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = agent.node,

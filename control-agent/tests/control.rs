@@ -350,7 +350,7 @@ async fn status_shows_components_and_endpoints() {
         ("default", "web")
     );
     assert_eq!(before.endpoints[0].state, "down");
-    assert_eq!(before.components.iter().filter(|component| component.healthy).count(), 4);
+    assert_eq!(before.components.iter().filter(|component| component.healthy).count(), 5);
 
     let id = WorkloadEndpointId {
         orchestrator: "k8s".into(),

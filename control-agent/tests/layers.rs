@@ -2,8 +2,18 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 9] =
-    ["backoff", "health", "model", "datastore", "ipam", "calc", "sync", "health_checks", "control"];
+const ORDER: [&str; 10] = [
+    "backoff",
+    "health",
+    "model",
+    "datastore",
+    "ipam",
+    "calc",
+    "sync",
+    "health_checks",
+    "key_publication",
+    "control",
+];
 
 #[test]
 fn no_arrow_points_back() {

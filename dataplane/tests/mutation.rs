@@ -269,6 +269,14 @@ impl Mill {
             DropReason::NoNatAddress,
             DropReason::NoNatReturn,
             DropReason::Untranslatable,
+            // Where there are no encrypted tunnels.
+            DropReason::WireguardNoSession,
+            DropReason::WireguardQueueFull,
+            DropReason::WireguardUnknownSession,
+            DropReason::WireguardForged,
+            DropReason::WireguardReplayed,
+            DropReason::WireguardSource,
+            DropReason::WireguardOverload,
         ];
         let missing: Vec<_> = DropReason::ALL
             .iter()

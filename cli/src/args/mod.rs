@@ -5,6 +5,7 @@ mod dp;
 mod policy;
 mod resource;
 mod selector;
+mod wg;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,6 +23,7 @@ pub use self::{
     },
     resource::{Delete, DryRun, Get, Label, LabelChange, ObjectFormat, Source, Store, Validate},
     selector::SelectorCommand,
+    wg::{Wg, WgShow},
 };
 use crate::{
     exit,
@@ -150,6 +152,10 @@ Exits with 6 if a component is not healthy.")]
     /// Look into the dataplane.
     #[command(subcommand, arg_required_else_help = true)]
     Dp(Dp),
+
+    /// Look into encryption between nodes.
+    #[command(subcommand, arg_required_else_help = true)]
+    Wg(Wg),
 
     /// Ask questions about policy.
     #[command(subcommand, arg_required_else_help = true)]

@@ -17,9 +17,10 @@ mod store;
 mod validate;
 mod version;
 mod watch;
+mod wg;
 
 use crate::{
-    args::{Cli, Command, Dp, Fib, Policy, SelectorCommand},
+    args::{Cli, Command, Dp, Fib, Policy, SelectorCommand, Wg},
     exit::Outcome,
     output::Output,
 };
@@ -50,6 +51,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Adjacencies(look)) => dp::show::<dp::Adjacencies>(global, look, out).await,
         Command::Dp(Dp::Neighbours(look)) => dp::show::<dp::Neighbours>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
+        Command::Wg(Wg::Show(args)) => wg::show(global, args, out).await,
         Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
         Command::Policy(Policy::Eval(args)) => eval::run(args, out),
         Command::Policy(Policy::Show(args)) => policy::show(global, args, out).await,

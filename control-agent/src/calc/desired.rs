@@ -1,10 +1,11 @@
 //! Everything this node's dataplane needs, and nothing else.
 
 use super::frontends::{HealthCheck, ServiceKey};
+use super::wireguard::OwnKeys;
 use crate::model::Cidr;
 use margay_api::dataplane::v1::{
     HostEndpoint, HostMetadata, IpPool, IpSet, NodeConfig, Policy, PolicyId, Profile, Route, Service,
-    TunnelEndpoint, WorkloadEndpoint, WorkloadEndpointId,
+    TunnelEndpoint, WireguardPeer, WorkloadEndpoint, WorkloadEndpointId,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,6 +32,10 @@ pub struct Desired {
     pub hosts: BTreeMap<String, HostMetadata>,
     /// The other ends of tunnels, by node.
     pub tunnels: BTreeMap<String, TunnelEndpoint>,
+    /// Those of encrypted ones, by node.
+    pub wireguard_peers: BTreeMap<String, WireguardPeer>,
+    /// Of this node: published here, and made by the dataplane.
+    pub own_keys: OwnKeys,
     /// Those that packets can be sent to.
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
     /// What load balancers ask this node about services, by port: served here, not by the dataplane.

@@ -18,6 +18,7 @@ mod services;
 mod tests;
 mod tiers;
 mod tunnels;
+mod wireguard;
 
 use crate::model::Node;
 use margay_api::dataplane::v1::{Policy, Rule};
@@ -29,6 +30,7 @@ pub use frontends::{HealthCheck, ServiceKey};
 pub use ip_sets::node_set_id;
 pub use resources::Resources;
 pub use routes::{addresses as node_addresses, packed};
+pub use wireguard::OwnKeys;
 
 /// Everything that the dataplane of `node` needs.
 pub fn desired(resources: &Resources, node: &str) -> Desired {
@@ -38,7 +40,12 @@ pub fn desired(resources: &Resources, node: &str) -> Desired {
     let tunnels = tunnels::Tunnels::of(&resources, node);
     desired.config.overlay = tunnels.overlay();
     desired.tunnels = tunnels.far_ends();
-    desired.routes = routes::routes(&resources, node, &desired.endpoints, &tunnels, &mut desired.problems);
+    let encryption = wireguard::Encryption::of(&resources, node);
+    desired.config.wireguard = encryption.near(&mut desired.problems);
+    desired.wireguard_peers = encryption.peers();
+    desired.own_keys = encryption.own_keys();
+    let ways = (&tunnels, &encryption);
+    desired.routes = routes::routes(&resources, node, &desired.endpoints, ways, &mut desired.problems);
     desired.pools = routes::pools(&resources);
     desired.hosts = routes::hosts(&resources);
     let (services, health_checks) = frontends::services(&resources, node, &mut desired.problems);

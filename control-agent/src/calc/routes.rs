@@ -1,6 +1,7 @@
 //! Where addresses are: on this node, on another one, or nowhere.
 
 use super::tunnels::{Tunnels, Way};
+use super::wireguard::Encryption;
 use super::{EndpointKey, Resources, endpoint_key, workload_name};
 use crate::model::scalar::AsNumber;
 use crate::model::{AllowedUse, Cidr, EncapMode, IpPool, Node, SubnetAddr, WorkloadEndpoint};
@@ -20,7 +21,7 @@ pub(super) fn routes(
     resources: &Resources,
     node: &str,
     local: &BTreeMap<EndpointKey, api::WorkloadEndpoint>,
-    tunnels: &Tunnels<'_>,
+    (tunnels, encryption): (&Tunnels<'_>, &Encryption<'_>),
     problems: &mut Vec<String>,
 ) -> BTreeMap<Cidr, Route> {
     let mut table = Table { routes: BTreeMap::new(), problems };
@@ -59,7 +60,12 @@ pub(super) fn routes(
         for net in &endpoint.spec.ip_networks {
             let gateway = owner.and_then(|owner| gateway(owner, *net));
             let mut encapsulation = Encapsulation::None;
-            let target = match gateway.map(|gateway| (gateway, tunnels.way(*net, gateway))) {
+            let sealed = owner.is_some_and(|owner| encryption.reaches(owner, net.is_v4()));
+            let way = |gateway| match sealed {
+                true => Way::Open(Encapsulation::Wireguard),
+                false => tunnels.way(*net, gateway),
+            };
+            let target = match gateway.map(|gateway| (gateway, way(gateway))) {
                 Some((gateway, Way::Open(how))) => {
                     encapsulation = how;
                     next_hop(gateway)

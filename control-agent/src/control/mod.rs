@@ -11,7 +11,10 @@ mod status;
 
 pub use metrics::Scraped;
 
-use crate::{calc::Calculation, datastore::Datastore, health_checks::HealthChecks, ipam::Ipam, sync::Link};
+use crate::{
+    calc::Calculation, datastore::Datastore, health_checks::HealthChecks, ipam::Ipam,
+    key_publication::KeyPublication, sync::Link,
+};
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -40,6 +43,8 @@ pub struct Agent {
     pub link: Link,
     /// What load balancers ask.
     pub health_checks: HealthChecks,
+    /// What other nodes know this one by.
+    pub key_publication: KeyPublication,
     /// When the agent started.
     pub started: Instant,
     /// Turns true when the agent shuts down, which ends the watches.

@@ -42,8 +42,14 @@ impl Agent {
     }
 
     /// What the agent is made of.
-    pub(super) fn parts(&self) -> [&Health; 4] {
-        [self.store.health(), self.calculation.health(), self.link.health(), self.health_checks.health()]
+    pub(super) fn parts(&self) -> [&Health; 5] {
+        [
+            self.store.health(),
+            self.calculation.health(),
+            self.link.health(),
+            self.health_checks.health(),
+            self.key_publication.health(),
+        ]
     }
 
     /// This node's endpoints: as they should be, and what the dataplane says of them.

@@ -67,7 +67,7 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 15] = [
+const FELIX_HONOURED: [&str; 22] = [
     "bpfConntrackTimeouts",
     "defaultEndpointToHostAction",
     "externalNodesList",
@@ -83,6 +83,13 @@ const FELIX_HONOURED: [&str; 15] = [
     "vxlanMTUV6",
     "vxlanPort",
     "vxlanVNI",
+    "wireguardEnabled",
+    "wireguardEnabledV6",
+    "wireguardKeepAlive",
+    "wireguardListeningPort",
+    "wireguardListeningPortV6",
+    "wireguardMTU",
+    "wireguardMTUV6",
 ];
 
 struct Refused(Vec<FieldError>);
@@ -166,6 +173,8 @@ impl Refused {
             ("ipipMTU", felix.spec.ipip_mtu.filter(|mtu| *mtu != 0), 576, 65_535),
             ("vxlanMTU", felix.spec.vxlan_mtu.filter(|mtu| *mtu != 0), 576, 65_535),
             ("vxlanMTUV6", felix.spec.vxlan_mtuv6.filter(|mtu| *mtu != 0), 1280, 65_535),
+            ("wireguardMTU", felix.spec.wireguard_mtu.filter(|mtu| *mtu != 0), 576, 65_535),
+            ("wireguardMTUV6", felix.spec.wireguard_mtuv6.filter(|mtu| *mtu != 0), 1280, 65_535),
         ] {
             if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
                 let why = format!("{value} is not within {least} and {most}; change it, or remove it");

@@ -31,12 +31,16 @@ pub(super) fn changes(old: &Desired, new: &Desired) -> Vec<Change> {
     upsert(&mut changes, &old.endpoints, &new.endpoints, Change::WorkloadEndpoint);
     upsert(&mut changes, &old.host_endpoints, &new.host_endpoints, Change::HostEndpoint);
     upsert(&mut changes, &old.tunnels, &new.tunnels, Change::TunnelEndpoint);
+    upsert(&mut changes, &old.wireguard_peers, &new.wireguard_peers, Change::WireguardPeer);
     upsert(&mut changes, &old.routes, &new.routes, Change::Route);
     // Gone before new ones come: an address may be another's now.
     remove(&mut changes, &old.services, &new.services, |key| Change::ServiceRemove(key.into()));
     upsert(&mut changes, &old.services, &new.services, |service| Change::Service((*service).clone()));
 
     remove(&mut changes, &old.routes, &new.routes, |cidr| Change::RouteRemove(packed(*cidr)));
+    remove(&mut changes, &old.wireguard_peers, &new.wireguard_peers, |node| {
+        Change::WireguardPeerRemove(node.clone())
+    });
     remove(&mut changes, &old.tunnels, &new.tunnels, |node| Change::TunnelEndpointRemove(node.clone()));
     remove(&mut changes, &old.host_endpoints, &new.host_endpoints, |name| {
         Change::HostEndpointRemove(name.clone())

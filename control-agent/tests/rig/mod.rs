@@ -11,6 +11,7 @@ use margay_agent::{
     datastore::{Datastore, Fixed, fixed},
     health_checks::HealthChecks,
     ipam::Ipam,
+    key_publication::KeyPublication,
     model::scalar::Timestamp,
     sync::Link,
 };
@@ -91,6 +92,8 @@ struct Notes {
     taken: AtomicBool,
     status_asked: watch::Sender<u32>,
     questions: Mutex<Vec<ExplainRequest>>,
+    /// WireGuard's public key.
+    key: Mutex<Vec<u8>>,
 }
 
 impl Fake {
@@ -110,6 +113,7 @@ impl Fake {
             taken: AtomicBool::new(false),
             status_asked: watch::channel(0).0,
             questions: Mutex::default(),
+            key: Mutex::default(),
         });
         let service = DataplaneServer::from_arc(Arc::new(Service(server.clone())));
         runtime.spawn(async move {
@@ -154,6 +158,11 @@ impl Fake {
     /// The other agent leaves.
     pub fn leave(&self) {
         self.server.taken.store(false, Ordering::SeqCst);
+    }
+
+    /// It has made a key.
+    pub fn has_key(&self, key: Vec<u8>) {
+        *self.server.key.lock().unwrap() = key;
     }
 
     pub fn say_adopted(&self, generation: u64) {
@@ -213,6 +222,7 @@ impl Dataplane for Service {
         Ok(Response::new(DataplaneStatus {
             version: "fake".into(),
             agent_connected,
+            wireguard_public_key: self.0.key.lock().unwrap().clone(),
             ..DataplaneStatus::default()
         }))
     }
@@ -388,10 +398,19 @@ impl Running {
         let link = Link::start(dataplane, calculation.latest(), EAGER);
         let (stop, stopping) = watch::channel(false);
         let health_checks = HealthChecks::start(calculation.latest(), link.progress(), Backoff::LOCAL);
+        let key_publication = KeyPublication::start(
+            node,
+            store.clone(),
+            link.client(),
+            calculation.latest(),
+            link.progress(),
+            EAGER,
+        );
         let started = Instant::now();
         let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
         let node = node.into();
-        let agent = Agent { node, store, ipam, calculation, link, health_checks, started, stopping };
+        let agent =
+            Agent { node, store, ipam, calculation, link, health_checks, key_publication, started, stopping };
         let agent = Arc::new(agent);
         let serving = agent.clone();
         let server = tokio::spawn(async move { control::serve(serving, listener).await.unwrap() });

@@ -87,8 +87,9 @@ impl Worker {
         self.forget();
         self.show();
         self.obey();
+        let taken = self.take_inbox();
         let released = self.release_held() + self.release_unsealed() + self.release_early();
-        let packets = self.take_inbox() + released + self.receive();
+        let packets = taken + released + self.receive();
         for port in &mut self.ports {
             port.device.settle(&mut self.pool);
         }

@@ -5,6 +5,7 @@ mod kubernetes;
 mod services;
 mod staged;
 mod tunnels;
+mod wireguard;
 
 use super::*;
 use crate::model::{Cidr, Resource, load};

@@ -268,7 +268,11 @@ fn settings_are_refused_by_name_where_nothing_acts_on_them() {
             "{found:?}"
         );
     }
-    let found = felix("default", "{wireguardMTU: 1400, bpfEnabled: false}");
+    let encryption = "{wireguardEnabled: true, wireguardEnabledV6: true, wireguardListeningPort: 4000, wireguardMTU: 1400, \
+                      wireguardKeepAlive: 25s}";
+    assert_eq!(felix("default", encryption), [""; 0]);
+    assert!(felix("default", "{wireguardMTUV6: 1000}")[0].contains("is not within 1280"));
+    let found = felix("default", "{wireguardHostEncryptionEnabled: true, bpfEnabled: false}");
     assert!(found.len() == 2 && found.iter().all(|e| e.contains("not supported yet")), "{found:?}");
 }
 

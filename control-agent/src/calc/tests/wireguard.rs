@@ -1,0 +1,123 @@
+//! Who is reached encrypted, and what the dataplane is told of it.
+
+use super::*;
+use margay_api::dataplane::v1::Encapsulation;
+
+const KEYS: [&str; 2] =
+    ["jlkVyQYooZYzI2wFfNhSZez5eWh44yfq1wKVjLvSXgY=", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="];
+
+fn node(name: &str, spec: &str, status: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{name: {name}}}\nspec: {{bgp: {{{spec}}}}}\n\
+         status: {{{status}}}\n"
+    )
+}
+
+fn felix(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// Node a with these keys.
+fn own(status: &str) -> String {
+    node("a", "ipv4Address: 192.168.0.1/24, ipv6Address: \"fd00::1/64\"", status)
+}
+
+fn of_b(status: &str) -> String {
+    node("b", "ipv4Address: 192.168.0.2/24", status)
+}
+
+fn key(n: usize) -> String {
+    format!("wireguardPublicKey: {}", KEYS[n])
+}
+
+fn way(desired: &Desired, destination: &str) -> Encapsulation {
+    desired.routes[&cidr(destination)].encapsulation()
+}
+
+const CLIENT: &str = "10.0.1.1/32";
+
+#[test]
+fn nodes_that_have_said_their_keys_reach_each_other_encrypted_whatever_the_pool_asks_for() {
+    let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: pods}\n\
+                spec: {cidr: 10.0.0.0/16, vxlanMode: Always}\n";
+    let on_a = |felix: &str, a: &str, b: &str| on("a", &[pool, felix, &own(a), &of_b(b)]);
+    let told = felix("default", "wireguardEnabled: true");
+    let both = on_a(&told, &key(0), &key(1));
+    assert_eq!(way(&both, CLIENT), Encapsulation::Wireguard);
+    let Some(Target::NextHop(hop)) = &both.routes[&cidr(CLIENT)].target else { panic!() };
+    assert_eq!(hop.gateway, [192, 168, 0, 2]);
+    let wireguard = both.config.wireguard.as_ref().unwrap();
+    assert_eq!(
+        (wireguard.ipv4, wireguard.ipv6, &wireguard.ipv4_address[..]),
+        (true, false, &[192, 168, 0, 1][..])
+    );
+    let peer = &both.wireguard_peers["b"];
+    assert_eq!(
+        (&peer.public_key[..], &peer.endpoint[..], peer.endpoint_port),
+        (&[7; 32][..], &[192, 168, 0, 2][..], 0)
+    );
+    assert!(peer.public_key_v6.is_empty());
+    assert!(both.config.overlay.is_some(), "for nodes without a key");
+    assert_eq!(both.problems, Vec::<String>::new());
+
+    // Before both have, as the pool says: nobody is cut off.
+    for (a, b) in
+        [("", key(1)), (key(0).as_str(), String::new()), ("", String::new())].map(|(a, b)| (a.to_owned(), b))
+    {
+        let one = on_a(&told, &a, &b);
+        assert_eq!(way(&one, CLIENT), Encapsulation::Vxlan, "{a:?}, {b:?}");
+        assert!(one.config.wireguard.is_some(), "the dataplane needs it to make the key");
+        assert_eq!(one.wireguard_peers.len(), usize::from(!b.is_empty()));
+    }
+    let off = on_a(&felix("default", "wireguardEnabled: false"), &key(0), &key(1));
+    assert_eq!((way(&off, CLIENT), off.config.wireguard), (Encapsulation::Vxlan, None));
+    assert!(off.wireguard_peers.is_empty());
+}
+
+#[test]
+fn settings_are_the_clusters_and_the_nodes() {
+    let cluster =
+        felix("default", "wireguardEnabled: true, wireguardListeningPort: 4000, wireguardKeepAlive: 25s");
+    let of_a = felix("node.a", "wireguardMTU: 1300");
+    let of_b_too = felix("node.b", "wireguardListeningPort: 5000");
+    let a = on("a", &[&cluster, &of_a, &of_b_too, &own(&key(0)), &of_b(&key(1))]);
+    let wireguard = a.config.wireguard.as_ref().unwrap();
+    assert_eq!((wireguard.listening_port, wireguard.mtu, wireguard.keepalive_seconds), (4000, 1300, 25));
+    assert_eq!(a.wireguard_peers["b"].endpoint_port, 5000, "where that node listens");
+    let alone = felix("node.a", "wireguardEnabled: false");
+    let a = on("a", &[&cluster, &alone, &own(&key(0)), &of_b(&key(1))]);
+    assert_eq!(a.config.wireguard, None);
+    assert_eq!(a.own_keys.wanted, [false; 2]);
+}
+
+#[test]
+fn versions_apart() {
+    let told = felix("default", "wireguardEnabledV6: true");
+    let a = on("a", &[&told, &own(&format!("wireguardPublicKeyV6: {}", KEYS[0])), &of_b(&key(1))]);
+    let wireguard = a.config.wireguard.as_ref().unwrap();
+    assert_eq!((wireguard.ipv4, wireguard.ipv6), (false, true));
+    assert_eq!(way(&a, CLIENT), Encapsulation::None);
+    assert!(a.wireguard_peers.is_empty(), "it has no key for IPv6");
+    let b = on("b", &[&told, &own(""), &of_b("")]);
+    assert_eq!(b.config.wireguard, None);
+    assert!(
+        b.problems.iter().any(|problem| problem.contains("wireguardEnabledV6 has no effect")),
+        "{:?}",
+        b.problems
+    );
+}
+
+#[test]
+fn what_is_published_is_known() {
+    let told = felix("default", "wireguardEnabled: true");
+    let keys = |a: &str| on("a", &[&told, &own(a)]).own_keys;
+    assert_eq!(
+        keys(&key(0)),
+        OwnKeys { wanted: [true, false], published: Some([KEYS[0].into(), String::new()]) }
+    );
+    assert_eq!(keys("").published, Some(Default::default()));
+    let unknown = desired(&resources(&[&told]).into_iter().collect(), "a").own_keys;
+    assert_eq!(unknown.published, None);
+}
