@@ -17,7 +17,7 @@ use margay_api::dataplane::v1::{
 };
 use margay_api::unix;
 use margay_dataplane::control::{
-    DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Service, Shell, WorkerEnd,
+    DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Service, Shell, WorkerEnd, WorkloadRing,
 };
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::{FlowKey, Proto, WorkerId};
@@ -147,9 +147,14 @@ impl Dataplane {
             nodes: worker.graph().counters().clone(),
             flow_table: FlowMemory::of(&worker.world().flows),
         };
-        let thread = Thread::start(Parts { worker, core: None, idle: Idle::Adaptive, wakes: vec![wake] })?;
+        let thread =
+            Thread::start(Parts { worker, core: None, idle: Idle::Adaptive, nice: 0, wakes: vec![wake] })?;
         let (netlink, events) = Netlink::connect(false).context("connecting to the kernel by netlink")?;
-        let options = DeviceOptions { af_xdp: Default::default(), generic_only: true, workload_ring: 512 };
+        let options = DeviceOptions {
+            af_xdp: Default::default(),
+            generic_only: true,
+            workload: WorkloadRing { frames: 512, burst: 512 },
+        };
         let ports = Ports::new(frames, options, vec![end]);
         // There is need of a key nowhere here.
         let key_file = KeyFile::new("");

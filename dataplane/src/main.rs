@@ -8,7 +8,7 @@ use margay_api::unix;
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{
     DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Purpose, Service, Shell, State, WorkerEnd,
-    watchdog,
+    WorkloadRing, watchdog,
 };
 use margay_dataplane::fib::{Scope, TableId};
 use margay_dataplane::io::af_xdp::{BusyPoll, Options};
@@ -80,9 +80,13 @@ struct Args {
     /// Interfaces at most
     #[arg(long, default_value_t = 4096, value_name = "N")]
     interfaces: u16,
-    /// Receive frames that a workload's interface holds, a power of two
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    /// Receive frames that a workload's interface holds at rest
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=32_768))]
     workload_ring: u32,
+    /// Packets of a burst that it can hold, a power of two; what is above --workload-ring takes frames
+    /// only while bursts come and half of all are free
+    #[arg(long, default_value_t = 4096, value_name = "N")]
+    workload_burst: u32,
     /// Refuse interfaces that the driver would copy packets to and from
     #[arg(long)]
     require_zerocopy: bool,
@@ -92,6 +96,9 @@ struct Args {
     /// When there is nothing to do: adaptive spins, then yields, then sleeps; spin only spins
     #[arg(long, default_value = "adaptive")]
     idle: IdleMode,
+    /// Nice value of workers: how far they go before other threads of their cores
+    #[arg(long, default_value_t = -10, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
+    nice: i32,
     /// Poll drivers by our own system calls, for this many microseconds each
     #[arg(long, value_name = "USECS")]
     busy_poll: Option<u32>,
@@ -188,7 +195,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             ..Options::default()
         },
         generic_only: args.xdp_mode == XdpMode::Generic,
-        workload_ring: args.workload_ring,
+        workload: WorkloadRing { frames: args.workload_ring, burst: args.workload_burst },
     };
     let kernel_routes = kernel_routes(&args.kernel_routes)?;
     let (netlink, events) =
@@ -345,7 +352,7 @@ fn workers(
             nodes,
             flow_table,
         });
-        let parts = Parts { worker, core: Some(*core), idle, wakes: wakes.clone() };
+        let parts = Parts { worker, core: Some(*core), idle, nice: args.nice, wakes: wakes.clone() };
         threads.push(Thread::start(parts).context("starting a worker")?);
     }
     Ok((ends, threads))

@@ -114,6 +114,44 @@ fn forward_between_two_interfaces(queues: u32, generic: bool) {
 }
 
 #[test]
+fn a_queue_grows_with_bursts_and_what_it_loses_is_counted() {
+    const BURST: usize = 200;
+    in_namespace(|| {
+        quiet();
+        veth("left", 1);
+        let mut memory = Memory::new(4096);
+        let [near, far] =
+            ["left0", "left1"].map(|name| Program::attach(name, Role::Workload, false).unwrap());
+        let mut source = memory.open(&near, 0);
+        let rings = RingSizes { rx: 1024, tx: 64 };
+        let options = Options { rings, frames: 64, ..Options::default() };
+        let mut sink = AfXdp::open(&far, 0, &memory.frames, &options).unwrap();
+        let pool = &mut memory.pool;
+        source.settle(pool);
+        sink.settle(pool);
+        let mut vector = Vector::default();
+        let (mut received, mut lost) = (0, 0);
+        for fits in [64, 128, BURST, BURST] {
+            let before = (received, received + lost);
+            let frame = ethernet(Mac::BROADCAST, 0x88b5);
+            send(pool, &mut source, &[&frame[..]; BURST]);
+            settled(pool, &mut source);
+            // The worker has not looked: nothing is given to the kernel meanwhile.
+            let deadline = Deadline::new();
+            while received + lost < before.1 + BURST {
+                deadline.check(&format!("{received} received and {lost} lost"));
+                received += sink.receive(pool, &mut vector, VECTOR, Nanos(0));
+                pool.free_all(&mut vector);
+                lost = sink.counters().kernel.lost() as usize;
+            }
+            assert_eq!((received, received + lost), (before.0 + fits, before.1 + BURST));
+            sink.settle(pool);
+        }
+        memory.close([source, sink]);
+    });
+}
+
+#[test]
 fn opening_and_closing_under_traffic_leaks_no_frame() {
     in_namespace(|| {
         quiet();

@@ -77,6 +77,7 @@ pub fn status() -> DataplaneStatus {
             drops: 70,
             in_flight: 10,
             originated: 5,
+            lost: 6,
         }),
         policies: 1,
         ip_sets: 2,

@@ -63,8 +63,17 @@ pub struct DeviceOptions {
     pub af_xdp: Options,
     /// Run XDP programs in the stack even where the driver could.
     pub generic_only: bool,
-    /// Receive ring of workloads' sockets, each of which holds as many frames.
-    pub workload_ring: u32,
+    /// Receive rings of workloads' sockets.
+    pub workload: WorkloadRing,
+}
+
+/// How much a workload's socket can receive while its worker is busy.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkloadRing {
+    /// Frames it holds at rest.
+    pub frames: u32,
+    /// Entries of the ring, as many as it holds in bursts: a power of two.
+    pub burst: u32,
 }
 
 /// An open queue of an interface.
@@ -131,6 +140,12 @@ impl Ports {
         self.served.get(&id).filter(|served| served.closing == 0)
     }
 
+    /// Packets that the kernel lost before interfaces that are served could receive them.
+    pub fn lost(&self) -> u64 {
+        let queues = self.served.values().flat_map(|served| &served.queues);
+        queues.map(|queue| queue.counters.load().kernel.lost()).sum()
+    }
+
     /// Interfaces that are served, and those that are being closed.
     pub fn ids(&self) -> Vec<IfId> {
         self.served.keys().copied().collect()
@@ -175,9 +190,11 @@ impl Ports {
                     .map_err(|e| e.to_string())?;
                 let mut options = self.options.af_xdp;
                 if role == Role::Workload {
-                    options.rings.rx = self.options.workload_ring;
+                    let WorkloadRing { frames, burst } = self.options.workload;
+                    options.rings.rx = burst;
+                    options.frames = frames.min(burst);
                 }
-                self.admit(program.queues(), options.rings.rx)?;
+                self.admit(program.queues(), options.frames)?;
                 let mut mode = String::new();
                 for queue in 0..program.queues() {
                     let device =
@@ -191,7 +208,7 @@ impl Ports {
                     mode = format!("{copy} {place}");
                     devices.push(Box::new(device));
                 }
-                (mode, Some(program), options.rings.rx)
+                (mode, Some(program), options.frames)
             }
         };
         if !self.take_commands() {

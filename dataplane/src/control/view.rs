@@ -60,6 +60,7 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
             in_flight: sum(|c| c.held.get() + c.unsealed.get() + c.early.get())
                 + sum(|c| c.handed_out.get()).saturating_sub(sum(|c| c.taken_in.get())),
             originated: sum(|c| c.originated.get()),
+            lost: ports.lost(),
         }),
         policies: state.desired().policies.len() as u64,
         ip_sets: state.desired().ip_sets.len() as u64,

@@ -84,3 +84,11 @@ pub struct KernelCounters {
     /// Descriptors the kernel refused: a bug of ours.
     pub invalid_descriptors: u64,
 }
+
+impl KernelCounters {
+    /// Packets that were for us and never reached us.
+    pub fn lost(&self) -> u64 {
+        // Without copies `rx_dropped` counts nothing.
+        self.rx_dropped.max(self.fill_ring_empty) + self.rx_ring_full
+    }
+}

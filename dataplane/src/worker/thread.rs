@@ -22,7 +22,8 @@ pub enum Idle {
 
 /// Nothing for this long: let others have the core between polls.
 const YIELD_AFTER: Duration = Duration::from_micros(50);
-/// Nothing for this long: sleep.
+/// Nothing for this long: sleep. A worker that goes before others does so when it would yield: to them
+/// it yields nothing.
 const SLEEP_AFTER: Duration = Duration::from_micros(500);
 /// Flows expire and held packets give up without anybody's call.
 const SLEEP_AT_MOST_MS: u8 = 100;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub core: Option<core_affinity::CoreId>,
     /// When idle.
     pub idle: Idle,
+    /// Its nice value, from -20 to 19; 0: as the process has it.
+    pub nice: i32,
     /// Every worker's, by number.
     pub wakes: Vec<Wake>,
 }
@@ -110,6 +113,18 @@ fn run(mut parts: Parts, stop: &AtomicBool) {
     {
         tracing::warn!(core = core.id, "W001 the worker could not be pinned to its core");
     }
+    if parts.nice != 0
+        && let Err(error) = rustix::process::setpriority_process(None, parts.nice)
+    {
+        tracing::warn!(
+            nice = parts.nice,
+            %error,
+            "W015 the worker does not go before other threads of its core, and bursts may be lost while those have it: \
+             give CAP_SYS_NICE"
+        );
+        parts.nice = 0;
+    }
+    let sleep_after = if parts.nice < 0 { YIELD_AFTER } else { SLEEP_AFTER };
     let worker = &mut parts.worker;
     let counters = worker.world().counters.clone();
     let bell = parts.wakes[usize::from(worker.world().me.0)].0.clone();
@@ -126,7 +141,7 @@ fn run(mut parts: Parts, stop: &AtomicBool) {
             wake_others(worker, &parts.wakes);
         } else if parts.idle == Idle::Adaptive {
             let idle = at.duration_since(*idle_since.get_or_insert(at));
-            if idle >= SLEEP_AFTER {
+            if idle >= sleep_after {
                 // Woken for nothing, it goes back to sleep at once: only packets keep it awake.
                 sleep(worker, &bell);
             } else if idle >= YIELD_AFTER {

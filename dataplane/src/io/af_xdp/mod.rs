@@ -27,6 +27,7 @@ pub mod ifreq;
 mod lent;
 mod program;
 mod ring;
+mod share;
 mod socket;
 
 pub use guard::{Guard, Named};
@@ -39,6 +40,7 @@ use crate::packet::{Frames, L4Checksum, Pool, Vector};
 use ifreq::Interface;
 use lent::Lent;
 use ring::Descriptor;
+use share::Share;
 use socket::{Socket, Unbound, XDP_COPY, XDP_USE_NEED_WAKEUP, XDP_ZEROCOPY};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -47,8 +49,10 @@ use std::sync::Arc;
 /// How a socket is to be opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Entries in the rings. The device holds up to `rx` free frames, more with zero-copy.
+    /// Entries in the rings.
     pub rings: RingSizes,
+    /// Free frames that the device holds at rest; in bursts up to `rings.rx`, more with zero-copy.
+    pub frames: u32,
     /// Refuse to fall back to copies.
     pub require_zerocopy: bool,
     /// Poll the driver by our own system calls.
@@ -57,7 +61,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rings: RingSizes { rx: 2048, tx: 2048 }, require_zerocopy: false, busy_poll: None }
+        let rings = RingSizes { rx: 2048, tx: 2048 };
+        Self { rings, frames: rings.rx, require_zerocopy: false, busy_poll: None }
     }
 }
 
@@ -163,6 +168,9 @@ pub struct AfXdp {
     /// Finds out, at the end, that the kernel has let go of the queue.
     witness: Option<Unbound>,
     lent: Lent,
+    share: Share,
+    /// When `receive` was last called.
+    now: Nanos,
     /// Of the frames lent, those that were to be sent.
     sending: usize,
     queue: u32,
@@ -222,6 +230,8 @@ impl AfXdp {
             socket: Some(socket),
             witness: Some(witness),
             lent: Lent::new(frames.count(), frames.frame_size()),
+            share: Share::new(options.frames, options.rings.rx),
+            now: Nanos(0),
             sending: 0,
             queue,
             granted,
@@ -280,8 +290,9 @@ impl AfXdp {
 }
 
 impl Device for AfXdp {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Vector, max: usize, _now: Nanos) -> usize {
+    fn receive(&mut self, pool: &mut Pool, into: &mut Vector, max: usize, now: Nanos) -> usize {
         self.check(pool);
+        self.now = now;
         let Some(socket) = &mut self.socket else { return 0 };
         let max = max.min(into.room());
         let mut received = 0;
@@ -348,7 +359,10 @@ impl Device for AfXdp {
         }
         self.complete(pool);
         let Some(socket) = &mut self.socket else { return };
-        while socket.fill.has_room() {
+        let left = socket.fill.pending();
+        let frames = &self.frames;
+        let spare = || frames.in_depot() > frames.count() as usize / 2;
+        for _ in left..self.share.look(left, self.now, spare) {
             let Some(idx) = pool.alloc() else { break };
             let offset = pool.lend(idx);
             self.lent.insert(offset);
