@@ -3,7 +3,7 @@
 //! The unsafe code of this file rests on one invariant: **for each frame there is at any time
 //! exactly one owner**, which is one of
 //!
-//! - a [`PktIdx`] value (it is neither `Copy` nor `Clone`, and only this file makes one),
+//! - a [`PktIdx`] value (it is neither `Copy` nor `Clone`, and only this file and `vector` make one),
 //! - an entry in a [`Vector`], in a [`Pool`]'s free list or in the depot,
 //! - a device that took it with [`Pool::lend`] and gives it back with [`Pool::reclaim`].
 //!
@@ -12,10 +12,14 @@
 #![allow(unsafe_code)]
 
 mod mapping;
+mod vector;
+mod view;
 
 pub use mapping::Slab;
+pub use vector::Vector;
+pub use view::Packet;
 
-use super::{Meta, PacketFlags};
+use super::Meta;
 use crate::net::FlowKey;
 use crossbeam::queue::ArrayQueue;
 use mapping::Mapping;
@@ -96,7 +100,7 @@ pub struct Frames {
     frame_size: u32,
     count: u32,
     meta: Box<[UnsafeCell<Meta>]>,
-    /// Meaningful with [`PacketFlags::KEYED`]. Apart from `meta`, which stays one cache line.
+    /// Meaningful with [`KEYED`](super::PacketFlags::KEYED). Apart from `meta`, which stays one cache line.
     keys: Box<[UnsafeCell<FlowKey>]>,
     depot: ArrayQueue<u32>,
 }
@@ -379,280 +383,6 @@ impl Drop for Pool {
         for index in self.free.drain(..) {
             let _ = self.frames.depot.push(index);
         }
-    }
-}
-
-/// One packet, borrowed for as long as a node looks at it.
-pub struct Packet<'p> {
-    /// What is known of it.
-    pub meta: &'p mut Meta,
-    key: &'p mut FlowKey,
-    frame: &'p mut [u8],
-}
-
-impl<'p> Packet<'p> {
-    /// `len` bytes of the frame from offset `at` on, for as long as the packet is borrowed.
-    pub fn into_part(self, at: u16, len: usize) -> Option<&'p mut [u8]> {
-        self.frame.get_mut(usize::from(at)..)?.get_mut(..len)
-    }
-}
-
-impl Packet<'_> {
-    /// The same packet for a shorter while.
-    #[inline]
-    pub fn reborrow(&mut self) -> Packet<'_> {
-        Packet { meta: self.meta, key: self.key, frame: self.frame }
-    }
-
-    /// The flow key it came with, where its headers do not say it, or not any more: a later
-    /// fragment has no ports, and some were translated on their way.
-    #[inline]
-    pub fn key(&self) -> Option<FlowKey> {
-        self.meta.flags.has(PacketFlags::KEYED).then_some(*self.key)
-    }
-
-    /// Notes the flow key it came with, from now on its key whatever its headers say.
-    #[inline]
-    pub fn set_key(&mut self, key: FlowKey) {
-        *self.key = key;
-        self.meta.flags.set(PacketFlags::KEYED);
-    }
-
-    /// The bytes that are in the frame, from `data` on. All of them unless it is a super-frame.
-    #[inline]
-    pub fn bytes(&self) -> &[u8] {
-        self.from(self.meta.data)
-    }
-
-    /// [`bytes`](Self::bytes), to change.
-    #[inline]
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let (start, end) = (usize::from(self.meta.data), self.end());
-        self.frame.get_mut(start..end).unwrap_or_default()
-    }
-
-    /// The bytes from the IP header on.
-    #[inline]
-    pub fn l3(&self) -> &[u8] {
-        self.from(self.meta.l3)
-    }
-
-    /// [`l3`](Self::l3), to change.
-    #[inline]
-    pub fn l3_mut(&mut self) -> &mut [u8] {
-        let (start, end) = (usize::from(self.meta.l3), self.end());
-        self.frame.get_mut(start..end).unwrap_or_default()
-    }
-
-    /// The bytes behind the IP header and its extensions.
-    #[inline]
-    pub fn l4(&self) -> &[u8] {
-        self.from(self.meta.l4)
-    }
-
-    #[inline]
-    fn from(&self, start: u16) -> &[u8] {
-        self.frame.get(usize::from(start)..self.end()).unwrap_or_default()
-    }
-
-    #[inline]
-    fn end(&self) -> usize {
-        (usize::from(self.meta.data) + self.meta.len as usize).min(self.frame.len())
-    }
-
-    /// `N` bytes of the frame from offset `at` on, whether the packet reaches that far or not:
-    /// lengths are the caller's to check.
-    #[inline(always)]
-    pub fn window<const N: usize>(&self, at: u16) -> Option<&[u8; N]> {
-        self.frame.get(usize::from(at)..usize::from(at) + N)?.first_chunk()
-    }
-
-    /// [`window`](Self::window), to change.
-    #[inline(always)]
-    pub fn window_mut<const N: usize>(&mut self, at: u16) -> Option<&mut [u8; N]> {
-        self.frame.get_mut(usize::from(at)..usize::from(at) + N)?.first_chunk_mut()
-    }
-
-    /// Bytes of the packet that are in the frame.
-    #[inline(always)]
-    pub fn len_in_frame(&self) -> usize {
-        self.end().saturating_sub(usize::from(self.meta.data))
-    }
-
-    /// Bytes from the IP header to the packet's end, those beyond the frame included.
-    #[inline]
-    pub fn l3_len(&self) -> usize {
-        (usize::from(self.meta.data) + self.meta.len as usize).saturating_sub(usize::from(self.meta.l3))
-    }
-
-    /// Puts `header` right in front of the IP header, as the packet's new beginning.
-    /// `false`, and nothing done, when there is no room.
-    #[inline]
-    pub fn set_link_header(&mut self, header: &[u8]) -> bool {
-        let l3 = usize::from(self.meta.l3);
-        let Some(start) = l3.checked_sub(header.len()) else { return false };
-        let Some(room) = self.frame.get_mut(start..l3) else { return false };
-        match (room, header) {
-            (
-                [a, b, c, d, e, f, g, h, i, j, k, l, m, n],
-                &[o, p, q, r, s, t, u, v, w, x, y, z, kind, code],
-            ) => {
-                // Nearly always, and then a few moves, not a call.
-                [*a, *b, *c, *d, *e, *f, *g, *h] = [o, p, q, r, s, t, u, v];
-                [*i, *j, *k, *l] = [w, x, y, z];
-                [*m, *n] = [kind, code];
-            }
-            (room, header) => room.copy_from_slice(header),
-        }
-        self.meta.len = (usize::from(self.meta.data) + self.meta.len as usize - start) as u32;
-        self.meta.data = start as u16;
-        true
-    }
-
-    /// The packet becomes the `len` bytes that begin `before` its IP header, and so does what is called its IP header;
-    /// where it had none, they are whatever the frame has. `false`, and nothing done, when there is no room.
-    pub fn stretch(&mut self, before: u16, len: u32) -> bool {
-        let Some(start) = self.meta.l3.checked_sub(before) else { return false };
-        if usize::from(start) + len as usize > self.frame.len() {
-            return false;
-        }
-        (self.meta.data, self.meta.l3, self.meta.len) = (start, start, len);
-        true
-    }
-
-    /// Replaces the packet by `bytes`, behind the usual headroom. Metadata other than position
-    /// and length stays. `false`, and nothing done, when it does not fit.
-    pub fn fill(&mut self, bytes: &[u8]) -> bool {
-        let Some(room) = self.frame.get_mut(HEADROOM..HEADROOM + bytes.len()) else { return false };
-        room.copy_from_slice(bytes);
-        self.meta.data = HEADROOM as u16;
-        self.meta.len = bytes.len() as u32;
-        true
-    }
-
-    /// All that can be written from the usual headroom on, for devices that copy into a frame.
-    /// Set `meta.data` to [`HEADROOM`] and `meta.len` afterwards.
-    pub fn room_mut(&mut self) -> &mut [u8] {
-        &mut self.frame[HEADROOM..]
-    }
-
-    /// Cuts the packet's tail off, down to `len` bytes.
-    #[inline]
-    pub fn truncate(&mut self, len: u32) {
-        self.meta.len = self.meta.len.min(len);
-    }
-}
-
-/// Up to [`VECTOR`] packets. Owns them.
-pub struct Vector {
-    len: u16,
-    indexes: [u32; VECTOR],
-}
-
-impl Default for Vector {
-    fn default() -> Self {
-        Self { len: 0, indexes: [0; VECTOR] }
-    }
-}
-
-impl Vector {
-    /// Packets within.
-    #[inline]
-    pub fn len(&self) -> usize {
-        usize::from(self.len)
-    }
-
-    /// None within.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The frame at `position`.
-    #[inline(always)]
-    fn index(&self, position: usize) -> u32 {
-        assert!(position < usize::from(self.len), "position {position} is behind the vector's end");
-        self.indexes[position % VECTOR]
-    }
-
-    /// How many more fit.
-    #[inline]
-    pub fn room(&self) -> usize {
-        VECTOR - self.len()
-    }
-
-    /// Adds a packet at the end.
-    ///
-    /// # Panics
-    /// When the vector is full.
-    #[inline]
-    pub fn push(&mut self, idx: PktIdx) {
-        self.indexes[usize::from(self.len)] = idx.0;
-        self.len += 1;
-    }
-
-    /// Takes the last packet.
-    #[inline]
-    pub fn pop(&mut self) -> Option<PktIdx> {
-        self.len = self.len.checked_sub(1)?;
-        Some(PktIdx(self.indexes[usize::from(self.len)]))
-    }
-
-    /// Moves all packets of `other` to the end of this one, in order.
-    ///
-    /// # Panics
-    /// When they do not fit.
-    #[inline]
-    pub fn append(&mut self, other: &mut Self) {
-        let (have, more) = (self.len(), other.len());
-        self.indexes[have..have + more].copy_from_slice(&other.indexes[..more]);
-        self.len += other.len;
-        other.len = 0;
-    }
-
-    /// Takes the packets out, first to last. Those not taken stay, in order.
-    pub fn drain(&mut self) -> impl Iterator<Item = PktIdx> + '_ {
-        // Emptied first: should the iterator be forgotten, frames leak, but none has two owners.
-        let len = std::mem::take(&mut self.len);
-        Drain { vector: self, next: 0, len }
-    }
-
-    /// Distributes the packets: the one at position `k` goes to `pick(k)`.
-    ///
-    /// # Panics
-    /// When one of the targets is full.
-    #[inline]
-    pub fn scatter(&mut self, targets: &mut [Self], mut pick: impl FnMut(usize) -> usize) {
-        for (position, &index) in self.indexes[..usize::from(self.len)].iter().enumerate() {
-            targets[pick(position)].push(PktIdx(index));
-        }
-        self.len = 0;
-    }
-}
-
-struct Drain<'v> {
-    vector: &'v mut Vector,
-    next: u16,
-    len: u16,
-}
-
-impl Iterator for Drain<'_> {
-    type Item = PktIdx;
-
-    #[inline]
-    fn next(&mut self) -> Option<PktIdx> {
-        (self.next < self.len).then(|| {
-            self.next += 1;
-            PktIdx(self.vector.indexes[usize::from(self.next) - 1])
-        })
-    }
-}
-
-impl Drop for Drain<'_> {
-    fn drop(&mut self) {
-        let (from, to) = (usize::from(self.next), usize::from(self.len));
-        self.vector.indexes.copy_within(from..to, 0);
-        self.vector.len = (to - from) as u16;
     }
 }
 
