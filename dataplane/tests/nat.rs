@@ -7,13 +7,15 @@ mod build;
 use build::frames::*;
 use build::*;
 use margay_api::dataplane::v1::{self as pb, change::Change, node_config::NatMapping};
+use margay_dataplane::conntrack::Filter;
 use margay_dataplane::net::{FlowKey, Icmp, Nanos, PortRange, Proto};
-use margay_dataplane::nodes::Event;
+use margay_dataplane::nodes::{Counted, Event, WorkerCounters};
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::checksum::Sum;
 use margay_dataplane::wire::translate::Quote;
 use margay_dataplane::wire::{arp, crc32c, icmp, ip4, ip6, l4};
+use margay_dataplane::worker::FlowTask;
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEFAULT: PortRange = PortRange { first: 61_000, last: 65_535 };
@@ -323,8 +325,31 @@ fn replies_that_come_to_any_worker_find_the_one_flow() {
         }
     }
     assert_eq!((flows(&node), node.account().drops), (800, 0));
-    let judged: u64 = node.workers.iter().map(|w| w.world().counters.handed_out.get()).sum();
-    assert!(judged > 0, "some flows belong to workers that none of their packets came to");
+    let sum = |of: fn(&WorkerCounters) -> &Counted| -> u64 {
+        node.workers.iter().map(|worker| of(&worker.world().counters).get()).sum()
+    };
+    let handed = sum(|c| &c.handed_out);
+    assert!(handed > 0, "some flows belong to workers that none of their packets came to");
+    assert_eq!(handed, sum(|c| &c.taken_in), "and what was handed over was taken");
+    // Whoever has them, each is listed and counted once, by what it was and what it became.
+    let nat = || Filter::parse("nat and udp", |_| None).unwrap();
+    let pages = node.flows(nat(), FlowTask::Count, |_| {});
+    assert_eq!(pages.iter().map(|page| page.matched).sum::<u64>(), 800);
+    let pages = node.flows(nat(), FlowTask::Show, |_| {});
+    let mut listed = BTreeSet::new();
+    for seen in pages.iter().flat_map(|page| &page.found) {
+        let (server, own) = match seen.key.src.is_v4() {
+            true => (SERVERS[0], NODE4),
+            false => (SERVERS[1], NODE6),
+        };
+        assert_eq!(
+            (seen.key.dst, seen.reply_key.src, seen.reply_key.dst),
+            (addr(server), addr(server), addr(own))
+        );
+        assert_eq!((seen.reply_key.sport, seen.state.name()), (53, "replied"));
+        assert!(listed.insert((seen.key.sport, seen.key.src.is_v4())), "{} is listed twice", seen.key);
+    }
+    assert_eq!(listed.len(), 800);
 }
 
 #[test]

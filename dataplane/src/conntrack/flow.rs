@@ -1,6 +1,6 @@
 //! How flows are named and hashed.
 
-use crate::net::{Addr, FlowKey, Key4};
+use crate::net::{FlowKey, Key4, Key6};
 
 /// Which way a packet goes, seen from its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +87,7 @@ impl FlowHasher {
     pub fn hash(&self, key: &FlowKey) -> u64 {
         match Key4::of(key) {
             Some(key) => self.hash4(key),
-            None => self.hash6(key),
+            None => self.hash6(&Key6::of(key)),
         }
     }
 
@@ -101,18 +101,18 @@ impl FlowHasher {
         hash ^ if src > dst { TURNED } else { 0 }
     }
 
-    #[inline(never)]
-    fn hash6(&self, key: &FlowKey) -> u64 {
+    /// The same for a key of IPv6, in words.
+    #[inline]
+    pub fn hash6(&self, key: &Key6) -> u64 {
         let [a, b, c, d] = self.0;
-        let ends = [(key.src, key.sport), (key.dst, key.dport)];
-        let turned = ends[0] > ends[1];
-        let [low, high] = if turned { [ends[1], ends[0]] } else { ends };
-        let ports = u64::from(key.proto.0) << 32 | u64::from(low.1) << 16 | u64::from(high.1);
-        let half = |addr: Addr, x: u64, y: u64| {
-            let bits = addr.bits();
-            fold(((bits >> 64) as u64).wrapping_add(x), (bits as u64).wrapping_add(y))
+        let [src, dst] = key.ends();
+        let turned = src > dst;
+        let [low, high] = if turned { [dst, src] } else { [src, dst] };
+        let ports = u64::from(key.proto.0) << 32 | u64::from(low.2) << 16 | u64::from(high.2);
+        let half = |(upper, lower, _): (u64, u64, u16), x: u64, y: u64| {
+            fold(upper.wrapping_add(x), lower.wrapping_add(y))
         };
-        let ends = fold(half(low.0, a, b) ^ c, half(high.0, c, d) ^ a);
+        let ends = fold(half(low, a, b) ^ c, half(high, c, d) ^ a);
         let hash = fold(fold(ends.wrapping_add(a), ports.wrapping_add(b)) ^ c, d);
         hash ^ if turned { TURNED } else { 0 }
     }
@@ -136,7 +136,7 @@ fn fold(x: u64, y: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Proto;
+    use crate::net::{Addr, Proto};
 
     #[test]
     fn every_number_of_the_key_is_hashed() {

@@ -203,6 +203,76 @@ impl Key4 {
     }
 }
 
+/// The key of a flow by 128-bit addresses, in words: what [`Key4`] is for IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Key6 {
+    /// Source and destination, the upper half of each first.
+    addrs: [u64; 4],
+    /// As they stand in a packet.
+    ports: u32,
+    /// The last header of the chain.
+    pub proto: Proto,
+}
+
+impl Key6 {
+    /// From both addresses and both ports as they stand in a packet.
+    #[inline(always)]
+    pub const fn new(src: [u8; 16], dst: [u8; 16], ports: [u8; 4], proto: Proto) -> Self {
+        let (src, dst) = (u128::from_be_bytes(src), u128::from_be_bytes(dst));
+        let addrs = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
+        Self { addrs, ports: u32::from_ne_bytes(ports), proto }
+    }
+
+    /// Of any key: IPv4's addresses are mapped ones.
+    #[inline]
+    pub const fn of(key: &FlowKey) -> Self {
+        let (src, dst) = (key.src.bits(), key.dst.bits());
+        let addrs = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
+        let ([i, j], [k, l]) = (key.sport.to_be_bytes(), key.dport.to_be_bytes());
+        Self { addrs, ports: u32::from_ne_bytes([i, j, k, l]), proto: key.proto }
+    }
+
+    /// Addresses and ports as [`words`](Self::words) gave them.
+    #[inline(always)]
+    pub const fn from_words(addrs: [u64; 4], ports: u32, proto: Proto) -> Self {
+        Self { addrs, ports, proto }
+    }
+
+    /// Both addresses and both ports, for keeping.
+    #[inline(always)]
+    pub const fn words(self) -> ([u64; 4], u32) {
+        (self.addrs, self.ports)
+    }
+
+    /// Taken apart.
+    #[inline]
+    pub const fn key(self) -> FlowKey {
+        let [a, b, c, d] = self.addrs;
+        let [i, j, k, l] = self.ports.to_ne_bytes();
+        FlowKey {
+            src: Addr::from_bits((a as u128) << 64 | b as u128),
+            dst: Addr::from_bits((c as u128) << 64 | d as u128),
+            sport: u16::from_be_bytes([i, j]),
+            dport: u16::from_be_bytes([k, l]),
+            proto: self.proto,
+        }
+    }
+
+    /// The key of a packet that answers this one.
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        let [a, b, c, d] = self.addrs;
+        Self { addrs: [c, d, a, b], ports: self.ports.rotate_left(16), proto: self.proto }
+    }
+
+    /// Source and destination: both halves of the address, and the port as it stands in a packet.
+    #[inline(always)]
+    pub const fn ends(self) -> [(u64, u64, u16); 2] {
+        let [a, b, c, d] = self.addrs;
+        [(a, b, self.ports as u16), (c, d, (self.ports >> 16) as u16)]
+    }
+}
+
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = |f: &mut fmt::Formatter<'_>, a: Addr, p: u16| match (self.proto.has_ports(), a.is_v4()) {
@@ -244,5 +314,23 @@ mod tests {
             ..FlowKey::default()
         };
         assert_eq!(Key4::of(&v6), None);
+    }
+
+    #[test]
+    fn a_key_of_five_words_is_the_key() {
+        for [src, dst] in [["fd00::1", "2001:db8:1:2:3:4:5:6"], ["::", "ff02::1"], ["10.65.0.1", "::1"]] {
+            let [src, dst] = [src, dst].map(|addr| addr.parse::<Addr>().unwrap());
+            let key = FlowKey { src, dst, sport: 4000, dport: 0xff35, proto: Proto::UDP };
+            let short = Key6::of(&key);
+            let [sport, dport] = [key.sport, key.dport].map(u16::to_be_bytes);
+            let ports = [sport[0], sport[1], dport[0], dport[1]];
+            assert_eq!(short, Key6::new(src.octets(), dst.octets(), ports, key.proto));
+            assert_eq!((short.key(), short.reversed().key()), (key, key.reversed()));
+            let (addrs, ports) = short.words();
+            assert_eq!(Key6::from_words(addrs, ports, key.proto), short);
+            let [from, to] = short.ends();
+            assert_eq!(short.reversed().ends(), [to, from]);
+            assert_ne!(from, to);
+        }
     }
 }

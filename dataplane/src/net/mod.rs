@@ -8,7 +8,7 @@ mod prefix;
 mod shared_map;
 
 pub use addr::Addr;
-pub use flow::{FlowKey, Icmp, Key4, PortRange, Proto};
+pub use flow::{FlowKey, Icmp, Key4, Key6, PortRange, Proto};
 pub use mac::Mac;
 pub use prefix::{Prefix, PrefixError};
 pub use shared_map::{Difference, SharedMap};

@@ -37,7 +37,15 @@ impl Node<World> for Conntrack {
     fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
         match packet.meta.hash {
             0 => hash(world, packet),
-            hash => packet.meta.flow = world.flows.guess(hash).map_or(UNKNOWN, |flow| flow.0),
+            hash => {
+                let guess = world.flows.guess(hash);
+                packet.meta.flow = guess.map_or(UNKNOWN, |flow| flow.0);
+                if packet.meta.flags.has(PacketFlags::V6)
+                    && let Some(flow) = guess
+                {
+                    world.flows.prefetch6(flow);
+                }
+            }
         }
     }
 
@@ -50,12 +58,18 @@ impl Node<World> for Conntrack {
 
     #[inline(always)]
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> ConntrackNext {
-        let Some(key) = plain::key(&packet) else { return any(world, packet) };
-        if world.owner(packet.meta.hash) != world.me {
+        if !plain::is_as_it_came(&packet) {
+            return any(world, packet);
+        }
+        let (hash, guess, now) = (packet.meta.hash, FlowRef(packet.meta.flow), world.now);
+        if world.owner(hash) != world.me {
             return ConntrackNext::Handoff;
         }
-        let guess = FlowRef(packet.meta.flow);
-        match world.flows.lookup4(key, packet.meta.hash, guess, world.now) {
+        let found = match packet.meta.flags.has(PacketFlags::V6) {
+            false => plain::key4(&packet).and_then(|key| world.flows.lookup4(key, hash, guess, now)),
+            true => plain::key6(&packet).and_then(|key| world.flows.lookup6(&key, hash, guess, now)),
+        };
+        match found {
             Some(flow) => {
                 let segment = segment(&packet);
                 hit(world, packet, flow, segment)

@@ -147,12 +147,18 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         return Ok(ParseNext::Fragments);
     }
     if packet.meta.checksum == L4Checksum::MaybePartial {
-        let at = usize::from(packet.meta.l4 - packet.meta.l3);
-        let segment = packet.l3_mut().get_mut(at..).unwrap_or_default();
-        l4::repair_partial_checksum(ip.src, ip.dst, ip.proto, segment);
-        packet.meta.checksum = L4Checksum::Complete;
+        finish_checksum(packet, ip.src, ip.dst);
     }
     Ok(if interface.untracked { ParseNext::Untracked } else { ParseNext::Conntrack })
+}
+
+/// Finishes what a sender may have left to hardware.
+#[inline]
+pub(super) fn finish_checksum(packet: &mut Packet<'_>, src: Addr, dst: Addr) {
+    let (at, proto) = (usize::from(packet.meta.l4 - packet.meta.l3), packet.meta.proto);
+    let segment = packet.l3_mut().get_mut(at..).unwrap_or_default();
+    l4::repair_partial_checksum(src, dst, proto, segment);
+    packet.meta.checksum = L4Checksum::Complete;
 }
 
 /// The packet may be multicast, or have addresses that are not forwarded, because it is not: it is

@@ -114,8 +114,8 @@ impl PacketFlags {
     pub const MASQUERADE: Self = Self(1 << 12);
     /// A WireGuard packet that another worker opens: the one that owns its session. `wg-decrypt`.
     pub const SEALED: Self = Self(1 << 13);
-    /// TCP or UDP in IPv4 without options, and whole: all that is needed of its headers is at places
-    /// known from `l3`. `parse`.
+    /// TCP or UDP in IPv4 without options or IPv6 without extensions, and whole: all that is needed of its
+    /// headers is at places known from `l3`. `parse`.
     pub const PLAIN: Self = Self(1 << 15);
 
     /// These and `others`.

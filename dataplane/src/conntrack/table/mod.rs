@@ -20,7 +20,7 @@ use super::quota::{Quotas, Side};
 use super::settings::{Settings, SettingsError, Tracking};
 use super::state::{Admit, Observed, Segment, State, Step};
 use super::tcp::TcpState;
-use crate::net::{FlowKey, Generation, IfId, Key4, Nanos, Proto, WorkerId};
+use crate::net::{FlowKey, Generation, IfId, Key4, Key6, Nanos, Proto, WorkerId};
 use index::Index;
 use insert::Effort;
 use session::Sessions;
@@ -120,6 +120,12 @@ impl Table {
         self.hasher.hash4(key)
     }
 
+    /// The same for a key of IPv6 in words.
+    #[inline(always)]
+    pub fn hash6(&self, key: &Key6) -> u64 {
+        self.hasher.hash6(key)
+    }
+
     /// Pulls towards the cache where it is noted which session this is. A hint, of use some hundred
     /// cycles before [`guess`](Self::guess) or [`lookup`](Self::lookup).
     #[inline(always)]
@@ -146,6 +152,12 @@ impl Table {
         self.index.guess_other(hash).inspect(|flow| self.sessions.prefetch(flow.session()))
     }
 
+    /// Pulls towards the cache what only [`lookup6`](Self::lookup6) reads of a guessed session. A hint.
+    #[inline(always)]
+    pub fn prefetch6(&self, guess: FlowRef) {
+        self.sessions.prefetch_rest(guess.session());
+    }
+
     /// Pulls towards the cache where a session will be noted. A hint.
     #[inline]
     pub fn prefetch_insert(&self, hash: u64, reply_hash: u64) {
@@ -166,6 +178,15 @@ impl Table {
     #[inline(always)]
     pub fn lookup4(&self, key: Key4, hash: u64, guess: FlowRef, now: Nanos) -> Option<FlowRef> {
         if guess.session() < self.capacity() && self.sessions.is4(guess, key) {
+            return Some(guess).filter(|flow| !self.is_expired(flow.session(), now));
+        }
+        self.lookup(&key.key(), hash, now)
+    }
+
+    /// The same for a key of IPv6 in words.
+    #[inline(always)]
+    pub fn lookup6(&self, key: &Key6, hash: u64, guess: FlowRef, now: Nanos) -> Option<FlowRef> {
+        if guess.session() < self.capacity() && self.sessions.is6(guess, key) {
             return Some(guess).filter(|flow| !self.is_expired(flow.session(), now));
         }
         self.lookup(&key.key(), hash, now)

@@ -8,7 +8,7 @@
 
 use super::NewSession;
 use crate::conntrack::{Direction, FlowRef, SctpTrack, Segment, State, TcpTrack};
-use crate::net::{Addr, FlowKey, Generation, IfId, Key4, Nanos, Proto};
+use crate::net::{FlowKey, Generation, IfId, Key4, Key6, Nanos, Proto};
 use crate::packet::{Slab, prefetch};
 
 /// The sessions of a table by number.
@@ -103,6 +103,12 @@ impl Sessions {
     /// The same for all of it.
     pub fn prefetch_all(&self, session: u32) {
         self.prefetch(session);
+        self.prefetch_rest(session);
+    }
+
+    /// The same for what is not in its line.
+    #[inline(always)]
+    pub fn prefetch_rest(&self, session: u32) {
         if let Some(rest) = self.rests.get(session as usize) {
             prefetch(rest);
         }
@@ -141,12 +147,11 @@ impl Sessions {
             }
             _ => {
                 line.flags |= V6;
-                line.ports = ports(key);
-                rest.addrs = words(key.src, key.dst);
+                (rest.addrs, line.ports) = Key6::of(key).words();
                 if let Some(second) = second {
                     line.addrs = second.into();
-                    let addrs = words(reply.src, reply.dst);
-                    self.rests[second as usize] = Rest { addrs, more: ports(reply), ..Rest::default() };
+                    let (addrs, more) = Key6::of(reply).words();
+                    self.rests[second as usize] = Rest { addrs, more, ..Rest::default() };
                 }
             }
         }
@@ -172,11 +177,23 @@ impl Sessions {
         (line.addrs, line.ports) == as_original.words() && line.proto == key.proto && line.state.is_some()
     }
 
+    /// The same of a key of IPv6.
+    #[inline(always)]
+    pub fn is6(&self, flow: FlowRef, key: &Key6) -> bool {
+        let line = self.line(flow.session());
+        if line.flags & (V6 | TRANSLATED) != V6 {
+            return line.flags & V6 != 0 && line.state.is_some() && self.key6(flow) == *key;
+        }
+        let as_original = if flow.direction() == Direction::Original { *key } else { key.reversed() };
+        let rest = &self.rests[flow.session() as usize];
+        (rest.addrs, line.ports) == as_original.words() && line.proto == key.proto && line.state.is_some()
+    }
+
     /// The flow's key, of a session that may be gone.
     pub fn key(&self, flow: FlowRef) -> FlowKey {
         match self.key4(flow) {
             Some(key) => key.key(),
-            None => self.key6(flow),
+            None => self.key6(flow).key(),
         }
     }
 
@@ -202,20 +219,12 @@ impl Sessions {
         }
     }
 
-    fn key6(&self, flow: FlowRef) -> FlowKey {
+    fn key6(&self, flow: FlowRef) -> Key6 {
         let line = self.line(flow.session());
         let second = line.flags & TRANSLATED != 0 && flow.direction() == Direction::Reply;
         let place = if second { line.addrs as u32 } else { flow.session() };
         let rest = &self.rests[place as usize];
-        let [a, b, c, d] = rest.addrs;
-        let [[i, j], [k, l]] = halves(if second { rest.more } else { line.ports });
-        let key = FlowKey {
-            src: Addr::from_bits(u128::from(a) << 64 | u128::from(b)),
-            dst: Addr::from_bits(u128::from(c) << 64 | u128::from(d)),
-            sport: u16::from_be_bytes([i, j]),
-            dport: u16::from_be_bytes([k, l]),
-            proto: line.proto,
-        };
+        let key = Key6::from_words(rest.addrs, if second { rest.more } else { line.ports }, line.proto);
         if flow.direction() == Direction::Original || second { key } else { key.reversed() }
     }
 
@@ -264,20 +273,4 @@ impl Line {
         self.flags |= BOUND << direction as u8;
         self.ways[direction as usize] = way;
     }
-}
-
-/// Both ports as they stand in a packet.
-fn ports(key: &FlowKey) -> u32 {
-    let ([i, j], [k, l]) = (key.sport.to_be_bytes(), key.dport.to_be_bytes());
-    u32::from_ne_bytes([i, j, k, l])
-}
-
-fn halves(ports: u32) -> [[u8; 2]; 2] {
-    let [i, j, k, l] = ports.to_ne_bytes();
-    [[i, j], [k, l]]
-}
-
-fn words(src: Addr, dst: Addr) -> [u64; 4] {
-    let (src, dst) = (src.bits(), dst.bits());
-    [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64]
 }

@@ -74,8 +74,19 @@ fn open(t: &mut Table, key: FlowKey, segment: Segment, now: Nanos) -> Result<Flo
     open_as(t, key, key.reversed(), state, segment, now)
 }
 
+/// By each way that there is, which must all find the same.
 fn lookup(t: &Table, key: &FlowKey, now: Nanos) -> Option<FlowRef> {
-    t.lookup(key, t.hash(key), now)
+    let hash = t.hash(key);
+    let found = t.lookup(key, hash, now);
+    let guess = t.guess(hash).or_else(|| t.guess_again(hash)).unwrap_or(FlowRef(u32::MAX));
+    match Key4::of(key) {
+        Some(short) => assert_eq!(t.lookup4(short, hash, guess, now), found, "{key}"),
+        None => {
+            let short = Key6::of(key);
+            assert_eq!((t.hash6(&short), t.lookup6(&short, hash, guess, now)), (hash, found), "{key}");
+        }
+    }
+    found
 }
 
 fn establish(t: &mut Table, key: FlowKey, now: Nanos) -> FlowRef {
