@@ -238,6 +238,30 @@ fn only_nodes_may_send_by_tunnels() {
 }
 
 #[test]
+fn workloads_may_have_tunnels_of_their_own_where_that_is_allowed() {
+    let mut node = node(Setup::default());
+    let vxlan = udp_from(1, "10.65.0.2", 4789);
+    let ipip = raw(workload_mac(1), gateway_mac(), "10.65.0.1", "10.65.0.2", Proto::IPIP, 64, &[0x45; 20]);
+    for (allow_ipip, allow_vxlan) in [(true, false), (false, true), (true, true), (false, false)] {
+        let changes = tunnel_changes().into_iter().map(|change| match change.change {
+            Some(Change::Config(mut config)) => {
+                config.allow_ipip_from_workloads = allow_ipip;
+                config.allow_vxlan_from_workloads = allow_vxlan;
+                pb::Change { change: Some(Change::Config(config)) }
+            }
+            _ => change,
+        });
+        commit(&mut node, changes.collect());
+        for (frame, allowed) in [(&ipip, allow_ipip), (&vxlan, allow_vxlan)] {
+            let before = dropped(&node, DropReason::EncapFromWorkload);
+            give(&mut node, "cali1", frame);
+            assert_eq!(node.pop("cali2").is_some(), allowed);
+            assert_eq!(dropped(&node, DropReason::EncapFromWorkload) - before, u64::from(!allowed));
+        }
+    }
+}
+
+#[test]
 fn what_is_wrong_is_dropped_with_its_reason() {
     let mut node = node(Setup::default());
     let mut refused = |frame: &[u8], reason| {

@@ -1,12 +1,17 @@
 //! Where addresses are: on this node, on another one, or nowhere.
 
+use super::config::Settings;
 use super::tunnels::{Tunnels, Way};
 use super::wireguard::Encryption;
 use super::{EndpointKey, Resources, endpoint_key, workload_name};
 use crate::model::scalar::AsNumber;
-use crate::model::{AllowedUse, Cidr, EncapMode, IpPool, Node, SubnetAddr, WorkloadEndpoint};
+use crate::model::{
+    AllowedUse, BgpConfiguration, Cidr, EncapMode, IpPool, Node, ServiceLoopPrevention, SubnetAddr,
+    WorkloadEndpoint,
+};
 use margay_api::dataplane::v1::{
-    self as api, Blackhole, Encapsulation, HostMetadata, LocalHost, NextHop, Prefix, Route, route::Target,
+    self as api, Blackhole, Encapsulation, HostMetadata, LocalHost, NextHop, Prefix, Route, Unreachable,
+    route::Target,
 };
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -26,6 +31,8 @@ pub(super) fn routes(
 ) -> BTreeMap<Cidr, Route> {
     let mut table = Table { routes: BTreeMap::new(), problems };
     let own = resources.get::<Node>("", node);
+    let loops = Settings::of(resources, node).first(|spec| spec.service_loop_prevention);
+    let loops = loops.unwrap_or(ServiceLoopPrevention::Drop);
     for address in own.into_iter().flat_map(addresses) {
         let target = Target::LocalHost(LocalHost {});
         table.add(Cidr::host(address.addr), target, node, "this node itself");
@@ -101,7 +108,25 @@ pub(super) fn routes(
             .entry(pool.spec.cidr)
             .or_insert_with(|| route(pool.spec.cidr, Target::Blackhole(Blackhole {}), ""));
     }
+    // What no service has must not go back to the router that announced it here.
+    for block in service_blocks(resources) {
+        let target = match loops {
+            ServiceLoopPrevention::Drop => Target::Blackhole(Blackhole {}),
+            ServiceLoopPrevention::Reject => Target::Unreachable(Unreachable {}),
+            ServiceLoopPrevention::Disabled => continue,
+        };
+        table.routes.entry(block).or_insert_with(|| route(block, target, ""));
+    }
     table.routes
+}
+
+/// Where addresses of services are announced from: Calico's list of them, of all kinds.
+fn service_blocks(resources: &Resources) -> impl Iterator<Item = Cidr> {
+    let spec = resources.get::<BgpConfiguration>("", "default").map(|configuration| &configuration.spec);
+    let lists = spec.into_iter().flat_map(|spec| {
+        [&spec.service_cluster_ips, &spec.service_external_ips, &spec.service_load_balancer_ips]
+    });
+    lists.flatten().flatten().filter_map(|block| block.cidr)
 }
 
 /// Every pool of the cluster.

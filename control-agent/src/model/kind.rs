@@ -172,7 +172,6 @@ impl Kind {
         !matches!(
             self,
             Self::ClusterInformation
-                | Self::BGPConfiguration
                 | Self::KubeControllersConfiguration
                 | Self::BGPFilter
                 | Self::BGPPeer

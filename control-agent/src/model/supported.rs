@@ -4,8 +4,8 @@
 //! loses its line here and changes nothing there.
 
 use super::kinds::{
-    AllowedUse, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, IpamConfiguration, NodeSpec, Switch,
-    WorkloadEndpointSpec,
+    AllowedUse, BgpConfiguration, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, IpamConfiguration,
+    NodeSpec, Switch, WorkloadEndpointSpec,
 };
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
@@ -38,6 +38,7 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
     }
     match resource {
         Resource::FelixConfiguration(f) => refused.felix(f),
+        Resource::BGPConfiguration(b) => refused.bgp(b),
         Resource::NetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::GlobalNetworkPolicy(p) => refused.rules(&p.spec.ingress, &p.spec.egress),
         Resource::StagedNetworkPolicy(p) => refused.rules(&p.spec.policy.ingress, &p.spec.policy.egress),
@@ -54,7 +55,6 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
         | Resource::HostEndpoint(_)
         | Resource::Kubernetes(_) => {}
         Resource::ClusterInformation(_)
-        | Resource::BGPConfiguration(_)
         | Resource::KubeControllersConfiguration(_)
         | Resource::BGPFilter(_)
         | Resource::BGPPeer(_)
@@ -67,7 +67,9 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 22] = [
+const FELIX_HONOURED: [&str; 25] = [
+    "allowIPIPPacketsFromWorkloads",
+    "allowVXLANPacketsFromWorkloads",
     "bpfConntrackTimeouts",
     "defaultEndpointToHostAction",
     "externalNodesList",
@@ -78,6 +80,7 @@ const FELIX_HONOURED: [&str; 22] = [
     "natOutgoingAddress",
     "natOutgoingExclusions",
     "natPortRange",
+    "serviceLoopPrevention",
     "vxlanEnabled",
     "vxlanMTU",
     "vxlanMTUV6",
@@ -91,6 +94,9 @@ const FELIX_HONOURED: [&str; 22] = [
     "wireguardMTU",
     "wireguardMTUV6",
 ];
+
+/// The settings of a [`BgpConfiguration`] that something acts on, though nothing here speaks BGP.
+const BGP_HONOURED: [&str; 3] = ["serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs"];
 
 struct Refused(Vec<FieldError>);
 
@@ -181,11 +187,23 @@ impl Refused {
                 self.0.push(FieldError::new(format!("spec.{name}"), why));
             }
         }
-        let spec =
-            serde_json::to_value(&felix.spec).expect("settings have string keys and finite numbers only");
+        self.settings(&felix.spec, &FELIX_HONOURED, "nothing here acts on it, so remove it");
+    }
+
+    fn bgp(&mut self, bgp: &BgpConfiguration) {
+        if bgp.metadata.name != "default" {
+            let message = format!("{:?} is read by nobody; call it default", bgp.metadata.name);
+            self.0.push(FieldError::new("metadata.name", message));
+        }
+        let remedy = "nothing here speaks BGP, and of this kind only blocks of services count; remove it";
+        self.settings(&bgp.spec, &BGP_HONOURED, remedy);
+    }
+
+    /// Those of a kind that all are optional.
+    fn settings(&mut self, spec: &impl serde::Serialize, honoured: &[&str], remedy: &str) {
+        let spec = serde_json::to_value(spec).expect("settings have string keys and finite numbers only");
         for field in spec.as_object().into_iter().flat_map(serde_json::Map::keys) {
-            let honoured = FELIX_HONOURED.contains(&field.as_str());
-            self.if_used(!honoured, format!("spec.{field}"), "nothing here acts on it, so remove it");
+            self.if_used(!honoured.contains(&field.as_str()), format!("spec.{field}"), remedy);
         }
     }
 

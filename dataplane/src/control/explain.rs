@@ -205,7 +205,9 @@ fn route(state: &State, key: &FlowKey) -> String {
             via(tx_if, format!(" (next hop {next_hop} not resolved yet)"))
         }
         Hop::Local => "this host".into(),
-        Hop::Blackhole => "nowhere: the address is in a pool, and no workload has it".into(),
+        Hop::Blackhole => {
+            "nowhere: the address is in a pool of workloads or a block of services, and nobody has it".into()
+        }
         Hop::Unreachable => "nowhere: the route says unreachable".into(),
         Hop::Prohibited => "nowhere: the route says prohibited".into(),
         Hop::NoRoute => "nowhere: no route, or its next hop or interface is not there".into(),

@@ -2,7 +2,7 @@
 
 use super::convert::{self, FieldError};
 use super::wireguard;
-use crate::fib::{KINDS, Overlay, TunnelKind};
+use crate::fib::{KINDS, OfWorkloads, Overlay, TunnelKind};
 use crate::net::{Addr, Mac, Nanos, Prefix};
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub struct OverlaySettings {
     pub external: Arc<[Prefix]>,
     /// How often WireGuard's peers are to hear from us.
     pub keepalive: Option<Nanos>,
+    /// Which tunnels workloads may make of their own.
+    pub of_workloads: OfWorkloads,
 }
 
 /// This end of tunnels of a kind.
@@ -45,7 +47,14 @@ pub struct TunnelNode {
 impl Default for OverlaySettings {
     fn default() -> Self {
         let Overlay { vxlan_port, network, .. } = Overlay::default();
-        Self { near: [None; KINDS], vxlan_port, network, external: Arc::default(), keepalive: None }
+        Self {
+            near: [None; KINDS],
+            vxlan_port,
+            network,
+            external: Arc::default(),
+            keepalive: None,
+            of_workloads: OfWorkloads::default(),
+        }
     }
 }
 
@@ -55,9 +64,11 @@ impl OverlaySettings {
         self.near[kind as usize].as_ref()
     }
 
-    /// Of the messages; absent: no tunnels.
+    /// Of the node's configuration; without a message of theirs there are no tunnels.
     pub fn parse(config: &pb::NodeConfig) -> Result<Self, FieldError> {
-        let mut settings = Self::default();
+        let of_workloads =
+            OfWorkloads { ipip: config.allow_ipip_from_workloads, vxlan: config.allow_vxlan_from_workloads };
+        let mut settings = Self { of_workloads, ..Self::default() };
         if let Some(message) = &config.wireguard {
             settings.parse_wireguard(message).map_err(|error| error.within("wireguard"))?;
         }

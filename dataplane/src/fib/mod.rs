@@ -16,7 +16,9 @@ pub use neighbour::{Hearing, Neighbour, NeighbourState, Neighbours, Probe};
 pub use path_mtu::{PathMtus, believable};
 pub use rib::{Rib, Shown};
 pub use route::{NextHop, Origin, RouteTarget, Scope, TableId};
-pub use tunnel::{FarEnd, KINDS, NearEnd, Overlay, PeerEnd, Tunnel, TunnelAdjacency, TunnelKind};
+pub use tunnel::{
+    FarEnd, KINDS, NearEnd, OfWorkloads, Overlay, PeerEnd, Tunnel, TunnelAdjacency, TunnelKind,
+};
 
 use crate::net::{Addr, IfId, PeerId};
 use crate::wire::ethernet::Prebuilt;

@@ -142,6 +142,18 @@ pub struct Overlay {
     pub peers: Arc<BTreeMap<Addr, PeerEnd>>,
     /// Besides them, who may send us tunnels' packets.
     pub external: Arc<[Prefix]>,
+    /// Which tunnels workloads may make of their own.
+    pub of_workloads: OfWorkloads,
+}
+
+/// Which tunnels workloads may make of their own. What they send to other nodes passes for the sending
+/// node's own where its source is translated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfWorkloads {
+    /// IPv4 in IP.
+    pub ipip: bool,
+    /// VXLAN, at the nodes' port.
+    pub vxlan: bool,
 }
 
 impl Default for Overlay {
@@ -153,6 +165,7 @@ impl Default for Overlay {
             nodes: Arc::default(),
             peers: Arc::default(),
             external: Arc::default(),
+            of_workloads: OfWorkloads::default(),
         }
     }
 }
@@ -213,6 +226,16 @@ impl Overlay {
     #[inline]
     pub fn knows(&self, from: Addr) -> bool {
         self.nodes.contains_key(&from) || self.external.iter().any(|net| net.contains(from))
+    }
+
+    /// A workload may send a packet of this kind, as far as it would be a tunnel's.
+    #[inline]
+    pub fn lets_workloads_send(&self, proto: Proto, dport: u16) -> bool {
+        match proto {
+            Proto::IPIP => self.of_workloads.ipip,
+            Proto::UDP => self.of_workloads.vxlan || dport != self.vxlan_port,
+            _ => true,
+        }
     }
 
     /// The largest IP packet that fits a tunnel over a link of `link_mtu` bytes, leaving the path apart.

@@ -136,8 +136,7 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
         if !workload.owns(ip.src) {
             return Err(DropReason::SpoofedSource);
         }
-        let vxlan = ip.proto == Proto::UDP && header.dport == world.snapshot.overlay.vxlan_port;
-        if vxlan || ip.proto == Proto::IPIP {
+        if !world.snapshot.overlay.lets_workloads_send(ip.proto, header.dport) {
             return Err(DropReason::EncapFromWorkload);
         }
     }

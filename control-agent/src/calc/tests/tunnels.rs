@@ -117,3 +117,36 @@ fn tunnels_can_be_switched_off_and_then_nothing_goes_around_them() {
     assert!(matches!(none.routes[&cidr("fd11:2::1/128")].target, Some(Target::Blackhole(_))));
     assert!(none.problems.iter().any(|p| p.contains("no IPv6 address for its end")), "{:?}", none.problems);
 }
+
+#[test]
+fn workloads_have_tunnels_of_their_own_where_that_is_configured() {
+    for (spec, allowed) in [
+        ("", (false, false)),
+        ("allowIPIPPacketsFromWorkloads: true", (true, false)),
+        ("allowVXLANPacketsFromWorkloads: true, allowIPIPPacketsFromWorkloads: false", (false, true)),
+    ] {
+        let config = on("a", &[&felix(spec)]).config;
+        assert_eq!((config.allow_ipip_from_workloads, config.allow_vxlan_from_workloads), allowed, "{spec}");
+    }
+}
+
+#[test]
+fn what_no_service_has_is_not_routed_back() {
+    let blocks = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\n\
+        spec: {serviceClusterIPs: [{cidr: 10.96.0.0/12}, {cidr: 'fd96::/108'}], serviceLoadBalancerIPs: [{cidr: 10.0.0.0/16}]}";
+    let target = |settings: &str, destination: &str| {
+        let a = on("a", &[blocks, settings]);
+        a.routes.get(&cidr(destination)).and_then(|route| route.target.clone())
+    };
+    for block in ["10.96.0.0/12", "fd96::/108"] {
+        for drop in [felix(""), felix("serviceLoopPrevention: Drop")] {
+            assert!(matches!(target(&drop, block), Some(Target::Blackhole(_))));
+        }
+        let reject = felix("serviceLoopPrevention: Reject");
+        assert!(matches!(target(&reject, block), Some(Target::Unreachable(_))));
+        assert_eq!(target(&felix("serviceLoopPrevention: Disabled"), block), None);
+    }
+    let reject = target(&felix("serviceLoopPrevention: Reject"), "10.0.0.0/16");
+    assert!(matches!(reject, Some(Target::Blackhole(_))), "a pool of workloads stays one");
+    assert!(!on("a", &[]).routes.contains_key(&cidr("10.96.0.0/12")));
+}

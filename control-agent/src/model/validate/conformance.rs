@@ -88,7 +88,8 @@ fn accepted(object: &Value) -> Result<Vec<String>, Vec<String>> {
         assert_eq!(stored, resource);
         // Some kinds are refused whole, and of settings most are: supported.rs lists those that are not.
         let whole = !resource.kind().is_acted_on() || resource.kind().is_internal();
-        if !whole && resource.kind() != Kind::FelixConfiguration {
+        let partly = matches!(resource.kind(), Kind::FelixConfiguration | Kind::BGPConfiguration);
+        if !whole && !partly {
             refused.extend(resource.unsupported().into_iter().map(|e| e.field));
         }
     }

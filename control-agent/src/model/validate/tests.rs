@@ -268,12 +268,28 @@ fn settings_are_refused_by_name_where_nothing_acts_on_them() {
             "{found:?}"
         );
     }
+    assert_eq!(felix("default", "{serviceLoopPrevention: Reject}"), [""; 0]);
     let encryption = "{wireguardEnabled: true, wireguardEnabledV6: true, wireguardListeningPort: 4000, wireguardMTU: 1400, \
                       wireguardKeepAlive: 25s}";
     assert_eq!(felix("default", encryption), [""; 0]);
     assert!(felix("default", "{wireguardMTUV6: 1000}")[0].contains("is not within 1280"));
     let found = felix("default", "{wireguardHostEncryptionEnabled: true, bpfEnabled: false}");
     assert!(found.len() == 2 && found.iter().all(|e| e.contains("not supported yet")), "{found:?}");
+}
+
+#[test]
+fn of_bgp_only_blocks_of_services_count() {
+    let bgp = |name: &str, spec: &str| {
+        let text = format!(
+            "{{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {{name: {name}}}, spec: {spec}}}"
+        );
+        load(&text).unwrap().remove(0).unsupported().into_iter().map(|e| e.to_string()).collect::<Vec<_>>()
+    };
+    let blocks = "serviceClusterIPs: [{cidr: 10.96.0.0/12}], serviceLoadBalancerIPs: [{cidr: 192.0.2.0/24}]";
+    assert_eq!(bgp("default", &format!("{{{blocks}}}")), [""; 0]);
+    assert!(bgp("node.a", "{}")[0].contains("is read by nobody"));
+    let found = bgp("default", &format!("{{{blocks}, asNumber: 64512}}"));
+    assert!(found.len() == 1 && found[0].contains("spec.asNumber"), "{found:?}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ impl State {
             nodes: Arc::new(nodes),
             peers: Arc::new(self.peer_ends()),
             external: settings.external.clone(),
+            of_workloads: settings.of_workloads,
         }
     }
 
