@@ -1,10 +1,10 @@
-# Two images of one layer: margay-dataplane and margay-agent, both with margayctl. hack/image builds them; where no
+# Two images of one layer: margay-dataplane and margay-agent, both with margayctl and margay-cni. hack/image builds them; where no
 # registry can be reached it builds the programs itself, and takes what follows "FROM scratch" from here.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN hack/deps && cargo build --release --locked -p margay-dataplane -p margay-agent -p margayctl && hack/rootfs /rootfs
+RUN hack/deps && hack/programs && hack/rootfs /rootfs
 
 FROM scratch AS margay
 COPY --from=build /rootfs /

@@ -2,8 +2,10 @@
 //!
 //! The messages are documented where they are defined, in `api/proto`. This crate is what
 //! the compiler makes of them, so that any of the three can be replaced by something that speaks
-//! the same protobuf; how they reach each other ([`unix`]); and how Prometheus reads them ([`metrics`]).
+//! the same protobuf; how they reach each other ([`unix`]); what they call a link ([`link`]); and how
+//! Prometheus reads them ([`metrics`]).
 
+pub mod link;
 pub mod metrics;
 pub mod unix;
 

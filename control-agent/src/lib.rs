@@ -11,12 +11,14 @@
 //! | [`ipam`] | addresses: pools, blocks, who has which |
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
+//! | [`cni`] | containers' links become endpoints, for the CNI plugin |
 //! | [`health_checks`] | `healthCheckNodePort` of services, asked by load balancers over HTTP |
 //! | [`key_publication`] | the node's public key of WireGuard, on the Node for others |
 //! | [`control`] | the gRPC server for `margayctl` and for other agents |
 
 pub mod backoff;
 pub mod calc;
+pub mod cni;
 pub mod control;
 pub mod datastore;
 pub mod health;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "backoff",
     "health",
     "model",
@@ -10,6 +10,7 @@ const ORDER: [&str; 10] = [
     "ipam",
     "calc",
     "sync",
+    "cni",
     "health_checks",
     "key_publication",
     "control",

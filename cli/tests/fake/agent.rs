@@ -11,10 +11,12 @@ use std::{
 
 use margay_api::{
     control::v1::{
-        Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, Component,
-        DeleteRequest, DeleteResponse, Endpoint, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
-        GetStatusRequest, Object, ReleaseAddressesRequest, ReleaseAddressesResponse, Status as NodeStatus,
-        WatchEvent, WatchRequest, apply_request::Mode, control_server::Control, watch_event::Type,
+        Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, CniAddRequest,
+        CniAddResponse, CniCheckRequest, CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest,
+        CniGcResponse, CniStatusRequest, CniStatusResponse, Component, DeleteRequest, DeleteResponse,
+        Endpoint, ExplainRequest, ExplainResponse, GetRequest, GetResponse, GetStatusRequest, Object,
+        ReleaseAddressesRequest, ReleaseAddressesResponse, Status as NodeStatus, WatchEvent, WatchRequest,
+        apply_request::Mode, control_server::Control, watch_event::Type,
     },
     dataplane::v1 as dataplane,
 };
@@ -303,6 +305,26 @@ impl Control for Agent {
             }),
             notes: vec!["the route is that of this node".into()],
         }))
+    }
+
+    async fn cni_add(&self, _: Request<CniAddRequest>) -> Result<Response<CniAddResponse>, Status> {
+        Err(Status::unimplemented("not for margayctl"))
+    }
+
+    async fn cni_del(&self, _: Request<CniDelRequest>) -> Result<Response<CniDelResponse>, Status> {
+        Err(Status::unimplemented("not for margayctl"))
+    }
+
+    async fn cni_check(&self, _: Request<CniCheckRequest>) -> Result<Response<CniCheckResponse>, Status> {
+        Err(Status::unimplemented("not for margayctl"))
+    }
+
+    async fn cni_gc(&self, _: Request<CniGcRequest>) -> Result<Response<CniGcResponse>, Status> {
+        Err(Status::unimplemented("not for margayctl"))
+    }
+
+    async fn cni_status(&self, _: Request<CniStatusRequest>) -> Result<Response<CniStatusResponse>, Status> {
+        Err(Status::unimplemented("not for margayctl"))
     }
 }
 

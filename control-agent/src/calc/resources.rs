@@ -1,12 +1,12 @@
 //! All objects of the cluster, typed.
 
 use crate::model::{
-    Key, Kind, Object, Resource,
+    ATTACHMENT, Key, Kind, Metadata, Object, Resource, WorkloadEndpoint,
     kubernetes::{self, Typed},
 };
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Bound,
     sync::Arc,
 };
@@ -23,6 +23,7 @@ pub struct Resources {
 struct Converted {
     resources: Vec<Arc<Resource>>,
     implied: Vec<Arc<Resource>>,
+    described: Option<Box<WorkloadEndpoint>>,
     problems: Vec<String>,
 }
 
@@ -32,9 +33,11 @@ impl Resources {
         let object = object.into();
         let key = object.key();
         if let Resource::Kubernetes(kubernetes) = &*object {
-            let kubernetes::Converted { resources, implied, problems } = kubernetes::convert(kubernetes);
+            let kubernetes::Converted { resources, implied, described, problems } =
+                kubernetes::convert(kubernetes);
             let shared = |resources: Vec<Resource>| resources.into_iter().map(Arc::new).collect();
-            let converted = Converted { resources: shared(resources), implied: shared(implied), problems };
+            let (resources, implied) = (shared(resources), shared(implied));
+            let converted = Converted { resources, implied, described, problems };
             self.converted.insert(key.clone(), converted);
         }
         self.objects.insert(key, object);
@@ -53,9 +56,10 @@ impl Resources {
             return Cow::Borrowed(self);
         }
         let mut objects = self.objects.clone();
+        let attached = self.attached_pods(&mut objects);
         for (from, converted) in &self.converted {
             problems.extend(converted.problems.iter().map(|problem| format!("{from}: {problem}")));
-            for object in &converted.resources {
+            for object in converted.resources.iter().filter(|_| !attached.contains(from)) {
                 match objects.entry(object.key()) {
                     Entry::Vacant(entry) => {
                         entry.insert(object.clone());
@@ -70,6 +74,29 @@ impl Resources {
             objects.entry(object.key()).or_insert_with(|| object.clone());
         }
         Cow::Owned(Self { objects, converted: BTreeMap::new() })
+    }
+
+    /// Has every endpoint that CNI attached follow its pod, where that is known: the link and its
+    /// addresses are the endpoint's, all else the pod's. Returns the pods whose own link that is.
+    fn attached_pods(&self, objects: &mut BTreeMap<Key, Arc<Resource>>) -> BTreeSet<Key> {
+        let mut attached = BTreeSet::new();
+        for link in self.all::<WorkloadEndpoint>() {
+            let Metadata { namespace, annotations, .. } = &link.metadata;
+            if link.spec.pod.is_empty() || !annotations.contains_key(ATTACHMENT) {
+                continue;
+            }
+            let pod = Key { kind: Kind::Pod, namespace: namespace.clone(), name: link.spec.pod.clone() };
+            let known = self.converted.get(&pod).and_then(|converted| converted.described.as_deref());
+            if let Some(known) = known {
+                let mut link = link.clone();
+                link.follow(known);
+                if link.spec.endpoint == known.spec.endpoint {
+                    attached.insert(pod);
+                }
+                objects.insert(link.key(), Arc::new(link.into()));
+            }
+        }
+        attached
     }
 
     /// One object.

@@ -1,6 +1,7 @@
 //! What a gRPC status says of a failure here: the code is what `margayctl` takes its exit code from.
 
 use crate::{
+    cni::CniError,
     datastore::StoreError,
     model::{Kind, UnknownKind},
 };
@@ -18,6 +19,19 @@ pub(super) fn store(error: StoreError) -> Status {
         StoreError::Unsupported(_) => Code::Unimplemented,
         StoreError::Refused { code, .. } => *code,
         StoreError::Unavailable(_) | StoreError::File { .. } => Code::Unavailable,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// The code of what CNI's commands end with.
+pub(super) fn cni(error: CniError) -> Status {
+    let code = match error {
+        CniError::Store(error) => return store(error),
+        CniError::Invalid(_) => Code::InvalidArgument,
+        CniError::Unsupported(_) => Code::Unimplemented,
+        CniError::Absent(_) => Code::NotFound,
+        CniError::Broken(_) | CniError::Refused(_) => Code::FailedPrecondition,
+        CniError::Late(_) => Code::DeadlineExceeded,
     };
     Status::new(code, error.to_string())
 }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod apply;
+mod cni;
 mod explain;
 mod failure;
 mod metrics;

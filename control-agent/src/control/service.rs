@@ -1,11 +1,13 @@
 //! The service's methods, each of which is a module of its own.
 
-use super::{Agent, REQUEST_BYTES};
+use super::{Agent, REQUEST_BYTES, failure};
 use futures::stream::BoxStream;
 use margay_api::control::v1::{
-    ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, DeleteRequest,
-    DeleteResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse, GetStatusRequest,
-    ReleaseAddressesRequest, ReleaseAddressesResponse, Status as AgentStatus, WatchEvent, WatchRequest,
+    ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, CniAddRequest,
+    CniAddResponse, CniCheckRequest, CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest,
+    CniGcResponse, CniStatusRequest, CniStatusResponse, DeleteRequest, DeleteResponse, ExplainRequest,
+    ExplainResponse, GetRequest, GetResponse, GetStatusRequest, ReleaseAddressesRequest,
+    ReleaseAddressesResponse, Status as AgentStatus, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
@@ -62,5 +64,34 @@ impl Control for Methods {
         request: Request<ReleaseAddressesRequest>,
     ) -> Result<Response<ReleaseAddressesResponse>, Status> {
         self.agent.release_addresses(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cni_add(&self, request: Request<CniAddRequest>) -> Result<Response<CniAddResponse>, Status> {
+        let added = self.agent.attachments().add(request.into_inner()).await;
+        added.map(Response::new).map_err(failure::cni)
+    }
+
+    async fn cni_del(&self, request: Request<CniDelRequest>) -> Result<Response<CniDelResponse>, Status> {
+        let gone = self.agent.attachments().del(request.into_inner()).await;
+        gone.map(|()| Response::new(CniDelResponse {})).map_err(failure::cni)
+    }
+
+    async fn cni_check(
+        &self,
+        request: Request<CniCheckRequest>,
+    ) -> Result<Response<CniCheckResponse>, Status> {
+        let sound = self.agent.attachments().check(request.into_inner()).await;
+        sound.map(|()| Response::new(CniCheckResponse {})).map_err(failure::cni)
+    }
+
+    async fn cni_gc(&self, request: Request<CniGcRequest>) -> Result<Response<CniGcResponse>, Status> {
+        self.agent.attachments().gc(request.into_inner()).await.map(Response::new).map_err(failure::cni)
+    }
+
+    async fn cni_status(
+        &self,
+        request: Request<CniStatusRequest>,
+    ) -> Result<Response<CniStatusResponse>, Status> {
+        Ok(Response::new(self.agent.attachments().status(request.into_inner()).await))
     }
 }

@@ -38,11 +38,14 @@ pub fn ip(arguments: &str) {
 }
 
 /// A thread in a network namespace of its own, that does what it is told.
-pub struct Station(Sender<Box<dyn FnOnce() + Send>>);
+pub struct Station {
+    tell: Sender<Box<dyn FnOnce() + Send>>,
+    thread: nix::unistd::Pid,
+}
 
 impl Station {
-    /// With the far end of a new veth, `near` in this namespace and `far` in its own.
-    pub fn at(near: &str, far: &str, addresses: &[&str]) -> Self {
+    /// With nothing but a loopback device, which is down.
+    pub fn alone() -> Self {
         let (tell, told) = channel::<Box<dyn FnOnce() + Send>>();
         let (ready, started) = channel();
         std::thread::spawn(move || {
@@ -52,10 +55,14 @@ impl Station {
                 what();
             }
         });
-        let thread = started.recv().unwrap();
+        Self { tell, thread: started.recv().unwrap() }
+    }
+
+    /// With the far end of a new veth, `near` in this namespace and `far` in its own.
+    pub fn at(near: &str, far: &str, addresses: &[&str]) -> Self {
+        let station = Self::alone();
         ip(&format!("link add {near} type veth peer name {far}"));
-        ip(&format!("link set {far} netns {thread}"));
-        let station = Self(tell);
+        ip(&format!("link set {far} netns {}", station.thread));
         let far = far.to_owned();
         let addresses: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
         station.there(move || {
@@ -85,6 +92,11 @@ impl Station {
         station
     }
 
+    /// The path of its namespace, which is gone when it is dropped.
+    pub fn netns(&self) -> std::path::PathBuf {
+        format!("/proc/{}/task/{}/ns/net", nix::unistd::getpid(), self.thread).into()
+    }
+
     /// Does it there, and waits until it is done.
     pub fn there<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
         let (give, take) = channel();
@@ -92,7 +104,7 @@ impl Station {
             // Nobody waits when the test has failed.
             let _ = give.send(what());
         };
-        self.0.send(Box::new(task)).unwrap();
+        self.tell.send(Box::new(task)).unwrap();
         take.recv().expect("it does not panic there")
     }
 }

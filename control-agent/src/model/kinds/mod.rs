@@ -41,7 +41,7 @@ pub use profile::{Profile, ProfileSpec};
 pub use staged::{Staged, StagedAction, StagedGlobalNetworkPolicy, StagedNetworkPolicy};
 pub use tier::{Tier, TierAction, TierSpec};
 pub use workload_endpoint::{
-    IpNat, QosControls, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
+    ATTACHMENT, IpNat, QosControls, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec,
 };
 
 /// An order as people write it: `100`, not `100.0`.

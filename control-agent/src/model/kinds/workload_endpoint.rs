@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::net::{empty_is_none, parse_mac};
 use crate::model::{Cidr, Metadata, Protocol};
 
+/// The annotation of an endpoint that a container runtime asked for by CNI: `NETWORK/CONTAINER/INTERFACE`.
+pub const ATTACHMENT: &str = "margay.io/attachment";
+
 /// One interface of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -82,6 +85,17 @@ pub struct WorkloadEndpointSpec {
     /// Limits of its traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qos_controls: Option<QosControls>,
+}
+
+impl WorkloadEndpoint {
+    /// Takes over what a pod's object says of its endpoint, and leaves the link and its addresses.
+    pub fn follow(&mut self, pod: &Self) {
+        self.metadata.labels.clone_from(&pod.metadata.labels);
+        self.spec.service_account_name.clone_from(&pod.spec.service_account_name);
+        self.spec.profiles.clone_from(&pod.spec.profiles);
+        self.spec.ports.clone_from(&pod.spec.ports);
+        self.spec.qos_controls.clone_from(&pod.spec.qos_controls);
+    }
 }
 
 impl WorkloadEndpointSpec {

@@ -20,7 +20,7 @@ mod policy;
 
 use std::collections::BTreeMap;
 
-use sha1::{Digest, Sha1};
+use margay_api::link::host_interface;
 
 use super::objects::{KubernetesNode, Namespace, Pod};
 use super::{Object, Typed};
@@ -48,6 +48,8 @@ pub struct Converted {
     pub resources: Vec<Resource>,
     /// What it takes for granted: stands only where nothing else has the name.
     pub implied: Vec<Resource>,
+    /// What a pod with a network of its own is, wherever it runs and whoever makes its link.
+    pub described: Option<Box<WorkloadEndpoint>>,
     /// What failed closed, a sentence each.
     pub problems: Vec<String>,
 }
@@ -70,10 +72,13 @@ pub fn convert(object: &Object) -> Converted {
             return into;
         }
         Typed::Pod(pod) => {
-            // Written or not, the account is there: it gives no labels then.
-            let profile = account_profile(&pod.metadata.namespace, account(pod), &Metadata::default());
-            into.resources.extend(endpoint(pod).map(Resource::from));
-            into.implied.extend((!into.resources.is_empty()).then(|| profile.into()));
+            if !pod.spec.host_network {
+                // Written or not, the account is there: it gives no labels then.
+                let profile = account_profile(&pod.metadata.namespace, account(pod), &Metadata::default());
+                into.implied.push(profile.into());
+                into.resources.extend(endpoint(pod).map(Resource::from));
+                into.described = Some(Box::new(link(pod)));
+            }
             return into;
         }
         Typed::Service(_) | Typed::EndpointSlice(_) => return into,
@@ -185,7 +190,10 @@ fn link(pod: &Pod) -> WorkloadEndpoint {
             service_account_name: account(pod).to_owned(),
             ip_networks: pod.addresses().into_iter().map(Cidr::host).collect(),
             profiles: vec![namespace_profile(namespace), account_name(namespace, account(pod))],
-            interface_name: annotations.get(INTERFACE).cloned().unwrap_or_else(|| interface(namespace, name)),
+            interface_name: annotations
+                .get(INTERFACE)
+                .cloned()
+                .unwrap_or_else(|| host_interface(&format!("{namespace}.{name}"))),
             ports: named.collect(),
             // What is no limit was not let in.
             qos_controls: limits(annotations).unwrap_or_default(),
@@ -210,13 +218,6 @@ fn limits(annotations: &BTreeMap<String, String>) -> Result<Option<QosControls>,
     serde_json::from_value(set.into())
         .map(Some)
         .map_err(|error| FieldError::new("metadata.annotations", format!("of {}: {error}", QOS[0])))
-}
-
-/// As Calico's CNI plugin names it: not longer than the kernel's names, and another for each pod.
-fn interface(namespace: &str, name: &str) -> String {
-    let digest = Sha1::digest(format!("{namespace}.{name}"));
-    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("cali{}", &hex[..11])
 }
 
 fn node(from: &KubernetesNode) -> Node {
