@@ -157,6 +157,51 @@ fn what_dies_leaves_nothing_open_and_nothing_behind() {
 }
 
 #[test]
+fn the_agent_assigns_addresses() {
+    in_namespace(|| {
+        let node = Node::start();
+        node.apply(&policy());
+        let mut network = node.network();
+        network["cniVersion"] = "1.1.0".into();
+        network["ipam"] = json!({"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": has_ipv6()});
+        let run = |command, name: &str, netns: &Station| {
+            node.run(command, name, Some(&netns.netns()), name, &network)
+        };
+        let (code, message) = node.run("STATUS", "", None, "", &network).error();
+        assert!(code == 50 && message.contains("no IPPool"), "{code} {message}");
+        let (web, fixed) = (Station::alone(), Station::alone());
+        assert_eq!(run("ADD", "web", &web).error().0, 50);
+        assert_eq!(links(), [""; 0]);
+
+        let pool = |name, cidr| json!({"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": cidr}});
+        node.apply(&[pool("v4", "10.66.0.0/24"), pool("v6", "fd66::/116")]);
+        let mut wants = pod("fixed", "client");
+        wants["metadata"]["annotations"] = json!({"cni.projectcalico.org/ipAddrs": "[\"10.66.0.9\"]"});
+        node.apply(&[pod("web", "web"), wants]);
+        node.run("STATUS", "", None, "", &network).fine();
+        let result = run("ADD", "web", &web).fine();
+        assert!(address(&result, 0).starts_with("10.66.0."), "{result}");
+        assert_eq!(result["ips"].as_array().unwrap().len(), if has_ipv6() { 2 } else { 1 });
+        assert_eq!(address(&run("ADD", "fixed", &fixed).fine(), 0), "10.66.0.9");
+        assert!(pings(&fixed, &address(&result, 0)));
+        assert_eq!(run("ADD", "web", &web).fine()["ips"], result["ips"], "the same again");
+
+        let mut collection = network.clone();
+        collection["cni.dev/valid-attachments"] = json!([{"containerID": "web", "ifname": "eth0"}]);
+        node.run("GC", "", None, "", &collection).fine();
+        assert_eq!(node.endpoints(), ["node--a-k8s-web-eth0"]);
+        // Its address is free again.
+        let again = Station::alone();
+        assert_eq!(address(&run("ADD", "fixed", &again).fine(), 0), "10.66.0.9");
+        for (name, container) in [("web", &web), ("fixed", &again), ("web", &web)] {
+            run("DEL", name, container).fine();
+        }
+        gone(&node);
+        assert!(node.addresses().is_empty(), "{:?}", node.addresses());
+    });
+}
+
+#[test]
 fn many_at_once_leave_nothing() {
     in_namespace(|| {
         let node = Node::start();

@@ -3,7 +3,7 @@
 #![allow(dead_code, missing_docs)]
 
 use margay_api::control::v1::{
-    ApplyRequest, Endpoint, GetRequest, GetStatusRequest, control_client::ControlClient,
+    ApplyRequest, Endpoint, GetRequest, GetStatusRequest, Object, control_client::ControlClient,
 };
 use serde_json::{Value, json};
 use std::{
@@ -159,9 +159,19 @@ impl Node {
 
     /// The names of stored endpoints.
     pub fn endpoints(&self) -> Vec<String> {
-        let request = GetRequest { kind: "wep".into(), ..GetRequest::default() };
-        let objects = self.runtime.block_on(self.client().get(request)).unwrap().into_inner().objects;
-        objects.into_iter().map(|object| object.name).collect()
+        self.objects("wep").into_iter().map(|object| object.name).collect()
+    }
+
+    /// Handles that have addresses of the agent's.
+    pub fn addresses(&self) -> Vec<Value> {
+        let blocks = self.objects("ipamblock").into_iter();
+        let blocks = blocks.map(|object| serde_json::from_str::<Value>(&object.json).unwrap());
+        blocks.flat_map(|block| block["spec"]["attributes"].as_array().cloned().unwrap_or_default()).collect()
+    }
+
+    fn objects(&self, kind: &str) -> Vec<Object> {
+        let request = GetRequest { kind: kind.into(), ..GetRequest::default() };
+        self.runtime.block_on(self.client().get(request)).unwrap().into_inner().objects
     }
 
     /// What the dataplane serves, and interfaces it is still about to let go of.

@@ -35,20 +35,8 @@ impl Attachments<'_> {
             let message = "a pod needs both a namespace and a name: give both, or neither";
             return Err(CniError::Invalid(message.to_owned()));
         }
-        let addresses = addresses(&request)?;
-        let pod = self.pod(&request).await?;
-        let endpoint = endpoint::endpoint(self.node, &attachment, &request, &addresses, pod.as_ref())?;
-        let asked = Duration::from_secs(request.timeout_seconds.into());
-        let setup = if asked.is_zero() { SETUP } else { asked.min(LONGEST) };
-        let added = match timeout_at(Instant::now() + setup, self.enforce(&attachment, &endpoint)).await {
-            Ok(added) => added,
-            Err(_) => Err(self.late(&attachment, &endpoint, setup)),
-        };
-        match added {
-            Ok(adopted_generation) => {
-                let addresses = addresses.iter().map(IpAddr::to_string).collect();
-                Ok(CniAddResponse { addresses, adopted_generation })
-            }
+        match self.attach(&attachment, &request).await {
+            Ok(added) => Ok(added),
             Err(error) => {
                 if let Err(undoing) = self.forget(&attachment).await {
                     tracing::warn!(%attachment, error = %undoing, "an endpoint could not be taken away again; CNI's DEL or GC does it");
@@ -56,6 +44,26 @@ impl Attachments<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Addresses, an endpoint, and its policy in force.
+    async fn attach(
+        &self,
+        attachment: &Attachment,
+        request: &CniAddRequest,
+    ) -> Result<CniAddResponse, CniError> {
+        let addresses = match &request.assign {
+            Some(assign) => self.assign(attachment, request, assign).await?,
+            None => given(request)?,
+        };
+        let pod = self.pod(request).await?;
+        let endpoint = endpoint::endpoint(self.node, attachment, request, &addresses, pod.as_ref())?;
+        let asked = Duration::from_secs(request.timeout_seconds.into());
+        let setup = if asked.is_zero() { SETUP } else { asked.min(LONGEST) };
+        let enforced = timeout_at(Instant::now() + setup, self.enforce(attachment, &endpoint)).await;
+        let adopted_generation = enforced.unwrap_or_else(|_| Err(self.late(attachment, &endpoint, setup)))?;
+        let addresses = addresses.iter().map(IpAddr::to_string).collect();
+        Ok(CniAddResponse { addresses, adopted_generation })
     }
 
     /// Stores the endpoint and waits until its policy is in force on its link.
@@ -97,7 +105,8 @@ impl Attachments<'_> {
             return Ok(());
         }
         tracing::info!(endpoint = of.workload, "its container is replaced by another");
-        match self.store.commit(vec![Write::Delete { key }], Run::Real).await {
+        let delete = Write::Delete { key, expected: Expected::Version(entry.version) };
+        match self.store.commit(vec![delete], Run::Real).await {
             Ok(written) => drop(self.adopted(written.revision).await?),
             Err(StoreError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
@@ -163,13 +172,7 @@ impl Attachments<'_> {
 }
 
 /// What the request brings along.
-fn addresses(request: &CniAddRequest) -> Result<Vec<IpAddr>, CniError> {
-    if request.assign.is_some() {
-        return Err(CniError::Unsupported(
-            "ipam.type: this release of the agent does not assign addresses: use host-local, or another IPAM plugin"
-                .to_owned(),
-        ));
-    }
+fn given(request: &CniAddRequest) -> Result<Vec<IpAddr>, CniError> {
     let parsed = request.addresses.iter().map(|text| {
         text.parse().map_err(|_| CniError::Invalid(format!("addresses: {text:?} is not an address")))
     });

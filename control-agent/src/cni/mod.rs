@@ -1,12 +1,13 @@
 #![doc = include_str!("README.md")]
 
 mod add;
+mod addresses;
 mod attachment;
 mod endpoint;
 mod remove;
 mod status;
 
-use crate::{calc::Calculation, datastore::Datastore, datastore::StoreError, sync::Link};
+use crate::{calc::Calculation, datastore::Datastore, datastore::StoreError, ipam::Ipam, sync::Link};
 use std::time::Duration;
 
 pub use attachment::Attachment;
@@ -20,6 +21,8 @@ pub struct Attachments<'a> {
     pub node: &'a str,
     /// Where their endpoints are.
     pub store: &'a dyn Datastore,
+    /// Gives addresses.
+    pub ipam: &'a Ipam,
     /// What follows from them.
     pub calculation: &'a Calculation,
     /// What the dataplane has made of that.
@@ -32,15 +35,15 @@ pub enum CniError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
-    /// This release does not do that.
-    #[error("{0}")]
-    Unsupported(String),
     /// An attachment that should be there is not.
     #[error("{0}: it has no endpoint on this node: was it deleted, or never added?")]
     Absent(Attachment),
     /// An attachment is not as it was added.
     #[error("{0}")]
     Broken(String),
+    /// There is no address to give.
+    #[error("{0}")]
+    Addresses(String),
     /// The dataplane will not have it.
     #[error("{0}")]
     Refused(String),

@@ -2,7 +2,7 @@
 
 use super::{Attachment, Attachments, CniError};
 use crate::{
-    datastore::{Run, StoreError, Write},
+    datastore::{Expected, Run, StoreError, Write},
     model::{ATTACHMENT, Key, Kind, Resource, WorkloadEndpoint},
 };
 use margay_api::control::v1::{CniDelRequest, CniGcRequest, CniGcResponse};
@@ -11,6 +11,9 @@ use tokio::time::timeout;
 
 /// How long a dataplane may take to adopt that an endpoint is gone. What is away is not waited for longer.
 const LETTING_GO: Duration = Duration::from_millis(500);
+
+/// Looks at an endpoint that others change meanwhile.
+const ATTEMPTS: usize = 16;
 
 impl Attachments<'_> {
     /// Forgets an attachment's endpoint, and gives the dataplane a moment to let go of its link. That there is none
@@ -37,60 +40,67 @@ impl Attachments<'_> {
         let valid: BTreeSet<Attachment> = valid.collect::<Result<_, _>>()?;
         let stale =
             |attachment: &Attachment| attachment.network == request.network && !valid.contains(attachment);
-        let found = self.endpoints("").await?;
-        let mut removed = Vec::new();
-        for (attachment, key, _) in found.into_iter().filter(|(attachment, ..)| stale(attachment)) {
-            self.delete(key).await?;
-            removed.push(attachment.into());
+        let endpoints = self.endpoints("").await?.into_iter().map(|found| found.attachment);
+        let mut known: BTreeSet<Attachment> = endpoints.collect();
+        known.extend(self.with_addresses(&request.network).await?);
+        known.retain(stale);
+        for attachment in &known {
+            self.forget(attachment).await?;
         }
-        Ok(CniGcResponse { removed })
+        Ok(CniGcResponse { removed: known.into_iter().map(Into::into).collect() })
     }
 
     /// What `add` made.
     pub(super) async fn forget(&self, attachment: &Attachment) -> Result<(), CniError> {
-        for (_, key, _) in self.of(attachment).await? {
-            if let Some(revision) = self.delete(key).await? {
+        for _ in 0..ATTEMPTS {
+            let Some(found) = self.of(attachment).await? else { return self.release(attachment).await };
+            if let Some(revision) = self.delete(found).await? {
                 // Else it lets go when the link does, and warns of what it misses.
                 let _ = timeout(LETTING_GO, self.link.adopted_at_least(revision)).await;
             }
         }
-        Ok(())
+        Err(CniError::Late(format!("{attachment}: others change its endpoint all the time")))
     }
 
-    /// The endpoints of an attachment: one, or none.
-    pub(super) async fn of(
-        &self,
-        attachment: &Attachment,
-    ) -> Result<Vec<(Attachment, Key, WorkloadEndpoint)>, CniError> {
-        let mut found = self.endpoints(&attachment.container).await?;
-        found.retain(|(of, ..)| of == attachment);
-        Ok(found)
+    /// The endpoint of an attachment.
+    pub(super) async fn of(&self, attachment: &Attachment) -> Result<Option<Found>, CniError> {
+        let found = self.endpoints(&attachment.container).await?;
+        Ok(found.into_iter().find(|found| found.attachment == *attachment))
     }
 
     /// This node's attachments. Only those are read in which `text` occurs.
-    async fn endpoints(&self, text: &str) -> Result<Vec<(Attachment, Key, WorkloadEndpoint)>, CniError> {
+    async fn endpoints(&self, text: &str) -> Result<Vec<Found>, CniError> {
         let listing = self.store.list().await?;
         let candidates = listing
             .entries
             .iter()
             .filter(|entry| entry.key.kind == Kind::WorkloadEndpoint)
             .filter(|entry| entry.json.contains(ATTACHMENT) && entry.json.contains(text));
-        let endpoints = candidates.filter_map(|entry| match Resource::from_json(&entry.json) {
+        let found = candidates.filter_map(|entry| match Resource::from_json(&entry.json) {
             Ok(Resource::WorkloadEndpoint(endpoint)) if endpoint.spec.node == self.node => {
                 let attachment = Attachment::parse(endpoint.metadata.annotations.get(ATTACHMENT)?)?;
-                Some((attachment, entry.key.clone(), endpoint))
+                Some(Found { attachment, endpoint, key: entry.key.clone(), version: entry.version })
             }
             _ => None,
         });
-        Ok(endpoints.collect())
+        Ok(found.collect())
     }
 
-    /// Returns the store's revision; none where somebody else was quicker.
-    async fn delete(&self, key: Key) -> Result<Option<u64>, CniError> {
-        match self.store.commit(vec![Write::Delete { key }], Run::Real).await {
+    /// Returns the store's revision; none where somebody else was quicker, to delete or to change it.
+    async fn delete(&self, found: Found) -> Result<Option<u64>, CniError> {
+        let delete = Write::Delete { key: found.key, expected: Expected::Version(found.version) };
+        match self.store.commit(vec![delete], Run::Real).await {
             Ok(written) => Ok(Some(written.revision)),
-            Err(StoreError::NotFound(_)) => Ok(None),
+            Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// An endpoint that is stored.
+pub(super) struct Found {
+    attachment: Attachment,
+    pub(super) endpoint: WorkloadEndpoint,
+    key: Key,
+    version: u64,
 }

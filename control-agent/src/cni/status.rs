@@ -22,9 +22,8 @@ impl Attachments<'_> {
     /// It is not so.
     pub async fn check(&self, request: CniCheckRequest) -> Result<(), CniError> {
         let attachment = Attachment::of(request.attachment)?;
-        let Some((_, _, endpoint)) = self.of(&attachment).await?.pop() else {
-            return Err(CniError::Absent(attachment));
-        };
+        let Some(found) = self.of(&attachment).await? else { return Err(CniError::Absent(attachment)) };
+        let endpoint = found.endpoint;
         for text in &request.addresses {
             let address: IpAddr = text
                 .parse()
@@ -83,10 +82,10 @@ impl Attachments<'_> {
                 format!("the dataplane refused the last change: {}", refusal.sentence()),
             );
         }
-        if request.assign.is_some() {
-            let reason =
-                "this release of the agent does not assign addresses: use host-local, or another IPAM plugin";
-            return not(State::NotReady, reason.to_owned());
+        if let Some(assign) = &request.assign
+            && let Err(error) = self.has_addresses(assign).await
+        {
+            return not(State::NotReady, format!("addresses: {error}"));
         }
         let mut client = self.link.client();
         match timeout(DATAPLANE, client.get_status(GetStatusRequest {})).await {

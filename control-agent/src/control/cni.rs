@@ -9,6 +9,7 @@ impl Agent {
         Attachments {
             node: &self.node,
             store: &*self.store,
+            ipam: &self.ipam,
             calculation: &self.calculation,
             link: &self.link,
         }

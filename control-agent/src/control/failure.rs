@@ -28,9 +28,9 @@ pub(super) fn cni(error: CniError) -> Status {
     let code = match error {
         CniError::Store(error) => return store(error),
         CniError::Invalid(_) => Code::InvalidArgument,
-        CniError::Unsupported(_) => Code::Unimplemented,
         CniError::Absent(_) => Code::NotFound,
         CniError::Broken(_) | CniError::Refused(_) => Code::FailedPrecondition,
+        CniError::Addresses(_) => Code::ResourceExhausted,
         CniError::Late(_) => Code::DeadlineExceeded,
     };
     Status::new(code, error.to_string())

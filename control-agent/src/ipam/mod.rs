@@ -223,6 +223,16 @@ impl Ipam {
         assigned
     }
 
+    /// Whether [`assign`](Self::assign) would give what is asked for, as far as the books say now.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub async fn could_assign(&self, request: &Request) -> Result<(), AssignError> {
+        request.check()?;
+        let mut follower = self.follower.lock().await;
+        plan::assign(follower.books().await?, request, (self.clock)()).map(drop)
+    }
+
     /// Takes back all that a handle has. What is free already is no error.
     ///
     /// # Errors
