@@ -52,7 +52,8 @@ impl Plugin<'_> {
         let assign = self.assign()?;
         let mut agent = Agent::connect(&network.agent_socket).await?;
         self.queue.replay(&mut agent).await?;
-        let status = agent.ready(assign.clone()).await?;
+        // Whether there is an address for it is asked with the pod's own wishes.
+        let status = agent.ready(None).await?;
         let host = Kernel::here()?;
         if let Some(there) = self.there(&attachment, &host, &netns).await? {
             return self.finish(&attachment, &mut agent, &netns, &there, None).await;

@@ -170,7 +170,7 @@ fn the_agent_assigns_addresses() {
         let (code, message) = node.run("STATUS", "", None, "", &network).error();
         assert!(code == 50 && message.contains("no IPPool"), "{code} {message}");
         let (web, fixed) = (Station::alone(), Station::alone());
-        assert_eq!(run("ADD", "web", &web).error().0, 50);
+        assert_eq!(run("ADD", "web", &web).error().0, 11);
         assert_eq!(links(), [""; 0]);
 
         let pool = |name, cidr| json!({"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": cidr}});
