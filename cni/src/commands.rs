@@ -7,7 +7,7 @@ use crate::{
     environment::{Command, Environment},
     error::{Code, Error, all},
     ipam,
-    kernel::{self, Kernel, Link, parse_mac},
+    kernel::{self, Kernel, Link, Prefix, parse_mac},
     netns::Netns,
     queue::Queue,
     result::{Added, Interface, Ip, Route, versions},
@@ -162,7 +162,7 @@ impl Plugin<'_> {
         netns: &Netns,
         link: &Link,
         addresses: &[IpAddr],
-        routes: &[((IpAddr, u8), IpAddr)],
+        routes: &[(Prefix, IpAddr)],
     ) -> Result<(), Error> {
         let name = &link.name;
         if addresses.iter().any(IpAddr::is_ipv6) {
@@ -374,7 +374,7 @@ struct There {
 }
 
 /// Where a container's packets go: what its IPAM plugin says, or everywhere, by the one gateway there is.
-fn ways(addresses: &[IpAddr], routes: &[Route]) -> Result<Vec<((IpAddr, u8), IpAddr)>, Error> {
+fn ways(addresses: &[IpAddr], routes: &[Route]) -> Result<Vec<(Prefix, IpAddr)>, Error> {
     let mut ways = Vec::new();
     for (v4, gateway, everywhere) in [
         (true, GATEWAY_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
@@ -393,7 +393,7 @@ fn ways(addresses: &[IpAddr], routes: &[Route]) -> Result<Vec<((IpAddr, u8), IpA
     Ok(ways)
 }
 
-fn prefix(text: &str) -> Result<(IpAddr, u8), Error> {
+fn prefix(text: &str) -> Result<Prefix, Error> {
     let wrong = || Error::new(Code::Config, format!("routes: {text:?} is not a prefix"));
     let (to, length) = text.split_once('/').ok_or_else(wrong)?;
     let to: IpAddr = to.parse().map_err(|_| wrong())?;
@@ -417,7 +417,7 @@ mod tests {
         Route { dst: dst.into(), gw: Some("10.1.0.1".into()) }
     }
 
-    fn shown(ways: &[((IpAddr, u8), IpAddr)]) -> Vec<String> {
+    fn shown(ways: &[(Prefix, IpAddr)]) -> Vec<String> {
         ways.iter().map(|((to, length), gateway)| format!("{to}/{length} via {gateway}")).collect()
     }
 

@@ -20,6 +20,9 @@ pub struct Kernel {
     connection: JoinHandle<()>,
 }
 
+/// The first address of a prefix, and its length.
+pub type Prefix = (IpAddr, u8);
+
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -181,7 +184,7 @@ impl Kernel {
     pub async fn add_route(
         &self,
         index: u32,
-        (to, length): (IpAddr, u8),
+        (to, length): Prefix,
         gateway: Option<IpAddr>,
     ) -> Result<(), Error> {
         let what = format!("adding the route to {to}/{length}");
@@ -202,7 +205,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub async fn has_route(&self, index: u32, (to, length): (IpAddr, u8)) -> Result<bool, Error> {
+    pub async fn has_route(&self, index: u32, (to, length): Prefix) -> Result<bool, Error> {
         let request = match to {
             IpAddr::V4(_) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
             IpAddr::V6(_) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
