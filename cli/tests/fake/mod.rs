@@ -1,5 +1,6 @@
 //! An agent and a dataplane that answer from memory, always the same.
 
+mod addresses;
 mod agent;
 mod dataplane;
 mod flows;

@@ -5,7 +5,7 @@ use crate::{
     backoff::Backoff,
     datastore::{Change, Datastore, Entry, StoreError, Transaction},
     health::Health,
-    model::Resource,
+    model::{Kind, Resource},
 };
 use futures::{FutureExt, StreamExt};
 use margay_api::metrics::Histogram;
@@ -106,19 +106,28 @@ impl Follower {
 
         while let Some(transaction) = transactions.next().await {
             let transaction = transaction?;
-            let mut revision = self.change(&transaction);
+            let mut matters = self.change(&transaction);
+            let mut revision = transaction.revision;
             // Whatever else is there already is calculated in the same go.
             while let Some(Some(transaction)) = transactions.next().now_or_never() {
                 let transaction = transaction?;
-                revision = self.change(&transaction);
+                matters |= self.change(&transaction);
+                revision = transaction.revision;
             }
-            self.calculate(revision);
+            match matters {
+                true => self.calculate(revision),
+                false => self.confirm(revision),
+            }
         }
         Err(StoreError::Unavailable("its watch ended".into()))
     }
 
-    fn change(&mut self, transaction: &Transaction) -> u64 {
+    /// Returns whether anything can follow from it.
+    fn change(&mut self, transaction: &Transaction) -> bool {
+        let mut matters = false;
         for change in &transaction.changes {
+            let key = &change.entry().key;
+            let was_unreadable = !self.unreadable.is_empty();
             match change {
                 Change::Added(entry) | Change::Modified(entry) => self.take(entry),
                 Change::Deleted(entry) => {
@@ -126,8 +135,21 @@ impl Follower {
                     self.resources.remove(&entry.key);
                 }
             }
+            // Routes are those of endpoints: that an address of a block is given away changes nothing here.
+            matters |= key.kind != Kind::IPAMBlock || was_unreadable || !self.unreadable.is_empty();
         }
-        transaction.revision
+        matters
+    }
+
+    /// What was calculated last follows from this revision, too.
+    fn confirm(&self, revision: u64) {
+        self.latest.send_if_modified(|latest| match latest {
+            Some(calculated) => {
+                calculated.revision = revision;
+                true
+            }
+            None => false,
+        });
     }
 
     fn take(&mut self, entry: &Entry) {

@@ -6,8 +6,9 @@ use margay_api::control::v1::{
     ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, CniAddRequest,
     CniAddResponse, CniCheckRequest, CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest,
     CniGcResponse, CniStatusRequest, CniStatusResponse, DeleteRequest, DeleteResponse, ExplainRequest,
-    ExplainResponse, GetRequest, GetResponse, GetStatusRequest, ReleaseAddressesRequest,
-    ReleaseAddressesResponse, Status as AgentStatus, WatchEvent, WatchRequest,
+    ExplainResponse, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest, ListAddressesResponse,
+    ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse,
+    Status as AgentStatus, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
@@ -57,6 +58,20 @@ impl Control for Methods {
         request: Request<AssignAddressesRequest>,
     ) -> Result<Response<AssignAddressesResponse>, Status> {
         self.agent.assign_addresses(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_addresses(
+        &self,
+        request: Request<ListAddressesRequest>,
+    ) -> Result<Response<ListAddressesResponse>, Status> {
+        self.agent.list_addresses(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn split_pool(
+        &self,
+        request: Request<SplitPoolRequest>,
+    ) -> Result<Response<SplitPoolResponse>, Status> {
+        self.agent.split_pool(request.into_inner()).await.map(Response::new)
     }
 
     async fn release_addresses(

@@ -6,13 +6,13 @@ mod claim;
 mod collect;
 mod follow;
 mod plan;
+pub mod report;
 #[cfg(test)]
 mod tests;
 
 use crate::datastore::{Datastore, Run, StoreError, Write};
 use crate::model::scalar::Timestamp;
 use crate::model::{AllowedUse, Cidr};
-use block::Allocation;
 use follow::Follower;
 use plan::Step;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use block::{Block, Owner};
+pub use block::{Allocation, Block, Owner};
 pub use books::{Books, Endpoint, Pool, Settings, Stored};
 pub use collect::{Collected, Collection, Collector, GRACE};
 

@@ -11,8 +11,8 @@ use margay_agent::{
     model::scalar::Timestamp,
 };
 use margay_api::control::v1::{
-    AddressToRelease, ApplyRequest, AssignAddressesRequest, DeleteRequest, GetRequest,
-    ReleaseAddressesRequest, control_client::ControlClient,
+    AddressToRelease, ApplyRequest, AssignAddressesRequest, DeleteRequest, GetRequest, ListAddressesRequest,
+    ReleaseAddressesRequest, SplitPoolRequest, control_client::ControlClient,
 };
 use rig::{EAGER, Running};
 use serde_json::{Value, json};
@@ -133,6 +133,83 @@ async fn what_agents_keep_users_can_only_read() {
     let affinities = client.get(get).await.unwrap().into_inner().objects;
     let affinity: Value = serde_json::from_str(&affinities[0].json).unwrap();
     assert_eq!((affinities.len(), &affinity["spec"]["node"]), (1, &json!("a")));
+}
+
+#[tokio::test]
+async fn what_does_not_add_up_is_found_and_can_be_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_running, mut client) = agent(dir.path()).await;
+    let endpoint = |pod: &str, addresses: &[&str]| {
+        let spec = json!({
+            "node": "a", "orchestrator": "k8s", "pod": pod, "endpoint": "eth0",
+            "interfaceName": format!("cali{pod}"), "ipNetworks": addresses,
+        });
+        object("WorkloadEndpoint", &format!("a-k8s-{pod}-eth0"), spec)
+    };
+    let spare = object("IPPool", "spare", json!({"cidr": "10.1.0.0/24"}));
+    apply(&mut client, &[pool("10.0.0.0/24", 28), spare]).await.unwrap();
+    let mut give = async |pod: &str, pools: &[&str]| {
+        let ipv4_pools = pools.iter().map(ToString::to_string).collect();
+        let request = AssignAddressesRequest { ipv4_pools, ..wants(pod, 1) };
+        client.assign_addresses(request).await.unwrap().into_inner().addresses.remove(0).address
+    };
+    let (good, lost, stray) =
+        (give("good", &["p"]).await, give("lost", &["p"]).await, give("stray", &["spare"]).await);
+    let endpoints =
+        [endpoint("good", &[&good]), endpoint("stray", &[&stray]), endpoint("twin", &[&stray, "10.0.0.200"])];
+    apply(&mut client, &endpoints).await.unwrap();
+    let gone = DeleteRequest { kind: "ippool".into(), name: "spare".into(), ..DeleteRequest::default() };
+    client.delete(gone).await.unwrap();
+
+    let request = ListAddressesRequest { findings: true, ..ListAddressesRequest::default() };
+    let list = client.list_addresses(request.clone()).await.unwrap().into_inner();
+    let found: Vec<_> = list.findings.iter().map(|one| (&*one.kind, &*one.address)).collect();
+    let expected =
+        [("leaked", &*lost), ("double", &stray), ("out-of-pool", &stray), ("unallocated", "10.0.0.200")];
+    assert_eq!(found, expected);
+    assert_eq!((list.pools[0].used, list.pools[0].size.as_str()), (2, "256"));
+    let leaked = &list.findings[0];
+    let release = |sequence| ReleaseAddressesRequest {
+        handle: String::new(),
+        addresses: vec![AddressToRelease { address: lost.clone(), handle: leaked.handle.clone(), sequence }],
+    };
+    let released = async |client: &mut ControlClient<Channel>, sequence| {
+        client.release_addresses(release(sequence)).await.unwrap().into_inner().released
+    };
+    assert_eq!(released(&mut client, leaked.sequence + 1).await, [""; 0], "that was another assignment");
+    assert_eq!(released(&mut client, leaked.sequence).await, std::slice::from_ref(&lost));
+    let list = client.list_addresses(request).await.unwrap().into_inner();
+    assert!(list.findings.iter().all(|one| one.kind != "leaked"));
+
+    let one = ListAddressesRequest { address: good.clone(), ..ListAddressesRequest::default() };
+    let one = client.list_addresses(one).await.unwrap().into_inner().allocations.remove(0);
+    assert_eq!((one.address, one.attributes["pod"].as_str(), one.owner.as_str()), (good, "good", "a"));
+}
+
+#[tokio::test]
+async fn a_pool_is_split_at_once_and_its_blocks_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_running, mut client) = agent(dir.path()).await;
+    apply(&mut client, &[pool("10.0.0.0/24", 28)]).await.unwrap();
+    let before = client.assign_addresses(wants("h", 1)).await.unwrap().into_inner().addresses;
+    let split = |pool: &str, parts| SplitPoolRequest { pool: pool.into(), parts };
+    for (pool, parts, code) in [
+        ("p", 0, Code::InvalidArgument),
+        ("p", 1, Code::InvalidArgument),
+        ("p", 3, Code::InvalidArgument),
+        ("p", 32, Code::InvalidArgument),
+        ("10.0.0.0/25", 2, Code::NotFound),
+    ] {
+        assert_eq!(refusal(client.split_pool(split(pool, parts)).await).0, code, "{pool} in {parts}");
+    }
+    let names = client.split_pool(split("10.0.0.0/24", 4)).await.unwrap().into_inner().pools;
+    assert_eq!(names, ["split-0-p", "split-1-p", "split-2-p", "split-3-p"]);
+    let list = client.list_addresses(ListAddressesRequest::default()).await.unwrap().into_inner();
+    let cidrs: Vec<_> = list.pools.iter().map(|pool| pool.cidr.as_str()).collect();
+    assert_eq!(cidrs, ["10.0.0.0/26", "10.0.0.64/26", "10.0.0.128/26", "10.0.0.192/26"]);
+    let after = client.assign_addresses(wants("h", 1)).await.unwrap().into_inner().addresses;
+    assert_eq!((&after[0].address, &after[0].block), (&before[0].address, &before[0].block));
+    assert!(names.contains(&after[0].pool));
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ struct World {
     done: AtomicU64,
     deaths: AtomicU64,
     denied: AtomicU64,
+    collected: AtomicU64,
 }
 
 impl World {
@@ -46,6 +47,7 @@ impl World {
             done: AtomicU64::new(0),
             deaths: AtomicU64::new(0),
             denied: AtomicU64::new(0),
+            collected: AtomicU64::new(0),
         };
         let pool = |name: &str, cidr: &str, block: u8| {
             object(Kind::IPPool, name, json!({"cidr": cidr, "blockSize": block}))
@@ -135,7 +137,8 @@ struct Agent {
     dice: Dice,
     store: Arc<Faulty>,
     ipam: Arc<Ipam>,
-    collector: Collector,
+    /// In a process of its own, that more than one look may go well.
+    collector: (Arc<Faulty>, Collector),
     workloads: Vec<(String, Vec<IpAddr>)>,
     named: u64,
 }
@@ -143,23 +146,28 @@ struct Agent {
 impl Agent {
     fn new(world: Arc<World>, at: u64, mut dice: Dice) -> Self {
         let node = format!("n{at}");
-        let (store, ipam, collector) = Self::process(&world, &node, &mut dice);
+        let (store, ipam) = Self::process(&world, &mut dice);
+        let collector = Self::collector(&world, &node, &mut dice);
         Self { world, node, dice, store, ipam, collector, workloads: Vec::new(), named: 0 }
     }
 
-    fn process(world: &Arc<World>, node: &str, dice: &mut Dice) -> (Arc<Faulty>, Arc<Ipam>, Collector) {
+    fn process(world: &Arc<World>, dice: &mut Dice) -> (Arc<Faulty>, Arc<Ipam>) {
         let death = Death::OneIn(20, Dice::new(dice.throw(u64::MAX)));
         let store = Arc::new(Faulty::new(world.store.clone(), death));
         let ipam = world.ipam(store.clone());
-        let collector = Collector::new(ipam.clone(), node, GRACE);
-        (store, ipam, collector)
+        (store, ipam)
+    }
+
+    fn collector(world: &Arc<World>, node: &str, dice: &mut Dice) -> (Arc<Faulty>, Collector) {
+        let (store, ipam) = Self::process(world, dice);
+        (store, Collector::new(ipam, node, GRACE))
     }
 
     /// After a death: a new process that remembers nothing.
     fn revive(&mut self) {
         if self.store.is_dead() {
             self.world.deaths.fetch_add(1, Ordering::Relaxed);
-            (self.store, self.ipam, self.collector) = Self::process(&self.world, &self.node, &mut self.dice);
+            (self.store, self.ipam) = Self::process(&self.world, &mut self.dice);
         }
     }
 
@@ -175,9 +183,18 @@ impl Agent {
             }
             self.revive();
             if at % 50 == 49 {
-                let _ = self.collector.collect().await;
-                self.revive();
+                self.collect().await;
             }
+        }
+    }
+
+    async fn collect(&mut self) {
+        let (store, collector) = &mut self.collector;
+        let collected = collector.collect().await.map_or(0, |collected| collected.addresses.len());
+        self.world.collected.fetch_add(collected as u64, Ordering::Relaxed);
+        if store.is_dead() {
+            self.world.deaths.fetch_add(1, Ordering::Relaxed);
+            self.collector = Self::collector(&self.world, &self.node, &mut self.dice);
         }
     }
 
@@ -276,8 +293,17 @@ async fn no_address_is_given_twice_and_none_is_lost_whenever_agents_die() {
     let used = world.log.lock().unwrap().clone();
     assert!(used.iter().all(|(addr, who)| before.get(addr) == Some(who)), "what is used is in the books");
     let leaked = before.len() - used.len();
-    println!("{done} operations, {deaths} deaths, {denied} denied, {} in use, {leaked} leaked", used.len());
-    assert!(done >= operations / AGENTS * AGENTS && deaths > done / 50 && denied > 0 && leaked > 0);
+    let collected = count(&world.collected);
+    println!(
+        "{done} operations, {deaths} deaths, {denied} denied, {collected} collected on the way, {} in use, {leaked} leaked",
+        used.len()
+    );
+    assert!(
+        done >= operations / AGENTS * AGENTS
+            && deaths > done / 50
+            && denied > 0
+            && leaked + collected as usize > 0
+    );
 
     world.collect().await;
     assert_eq!(world.books().await, used, "exactly what is used is in the books");

@@ -1,6 +1,6 @@
 //! The etcd store, on Debian's etcd.
 
-use super::{code, delete, json, key, names, put, suite, title};
+use super::{code, delete, json as set, key, names, put, suite, title};
 use crate::rig::{EAGER, next};
 use etcd_client::Client;
 use margay_agent::{
@@ -8,14 +8,17 @@ use margay_agent::{
         Datastore, Etcd, Expected, Outcome, Run, StoreError, Write,
         etcd::{Settings, Tls, User},
     },
-    model::Kind,
+    ipam::{AssignError, Ipam, Request},
+    model::{Kind, Resource, scalar::Timestamp},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use serde_json::json;
 use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 use tokio::task::JoinSet;
 
@@ -160,8 +163,53 @@ async fn of_concurrent_writers_none_is_lost() {
     let last = server.store().await;
     let total = WRITERS * EACH;
     let counted = last.get(&key("count")).await.unwrap().unwrap();
-    assert_eq!(counted.json, json("count", &format!("10.0.0.{total}/32")));
+    assert_eq!(counted.json, set("count", &format!("10.0.0.{total}/32")));
     assert_eq!(names(&last).await.len() as u64, 1 + total * 65);
+}
+
+/// Eight agents with a connection each, and addresses for six of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_on_one_etcd_give_no_address_twice() {
+    const EACH: usize = 12;
+    let Some(server) = Server::start() else { return };
+    let pool = json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "p"},
+        "spec": {"cidr": "10.0.0.0/26", "blockSize": 28},
+    });
+    let pool = Resource::from_json(&pool.to_string()).unwrap().admit().unwrap();
+    let write = Write::Put { key: pool.key(), json: pool.to_json().into(), expected: Expected::Nothing };
+    server.store().await.commit(vec![write], Run::Real).await.unwrap();
+    let mut agents = JoinSet::new();
+    for at in 0..8 {
+        let store = server.store().await;
+        agents.spawn(async move {
+            let ipam = Ipam::new(Arc::new(store), Arc::new(|| Timestamp::from_unix(1_000_000)));
+            let node = format!("n{at}");
+            let mut has = Vec::new();
+            for one in 0..EACH {
+                let handle = format!("{node}-{one}");
+                match ipam.assign(&Request { v4: 1, ..Request::new(&handle, &node) }).await {
+                    // Each third comes and goes.
+                    Ok(_) if one % 3 == 2 => assert_eq!(ipam.release_handle(&handle).await.unwrap().len(), 1),
+                    Ok(given) => has.push((given[0].address, handle)),
+                    Err(AssignError::Exhausted { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            has
+        });
+    }
+    let mut has: Vec<_> = agents.join_all().await.into_iter().flatten().collect();
+    has.sort();
+    let ipam = Ipam::new(Arc::new(server.store().await), Arc::new(Timestamp::default));
+    let books = ipam.books().await.unwrap();
+    let blocks = books.blocks().map(|(_, stored)| stored.block.clone().unwrap());
+    let given = blocks.flat_map(|block| {
+        let all = block.allocations().map(|(addr, given)| (addr, given.owner.handle.clone()));
+        all.collect::<Vec<_>>()
+    });
+    assert_eq!(given.collect::<Vec<_>>(), has, "each address once, and to whom it was said to be given");
+    assert!(has.len() > 32, "only {} were given", has.len());
 }
 
 /// Reads, adds one, and writes if it still is what was read.
