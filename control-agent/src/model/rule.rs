@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::net::{Cidr, IpVersion, Port, Protocol};
+use super::net::{Cidr, IpVersion, Port, Protocol, subnets};
 
 /// What a rule does with a packet that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,10 +80,10 @@ pub struct Rule {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EntityRule {
     /// Any of these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "subnets", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<Cidr>,
     /// None of these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "subnets", skip_serializing_if = "Vec::is_empty")]
     pub not_nets: Vec<Cidr>,
     /// Known endpoints and network sets with such labels.
     #[serde(skip_serializing_if = "String::is_empty")]

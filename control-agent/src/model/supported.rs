@@ -128,13 +128,6 @@ impl Refused {
         let icmp = rule.protocol.is_some_and(Protocol::is_icmp);
         let remedy = "it needs the rule's protocol; set that to ICMP or ICMPv6";
         self.if_used(rule.not_icmp.is_some() && !icmp, format!("{at}.notICMP"), remedy);
-        for (side, entity) in [("source", &rule.source), ("destination", &rule.destination)] {
-            for (list, ports) in [("ports", &entity.ports), ("notPorts", &entity.not_ports)] {
-                let named = ports.iter().any(|p| matches!(p, Port::Named(_)));
-                let remedy = "a port's name without a protocol; set the rule's protocol to TCP, UDP or SCTP";
-                self.if_used(named && rule.protocol.is_none(), format!("{at}.{side}.{list}"), remedy);
-            }
-        }
     }
 
     fn felix(&mut self, felix: &FelixConfiguration) {

@@ -203,8 +203,11 @@ impl Rule {
                 nets.retain(|net| *family.get_or_insert(version(net)) == version(net));
             }
             for ports in [&mut side.ports, &mut side.not_ports] {
-                if !matches!(name, Some("TCP" | "UDP" | "SCTP")) {
-                    ports.clear();
+                match name {
+                    Some("TCP" | "UDP" | "SCTP") => {}
+                    // A name alone is one of TCP.
+                    None => ports.retain(|port| matches!(port, Port::Named(_))),
+                    Some(_) => ports.clear(),
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::net::subnets;
 use crate::model::{Cidr, Metadata};
 
 /// To a selector, an endpoint with these labels and addresses, in this namespace.
@@ -21,6 +22,6 @@ pub struct NetworkSet {
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkSetSpec {
     /// Prefixes or single addresses.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "subnets", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<Cidr>,
 }

@@ -3,7 +3,8 @@
 use serde::Deserialize;
 
 use super::selector::LabelSelector;
-use crate::model::{Cidr, Metadata, PolicyType, Port, Protocol, Staged, SubnetAddr};
+use crate::model::net::{subnet, subnets};
+use crate::model::{Cidr, Metadata, PolicyType, Port, Protocol, Staged};
 
 /// Isolates the pods that it selects, and allows what its rules say.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -81,16 +82,6 @@ pub struct IpBlock {
     /// but not those.
     #[serde(default, deserialize_with = "subnets")]
     pub except: Vec<Cidr>,
-}
-
-/// What stands behind the length is cut off, as Calico does.
-fn subnet<'de, D: serde::Deserializer<'de>>(de: D) -> Result<Cidr, D::Error> {
-    SubnetAddr::deserialize(de).map(|addr| addr.subnet())
-}
-
-fn subnets<'de, D: serde::Deserializer<'de>>(de: D) -> Result<Vec<Cidr>, D::Error> {
-    let addrs = Vec::<SubnetAddr>::deserialize(de)?;
-    Ok(addrs.into_iter().map(|addr| addr.subnet()).collect())
 }
 
 /// A port, several, or all of a protocol.

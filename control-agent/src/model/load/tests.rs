@@ -28,6 +28,23 @@ fn every_field_of_every_kind_is_read_and_written_under_its_own_name() {
 }
 
 #[test]
+fn what_stands_behind_the_length_of_a_prefix_is_cut_off_where_calico_does_so() {
+    let of = |kind: &str, spec: &str| {
+        let text = format!(
+            "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: p}}, spec: {spec}}}"
+        );
+        load(&text).map(|mut objects| objects.remove(0).to_value()["spec"].to_string())
+    };
+    let rule =
+        "{ingress: [{action: Allow, source: {nets: [10.1.2.3/8], notNets: ['fd00::1/64', 10.0.0.1]}}]}";
+    let wanted = r#""nets":["10.0.0.0/8"],"notNets":["fd00::/64","10.0.0.1/32"]"#;
+    assert!(of("GlobalNetworkPolicy", rule).unwrap().contains(wanted));
+    assert_eq!(of("GlobalNetworkSet", "{nets: [192.0.2.77/24]}").unwrap(), r#"{"nets":["192.0.2.0/24"]}"#);
+    let pool = of("IPPool", "{cidr: 10.0.0.1/16}").unwrap_err();
+    assert!(pool[0].to_string().contains("did you mean 10.0.0.0/16?"), "{pool:?}");
+}
+
+#[test]
 fn an_unknown_field_names_the_nearest_and_its_place() {
     let text = "\
 # two documents
@@ -44,7 +61,7 @@ spec:
     souce: {nets: [10.0.0.0/8]}
   - action: allow
     protocol: TPC
-    destination: {ports: [80, 0, http, '9:8', 443, 70000], nets: [10.0.0.1/8]}
+    destination: {ports: [80, 0, http, '9:8', 443, 70000], nets: [10.0.0.1/33]}
   - {}
   - action: Deny
     icmp: {typ: 8}
@@ -63,7 +80,7 @@ spec:
         "spec.ingress[1].destination.ports[1]: 0 is not a port; ports are 1 to 65535",
         "spec.ingress[1].destination.ports[3]: the range \"9:8\" ends before it begins; write the lower port first",
         "spec.ingress[1].destination.ports[5]: 70000 is not a port; ports are 1 to 65535",
-        "spec.ingress[1].destination.nets[0]: \"10.0.0.1/8\" has bits set behind its length; did you mean 10.0.0.0/8?",
+        "spec.ingress[1].destination.nets[0]: \"10.0.0.1/33\" has a length beyond 32, that of the address",
         "spec.ingress[2].action: missing; add it",
         "spec.ingress[3].icmp.typ: unknown field; did you mean type?",
         "spec.selector: integer `5`, expected a string; put it in quotes",

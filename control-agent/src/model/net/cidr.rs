@@ -106,6 +106,16 @@ impl fmt::Display for Cidr {
     }
 }
 
+/// For fields in which Calico takes `10.0.0.1/8` for 10.0.0.0/8.
+pub(in crate::model) fn subnet<'de, D: Deserializer<'de>>(de: D) -> Result<Cidr, D::Error> {
+    SubnetAddr::deserialize(de).map(SubnetAddr::subnet)
+}
+
+/// The same for lists.
+pub(in crate::model) fn subnets<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<Cidr>, D::Error> {
+    Ok(Vec::<SubnetAddr>::deserialize(de)?.into_iter().map(SubnetAddr::subnet).collect())
+}
+
 /// An address, and the length of the subnet it is on. Without a length: of the address itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubnetAddr {

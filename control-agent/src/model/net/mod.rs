@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 pub use cidr::{Cidr, CidrError, SubnetAddr};
+pub(super) use cidr::{subnet, subnets};
 pub use port::Port;
 pub(super) use port::is_port_name;
 pub use protocol::{IpVersion, Protocol};
