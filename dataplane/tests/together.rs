@@ -79,6 +79,96 @@ fn fate(node: Simulation) -> Fate {
     (out, dropped(&node, DropReason::PolicyDenied), hits)
 }
 
+/// The same with a host endpoint on every interface, that has something to say of each kind of traffic.
+fn protected() -> Simulation {
+    let mut node = node();
+    let port = |action: pb::Action, port: u32| pb::Rule {
+        action: action.into(),
+        dst_ports: vec![pb::PortRange { first: port, last: port }],
+        protocol: Some(6),
+        ..Default::default()
+    };
+    let (allow, deny) = (pb::Action::Allow, pb::Action::Deny);
+    let policies = [
+        ("early", vec![port(allow, 100)], vec![]),
+        ("forward", vec![port(deny, 80), port(allow, 90)], vec![port(allow, 80), port(allow, 90)]),
+        ("normal", vec![port(allow, 90)], vec![port(allow, 80)]),
+    ];
+    let mut changes: Vec<pb::Change> = policies
+        .into_iter()
+        .map(|(name, inbound_rules, outbound_rules)| {
+            change(Change::Policy(pb::Policy {
+                id: Some(policy_id(name)),
+                tier: "default".into(),
+                inbound_rules,
+                outbound_rules,
+                pre_dnat: name == "early",
+                ..Default::default()
+            }))
+        })
+        .collect();
+    let tier = |name: &str, default: pb::Action, egress: bool| {
+        let egress_policies = if egress { vec![policy_id(name)] } else { vec![] };
+        vec![pb::TierBinding {
+            name: "default".into(),
+            ingress_policies: vec![policy_id(name)],
+            egress_policies,
+            default_action: default.into(),
+        }]
+    };
+    let all = |id: &str, interface: &str| pb::HostEndpoint {
+        id: id.into(),
+        interface_name: interface.into(),
+        pre_dnat_tiers: tier("early", pb::Action::Pass, false),
+        forward_tiers: tier("forward", deny, true),
+        tiers: tier("normal", deny, true),
+        ..Default::default()
+    };
+    changes.push(change(Change::HostEndpoint(all("uplink", "eth0"))));
+    changes.push(change(Change::HostEndpoint(all("others", "*"))));
+    node.commit(changes).unwrap();
+    node.step(NOW);
+    node
+}
+
+/// Packets of this host, to it, and from it to its workloads.
+fn of_the_host() -> Vec<(String, Vec<u8>)> {
+    let mut all = vec![];
+    for number in 0..240u16 {
+        let (sport, port) = (1000 + number, [80, 90, 100][usize::from(number % 3)]);
+        all.push(match number % 4 {
+            0 => ("eth0".into(), tcp(PEER_MAC, UPLINK_MAC, "192.168.0.2", "192.168.0.1", sport, port, "S")),
+            1 => (
+                "margay-up0".into(),
+                tcp(UPLINK_MAC, PEER_MAC, "192.168.0.1", "192.168.0.2", sport, port, "S"),
+            ),
+            2 => ("cali1".into(), tcp_from(1, "192.168.0.1", sport, port, "S")),
+            _ => ("cali5".into(), tcp_from(5, "10.65.1.9", sport, port, "S")),
+        });
+    }
+    all
+}
+
+#[test]
+fn so_it_does_where_host_endpoints_have_a_say() {
+    let (mut together, mut alone) = (protected(), protected());
+    for (interface, frame) in packets().into_iter().chain(of_the_host()) {
+        together.push(&interface, &frame);
+        alone.push(&interface, &frame);
+        alone.step(NOW);
+    }
+    together.step(NOW);
+    let denied = |node: &Simulation| {
+        use DropReason::{EndpointToHost, ForwardDenied, HostDenied, PolicyDenied, PreDnatDenied};
+        [PreDnatDenied, ForwardDenied, HostDenied, PolicyDenied, EndpointToHost]
+            .map(|reason| dropped(node, reason))
+    };
+    let reasons = denied(&together);
+    assert_eq!(reasons, denied(&alone));
+    assert!(reasons[1] > 20 && reasons[2] > 20 && reasons[3] > 20, "{reasons:?}");
+    assert!(fate(together) == fate(alone), "judged together, packets fare otherwise");
+}
+
 #[test]
 fn a_vector_fares_as_its_packets_do_one_by_one() {
     let (mut together, mut alone) = (node(), node());

@@ -66,10 +66,15 @@ pub(super) fn denial(
 ) -> Option<Denial> {
     let judge = Judge { world, protection, came, query };
     judge
-        .ingress(from, to, untracked)
+        .before(from, to, untracked)
         .or_else(|| workloads(world, from, to, query))
-        .or_else(|| judge.to_own_host(from, to))
-        .or_else(|| judge.egress(from, to, untracked))
+        .or_else(|| judge.after(from, to, untracked))
+}
+
+/// A host endpoint may have a say about what goes between two interfaces.
+#[inline]
+pub(super) fn has_a_say(from: &Interface, to: &Interface) -> bool {
+    from.host.is_some() || to.host.is_some()
 }
 
 /// A failsafe port of this host's, or an answer from one: no policy and no lack of room keeps it.
@@ -90,14 +95,26 @@ pub(super) fn is_failsafe(world: &World, packet: &Packet<'_>, query: &Query) -> 
         .any(|list| opinion(world, list, direction, query).is_some_and(|verdict| verdict.allow))
 }
 
-struct Judge<'a> {
-    world: &'a World,
-    protection: &'a Protection,
-    came: &'a FlowKey,
-    query: &'a Query,
+/// Asks host endpoints about one packet.
+pub(super) struct Judge<'a> {
+    pub(super) world: &'a World,
+    pub(super) protection: &'a Protection,
+    /// Its key before its destination was translated.
+    pub(super) came: &'a FlowKey,
+    pub(super) query: &'a Query,
 }
 
 impl Judge<'_> {
+    /// What comes before the policy of workloads.
+    pub(super) fn before(&self, from: &Interface, to: &Interface, untracked: bool) -> Option<Denial> {
+        self.ingress(from, to, untracked)
+    }
+
+    /// What comes after the policy of workloads.
+    pub(super) fn after(&self, from: &Interface, to: &Interface, untracked: bool) -> Option<Denial> {
+        self.to_own_host(from, to).or_else(|| self.egress(from, to, untracked))
+    }
+
     /// The host endpoint of the interface it came in by.
     fn ingress(&self, from: &Interface, to: &Interface, untracked: bool) -> Option<Denial> {
         let host = from.host.as_ref().filter(|_| !untracked)?;

@@ -9,6 +9,7 @@ use crate::graph::{NEAR, Next, Node, one_by_one};
 use crate::net::{FlowKey, Icmp, IfId, Proto};
 use crate::packet::{DropReason, Packet, PacketFlags, Pool, VECTOR, Vector};
 use crate::policy::{Direction, EndpointIdx, Query, Room, Verdict};
+use crate::snapshot::Protection;
 use std::ops::Range;
 
 arcs! {
@@ -47,15 +48,19 @@ impl Node<World> for Policy {
         conclude(world, &mut packet, denial)
     }
 
-    /// Packets for the same list walk its trees in turns.
+    /// Packets for the same list of workloads walk its trees in turns. Lists of host endpoints, of which a flow
+    /// meets few and these short, are asked about one packet after the other, before and after those.
     fn vector(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector, nexts: &mut [u8; VECTOR]) {
-        if packets.len() < FEW || world.snapshot.protection.is_some() {
+        if packets.len() < FEW {
             return one_by_one(self, world, pool, packets, nexts);
         }
         let together = &mut *self.together;
         together.ask(world, pool, packets);
         together.judge(world, Direction::Egress, packets.len());
         together.judge(world, Direction::Ingress, packets.len());
+        if let Some(protection) = &world.snapshot.protection {
+            together.leave(world, protection, pool, packets);
+        }
         for (position, next) in nexts[..packets.len()].iter_mut().enumerate() {
             let mut packet = pool.nth(packets, position);
             *next = conclude(world, &mut packet, together.denied[position]).index();
@@ -95,6 +100,10 @@ impl Asked {
         query.key = FlowKey { dst: translated.dst, dport: translated.dport, ..came };
         Self { came, query, source, destination }
     }
+
+    fn hosts<'a>(&'a self, world: &'a World, protection: &'a Protection) -> host::Judge<'a> {
+        host::Judge { world, protection, came: &self.came, query: &self.query }
+    }
 }
 
 /// Where a packet goes that policy has judged.
@@ -123,6 +132,8 @@ struct Together {
     /// Egress and ingress, of whose workload.
     lists: [[Option<u32>; 2]; VECTOR],
     denied: [Option<Denial>; VECTOR],
+    /// Host endpoints have a say.
+    hosts: [bool; VECTOR],
     /// Positions, those for one list next to each other.
     order: [u8; VECTOR],
     /// For one list.
@@ -138,6 +149,7 @@ impl Default for Together {
             queries: [nothing; VECTOR],
             lists: [[None; 2]; VECTOR],
             denied: [None; VECTOR],
+            hosts: [false; VECTOR],
             order: [0; VECTOR],
             gathered: [nothing; VECTOR],
             verdicts: [Verdict { allow: false, slot: Verdict::NO_ENDPOINT }; VECTOR],
@@ -157,13 +169,40 @@ impl Together {
         for position in 0..packets.len() {
             pool.prefetch(packets, position + NEAR);
             pool.prefetch_meta(packets, position + NEAR);
-            let asked = Asked::about(world, &pool.nth(packets, position));
+            let packet = pool.nth(packets, position);
+            let asked = Asked::about(world, &packet);
             self.queries[position] = asked.query;
+            self.hosts[position] = false;
             (self.lists[position], self.denied[position]) =
                 match (interfaces.get(asked.source), interfaces.get(asked.destination)) {
-                    (Some(from), Some(to)) => (lists(world, from, to, &asked.query), None),
+                    (Some(from), Some(to)) => {
+                        let mut denied = None;
+                        if let Some(protection) = &world.snapshot.protection {
+                            self.hosts[position] = host::has_a_say(from, to);
+                            let untracked = packet.meta.flags.has(PacketFlags::UNTRACKED);
+                            denied = asked.hosts(world, protection).before(from, to, untracked);
+                        }
+                        (lists(world, from, to, &asked.query), denied)
+                    }
                     _ => ([None; 2], Some(GONE)),
                 };
+        }
+    }
+
+    /// Asks host endpoints about what workloads' policy lets go.
+    fn leave(&mut self, world: &World, protection: &Protection, pool: &mut Pool, packets: &mut Vector) {
+        let interfaces = &world.snapshot.interfaces;
+        for position in 0..packets.len() {
+            if !self.hosts[position] || self.denied[position].is_some() {
+                continue;
+            }
+            let packet = pool.nth(packets, position);
+            let asked = Asked::about(world, &packet);
+            if let (Some(from), Some(to)) = (interfaces.get(asked.source), interfaces.get(asked.destination))
+            {
+                let untracked = packet.meta.flags.has(PacketFlags::UNTRACKED);
+                self.denied[position] = asked.hosts(world, protection).after(from, to, untracked);
+            }
         }
     }
 

@@ -70,8 +70,33 @@ impl Default for Rules {
 }
 
 impl PartialEq for Rules {
+    /// Chunks that both have at the same place are not read.
     fn eq(&self, other: &Self) -> bool {
-        self.len == other.len && (self.is(other) || self.iter().eq(other.iter()))
+        if self.len != other.len {
+            return false;
+        }
+        let (mut ours, mut others) = (self.chunks.iter(), other.chunks.iter());
+        let (mut our, mut their): (&[Rule], &[Rule]) = (&[], &[]);
+        loop {
+            if our.is_empty() && their.is_empty() {
+                let (Some(a), Some(b)) = (ours.next(), others.next()) else { return true };
+                if Arc::ptr_eq(a, b) {
+                    continue;
+                }
+                (our, their) = (a, b);
+            } else if our.is_empty() {
+                let Some(next) = ours.next() else { return false };
+                our = next;
+            } else if their.is_empty() {
+                let Some(next) = others.next() else { return false };
+                their = next;
+            }
+            let both = our.len().min(their.len());
+            if our[..both] != their[..both] {
+                return false;
+            }
+            (our, their) = (&our[both..], &their[both..]);
+        }
     }
 }
 
@@ -125,6 +150,17 @@ mod tests {
         let cut = Rules::of_chunks([chunk(0..3), chunk(3..3), chunk(3..4), chunk(4..10)]);
         assert_eq!((cut.chunks().len(), cut.len()), (3, 10));
         assert_eq!(whole, cut);
+        let elsewhere = Rules::of_chunks([chunk(0..2), chunk(2..7), chunk(7..10)]);
+        assert_eq!((&cut, &elsewhere), (&elsewhere, &cut));
+        for at in 0..10u8 {
+            let mut other: Vec<Rule> = whole.iter().cloned().collect();
+            other[usize::from(at)] = rule(99);
+            let other = Rules::from(other);
+            assert_ne!(cut, other, "rule {at} is another");
+            assert_ne!(other, elsewhere, "rule {at} is another");
+        }
+        let shared = Rules::of_chunks([cut.chunks()[0].clone(), chunk(3..10)]);
+        assert_eq!((&cut, &shared), (&shared, &cut));
         assert!(!whole.is(&cut) && cut.is(&cut.clone()));
         for index in 0..10u8 {
             assert_eq!(cut.get(index.into()), Some(&rule(index)));
