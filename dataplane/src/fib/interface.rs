@@ -177,6 +177,24 @@ impl Interfaces {
         Self(table)
     }
 
+    /// These with some others, or without some; `None`: nothing differs.
+    pub fn with(&self, changes: impl IntoIterator<Item = (IfId, Option<Interface>)>) -> Option<Self> {
+        let differs = |(id, interface): &(IfId, Option<Interface>)| self.get(*id) != interface.as_ref();
+        let mut changes = changes.into_iter().filter(differs).peekable();
+        changes.peek()?;
+        let mut table = self.0.clone();
+        for (id, interface) in changes {
+            let at = usize::from(id.0);
+            if table.len() <= at {
+                table.resize(at + 1, None);
+            }
+            table[at] = interface.map(Arc::new);
+        }
+        let len = table.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        table.truncate(len);
+        Some(Self(table))
+    }
+
     /// The interface of a number.
     #[inline]
     pub fn get(&self, id: IfId) -> Option<&Interface> {

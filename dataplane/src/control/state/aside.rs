@@ -1,11 +1,11 @@
 //! What would follow from other policy, compiled beside what is in force.
 
-use super::{State, consolidation};
+use super::{State, consolidation, publication, routes};
 use crate::control::desired::{Desired, ObjectError};
 use crate::net::Nanos;
 use crate::snapshot::{Publisher, Snapshot};
 use margay_api::dataplane::v1 as pb;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 impl State {
     /// All this state judges by, for itself: nothing that is done to it reaches a worker. Compiled
@@ -48,7 +48,8 @@ impl State {
             path_mtus: self.path_mtus.clone(),
             unannounced: BTreeMap::new(),
             rib: None,
-            named_routes: BTreeSet::new(),
+            named_routes: routes::Named::default(),
+            touched: publication::Touched::All,
             wireguard: None,
             keyring: Default::default(),
             unsent: vec![],

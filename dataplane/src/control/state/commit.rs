@@ -1,5 +1,6 @@
 //! A transaction of the agent: checked against everything there is, then applied whole.
 
+use super::publication::Touched;
 use super::{Owners, Purpose, State, tunnels};
 use crate::conntrack::Masquerade;
 use crate::conntrack::nat::Pool;
@@ -88,6 +89,10 @@ impl State {
             difference.endpoints.iter().filter_map(|endpoint| endpoint.new.cloned()).collect();
         self.hold_services(services, &difference);
         self.follow_routes(&difference.routes);
+        self.named_routes.moved(difference.endpoints.iter().map(|endpoint| endpoint.key));
+        if difference.hosts || difference.tunnels {
+            self.touched = Touched::All;
+        }
         (self.desired, self.fresh, self.sets, self.endpoints) = (next, fresh, sets, numbered);
         (self.host_lists, self.owners) = (hosts, owners);
         self.committed = commit.generation;

@@ -57,6 +57,7 @@ impl State {
         }
         slot.facts = Some(facts);
         slot.up = true;
+        self.touched.slot(id, &slot.purpose);
         match &slot.purpose {
             Purpose::Workload(of) => {
                 if let Some(endpoint) = self.desired.endpoints.get(of).cloned() {
@@ -77,6 +78,7 @@ impl State {
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.facts = None;
             slot.up = false;
+            self.touched.slot(id, &slot.purpose);
             self.neighbours.forget_interface(id);
             self.moved = true;
             self.dirty = true;
@@ -129,6 +131,11 @@ impl State {
         self.follow_peers(now);
         came.iter().for_each(|endpoint| self.place(endpoint, now));
         self.place_waiting(now);
+        for endpoint in came {
+            if let Some(id) = self.id(&endpoint.interface) {
+                self.touched.one(id);
+            }
+        }
     }
 
     /// A tap for each uplink whose host traffic comes by way of us, and for no other.
@@ -150,7 +157,12 @@ impl State {
     /// The interface is not wanted any more.
     pub(super) fn let_go(&mut self, name: &str) {
         let Some(id) = self.names.remove(name) else { return };
-        let served = self.slots.remove(&id).is_some_and(|slot| slot.facts.is_some());
+        let slot = self.slots.remove(&id);
+        if let Some(slot) = &slot {
+            self.touched.slot(id, &slot.purpose);
+            self.named_routes.renumbered(&slot.purpose);
+        }
+        let served = slot.is_some_and(|slot| slot.facts.is_some());
         self.neighbours.forget_interface(id);
         if served {
             self.retiring.insert(id);
@@ -194,6 +206,8 @@ impl State {
         let free = |id: &IfId| !self.slots.contains_key(id) && !self.retiring.contains(id);
         let id = (self.first_free..self.max_interfaces).map(IfId).find(free)?;
         self.first_free = id.0 + 1;
+        self.touched.slot(id, &purpose);
+        self.named_routes.renumbered(&purpose);
         let name: Arc<str> = name.into();
         self.names.insert(name.clone(), id);
         self.slots.insert(id, Slot { name, purpose, facts: None, up: false });

@@ -136,8 +136,10 @@ pub struct State {
     unannounced: BTreeMap<IfId, u8>,
     /// `None`: routes stay as they were published last.
     rib: Option<Rib>,
-    /// Routes of the agent that lead to workloads or over named interfaces, whose numbers may change.
-    named_routes: BTreeSet<Prefix>,
+    /// Routes of the agent that lead over named interfaces, whose numbers may change, or to workloads.
+    named_routes: routes::Named,
+    /// Interfaces that may be others than they are in the snapshot.
+    touched: publication::Touched,
     /// `None`: there was no need of a key so far, or there is none.
     wireguard: Option<Wireguard>,
     /// Its sessions, as workers are to have them.
@@ -189,7 +191,8 @@ impl State {
             path_mtus: PathMtus::default(),
             unannounced: BTreeMap::new(),
             rib: Some(Rib::default()),
-            named_routes: BTreeSet::new(),
+            named_routes: routes::Named::default(),
+            touched: publication::Touched::All,
             wireguard: None,
             keyring: Arc::default(),
             unsent: vec![],

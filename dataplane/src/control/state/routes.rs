@@ -1,9 +1,11 @@
 //! Routes that are wanted, on their way into the FIB.
 
-use super::State;
+use super::{Purpose, State};
+use crate::control::desired::EndpointId;
 use crate::control::route::{Gateway, Target};
 use crate::fib::{Fib, Interfaces, NextHop, Origin, Overlay, Rib, RouteTarget, TableId};
 use crate::net::{Difference, IfId, Prefix};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 impl State {
@@ -16,12 +18,10 @@ impl State {
     pub(super) fn follow_routes(&mut self, differences: &[Difference<'_, Prefix, Target>]) {
         for difference in differences {
             let (key, new) = (*difference.key, difference.new);
-            if new.is_some_and(is_named) {
-                // Set when it is published, and whenever numbers may have changed.
-                self.named_routes.insert(key);
+            if self.named_routes.follow(key, difference.old, new) {
+                // Set when it is published, and whenever its number may have changed.
                 continue;
             }
-            self.named_routes.remove(&key);
             let target = new.map(|target| self.route_target(target));
             if let Some(rib) = &mut self.rib {
                 rib.set(TableId::Main, Origin::Agent, key, target);
@@ -47,7 +47,7 @@ impl State {
         for (interface, addr, mac) in self.neighbours.take_news() {
             rib.set_neighbour(interface, addr, mac);
         }
-        for prefix in &self.named_routes {
+        for prefix in &self.named_routes.stale() {
             let target = self.desired.routes.get(prefix).map(|target| self.route_target(target));
             rib.set(TableId::Main, Origin::Agent, *prefix, target);
         }
@@ -82,14 +82,58 @@ impl State {
     }
 }
 
-fn is_named(target: &Target) -> bool {
-    match target {
-        Target::Workload(_) => true,
-        Target::Gateway { hops, .. } => hops.iter().any(|hop| !hop.interface.is_empty()),
-        Target::Tunnel { .. }
-        | Target::Local
-        | Target::Blackhole
-        | Target::Unreachable
-        | Target::Prohibit => false,
+/// Routes of the agent that name what has a number.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// Over interfaces of some names: few, and set each time.
+    over: BTreeSet<Prefix>,
+    /// To each workload.
+    to: HashMap<EndpointId, BTreeSet<Prefix>>,
+    /// To workloads, and not set since they or the interfaces of those changed.
+    stale: BTreeSet<Prefix>,
+}
+
+impl Named {
+    /// A route is another: whether it names something.
+    fn follow(&mut self, destination: Prefix, old: Option<&Target>, new: Option<&Target>) -> bool {
+        if let Some(Target::Workload(id)) = old
+            && let Some(of) = self.to.get_mut(id)
+        {
+            of.remove(&destination);
+            if of.is_empty() {
+                self.to.remove(id);
+            }
+        }
+        self.over.remove(&destination);
+        self.stale.remove(&destination);
+        match new {
+            Some(Target::Workload(id)) => {
+                self.to.entry(id.clone()).or_default().insert(destination);
+                self.stale.insert(destination)
+            }
+            Some(Target::Gateway { hops, .. }) if hops.iter().any(|hop| !hop.interface.is_empty()) => {
+                self.over.insert(destination)
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The interface of this purpose has got a number, or lost it.
+    pub(super) fn renumbered(&mut self, purpose: &Purpose) {
+        if let Purpose::Workload(id) = purpose {
+            self.moved([id]);
+        }
+    }
+
+    /// These workloads may be behind other interfaces.
+    pub(super) fn moved<'a>(&mut self, workloads: impl IntoIterator<Item = &'a EndpointId>) {
+        for id in workloads {
+            self.stale.extend(self.to.get(id).into_iter().flatten());
+        }
+    }
+
+    /// Those to be set, which are as they should be from then on.
+    fn stale(&mut self) -> Vec<Prefix> {
+        std::mem::take(&mut self.stale).into_iter().chain(self.over.iter().copied()).collect()
     }
 }

@@ -62,7 +62,11 @@ impl State {
                 queues: vec![],
             };
             if let Some(slot) = self.slots.get_mut(&id) {
-                *slot = Slot { facts: Some(facts), up: true, ..slot.clone() };
+                let next = Slot { facts: Some(facts), up: true, ..slot.clone() };
+                if (&next.facts, next.up) != (&slot.facts, slot.up) {
+                    self.touched.slot(id, &next.purpose);
+                }
+                *slot = next;
             }
         }
     }
