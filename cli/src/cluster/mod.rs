@@ -317,7 +317,7 @@ impl Around {
     fn take(&mut self, object: &Resource) {
         match object {
             Resource::Node(node) => {
-                calc::node_addresses(node).for_each(|address| self.own(address.addr, &node.metadata.name));
+                node.addresses().for_each(|address| self.own(address.addr, &node.metadata.name));
             }
             Resource::HostEndpoint(host) => {
                 let expected = host.spec.expected_ips.iter();

@@ -3,7 +3,6 @@
 use super::{
     Resources,
     catalog::{Catalog, Member},
-    routes::addresses,
     services::Services,
 };
 use crate::model::{Cidr, Node, Protocol, Selector};
@@ -42,7 +41,7 @@ impl<'a> IpSets<'a> {
     pub fn of_nodes(&mut self, selector: &Selector) -> String {
         let id = node_set_id(selector);
         let nodes = || self.resources.all::<Node>().filter(|node| selector.matches(&node.metadata.labels));
-        let hosts = || nodes().flat_map(addresses).map(|address| with_length(Cidr::host(address.addr)));
+        let hosts = || nodes().flat_map(Node::addresses).map(|address| with_length(Cidr::host(address.addr)));
         make(&mut self.sets, &id, Type::Net, || hosts().collect());
         id
     }

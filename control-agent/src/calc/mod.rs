@@ -29,7 +29,7 @@ pub use follow::{Calculated, Calculation};
 pub use frontends::{HealthCheck, ServiceKey};
 pub use ip_sets::node_set_id;
 pub use resources::Resources;
-pub use routes::{addresses as node_addresses, packed};
+pub use routes::packed;
 pub use wireguard::OwnKeys;
 
 /// Everything that the dataplane of `node` needs.

@@ -33,7 +33,7 @@ pub(super) fn routes(
     let own = resources.get::<Node>("", node);
     let loops = Settings::of(resources, node).first(|spec| spec.service_loop_prevention);
     let loops = loops.unwrap_or(ServiceLoopPrevention::Drop);
-    for address in own.into_iter().flat_map(addresses) {
+    for address in own.into_iter().flat_map(Node::addresses) {
         let target = Target::LocalHost(LocalHost {});
         table.add(Cidr::host(address.addr), target, node, "this node itself");
     }
@@ -93,7 +93,7 @@ pub(super) fn routes(
                 }
             };
             let same_subnet = gateway.is_some_and(|gateway| {
-                own.into_iter().flat_map(addresses).any(|own| own.subnet().contains(gateway.addr))
+                own.into_iter().flat_map(Node::addresses).any(|own| own.subnet().contains(gateway.addr))
             });
             if let Some(route) = table.add(*net, target, &endpoint.spec.node, &workload_name(endpoint)) {
                 route.same_subnet = same_subnet;
@@ -146,7 +146,7 @@ pub(super) fn pools(resources: &Resources) -> BTreeMap<Cidr, api::IpPool> {
 pub(super) fn hosts(resources: &Resources) -> BTreeMap<String, HostMetadata> {
     let message = |node: &Node| {
         let subnet = |v4: bool| {
-            let found = addresses(node).find(|address| address.addr.is_ipv4() == v4)?;
+            let found = node.addresses().find(|address| address.addr.is_ipv4() == v4)?;
             // The address, and the length of its subnet: here bits behind the length are the point.
             Some(Prefix { address: Cidr::host(found.addr).octets(), length: found.subnet().len().into() })
         };
@@ -202,19 +202,7 @@ fn next_hop(gateway: SubnetAddr) -> Target {
 
 /// The address over which others reach the node's workloads of that IP version.
 fn gateway(node: &Node, net: Cidr) -> Option<SubnetAddr> {
-    addresses(node).find(|address| address.addr.is_ipv4() == net.is_v4())
-}
-
-/// The node's addresses, each once, the one to use first.
-pub fn addresses(node: &Node) -> impl Iterator<Item = SubnetAddr> {
-    let bgp = node.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]).flatten();
-    let mut all: Vec<SubnetAddr> = Vec::new();
-    for address in bgp.chain(node.spec.addresses.iter().map(|address| address.address)) {
-        if all.iter().all(|known| known.addr != address.addr) {
-            all.push(address);
-        }
-    }
-    all.into_iter()
+    node.addresses().find(|address| address.addr.is_ipv4() == net.is_v4())
 }
 
 fn mode(mode: Option<EncapMode>) -> &'static str {

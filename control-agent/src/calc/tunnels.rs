@@ -1,7 +1,7 @@
 //! Tunnels between nodes: which kinds there are, where they end, and what is sent through them.
 
 use super::config::Settings;
-use super::{Resources, packed, routes};
+use super::{Resources, packed};
 use crate::model::{Cidr, EncapMode, IpPool, Node, SubnetAddr};
 use margay_api::dataplane::v1::{Encapsulation, Overlay, TunnelEndpoint};
 use sha1::{Digest, Sha1};
@@ -161,7 +161,7 @@ impl<'a> Tunnels<'a> {
 
 /// The address at which tunnels of the node end.
 fn address(node: &Node, v4: bool) -> Option<SubnetAddr> {
-    routes::addresses(node).find(|address| address.addr.is_ipv4() == v4)
+    node.addresses().find(|address| address.addr.is_ipv4() == v4)
 }
 
 fn octets(address: SubnetAddr) -> Vec<u8> {

@@ -3,8 +3,8 @@
 //! As Calico does it: a node that is told to encrypt says its public key, and nodes that have said theirs reach each other's
 //! workloads encrypted, whatever the pool asks for; all others as ever.
 
+use super::Resources;
 use super::config::Settings;
-use super::{Resources, routes};
 use crate::model::{Cidr, Node, SubnetAddr, scalar::Whole};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use margay_api::dataplane::v1::{Wireguard, WireguardPeer};
@@ -151,7 +151,7 @@ fn key(node: &Node, v4: bool) -> Option<Vec<u8>> {
 }
 
 fn address(node: &Node, v4: bool) -> Option<SubnetAddr> {
-    routes::addresses(node).find(|address| address.addr.is_ipv4() == v4)
+    node.addresses().find(|address| address.addr.is_ipv4() == v4)
 }
 
 fn octets(address: SubnetAddr) -> Vec<u8> {

@@ -3,7 +3,7 @@
 
 use super::{Agent, failure};
 use crate::{
-    calc::{Resources, node_addresses, workload_name},
+    calc::{Resources, workload_name},
     datastore::Listing,
     model::{HostEndpoint, Kind, Node, Protocol, Resource, WorkloadEndpoint},
 };
@@ -190,7 +190,7 @@ fn own_addresses(listing: &Listing, node: &str) -> Vec<IpAddr> {
     let stored = listing.entries.iter().filter(|entry| is_node(entry.key.kind) && entry.key.name == node);
     let resources: Resources = stored.filter_map(|entry| Resource::from_json(&entry.json).ok()).collect();
     let known = resources.in_calicos_kinds(&mut Vec::new());
-    known.all::<Node>().flat_map(node_addresses).map(|address| address.addr).collect()
+    known.all::<Node>().flat_map(Node::addresses).map(|address| address.addr).collect()
 }
 
 /// An address, or "namespace/name" of an endpoint, its pod or its workload, or a host endpoint.

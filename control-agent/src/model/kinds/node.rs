@@ -22,6 +22,20 @@ pub struct Node {
     pub status: Option<NodeStatus>,
 }
 
+impl Node {
+    /// Its addresses, each once, the one to use first.
+    pub fn addresses(&self) -> impl Iterator<Item = SubnetAddr> {
+        let bgp = self.spec.bgp.iter().flat_map(|bgp| [bgp.ipv4_address, bgp.ipv6_address]).flatten();
+        let mut all: Vec<SubnetAddr> = Vec::new();
+        for address in bgp.chain(self.spec.addresses.iter().map(|address| address.address)) {
+            if all.iter().all(|known| known.addr != address.addr) {
+                all.push(address);
+            }
+        }
+        all.into_iter()
+    }
+}
+
 /// What a [`Node`] says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

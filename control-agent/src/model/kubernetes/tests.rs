@@ -123,7 +123,7 @@ fn a_node_has_addresses_and_names() {
     let Converted { resources, problems, .. } = convert(&read(text)[0]);
     let [Resource::Node(node)] = resources.as_slice() else { panic!("{resources:?}") };
     assert_eq!((node.metadata.name.as_str(), &node.metadata.labels["a"]), ("n", &"b".to_owned()));
-    let known: Vec<String> = crate::calc::node_addresses(node).map(|one| one.addr.to_string()).collect();
+    let known: Vec<String> = node.addresses().map(|one| one.addr.to_string()).collect();
     assert_eq!(known, ["10.0.0.7", "10.0.0.8"]);
     assert!(problems.is_empty() && node.metadata.annotations.is_empty());
     assert_eq!(
