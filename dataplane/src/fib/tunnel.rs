@@ -194,10 +194,11 @@ impl Overlay {
         (!kind.is_encrypted() || near.port == dport).then_some((kind, near))
     }
 
-    /// WireGuard over IPv4 listens at this port.
+    /// WireGuard listens at this port, over IPv4 or IPv6.
     #[inline]
     pub fn is_encrypted_at(&self, dport: u16) -> bool {
-        self.near(TunnelKind::Wireguard4).is_some_and(|near| near.port == dport)
+        let kinds = [TunnelKind::Wireguard4, TunnelKind::Wireguard6];
+        kinds.into_iter().any(|kind| self.near(kind).is_some_and(|near| near.port == dport))
     }
 
     /// There are tunnels to a node that has this address.
