@@ -332,12 +332,10 @@ mod tests {
 
     #[test]
     fn what_calico_accepts_is_valid_even_where_apply_refuses_it() {
-        let peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: a}\nspec: {peerIP: 192.0.2.1}\n";
+        let peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: a}\nspec: {peerIP: 192.0.2.1, reachableBy: 192.0.2.2}\n";
         let manifest = read(&[("peer.yaml", peer)], None).unwrap();
         assert!(manifest.validate().is_ok());
-        assert!(
-            manifest.check().unwrap_err().to_string().contains("nothing in this version acts on a BGPPeer")
-        );
+        assert!(manifest.check().unwrap_err().to_string().contains("spec.reachableBy"));
         let wrong = peer.replace("peerIP: 192.0.2.1", "node: a, nodeSelector: all()");
         let failure = read(&[("peer.yaml", &wrong)], None).unwrap().validate().unwrap_err();
         assert!(

@@ -140,6 +140,11 @@ fn ipam() {
 }
 
 #[test]
+fn bgp() {
+    golden("bgp", &["bgp peers", "bgp peers -o wide", "bgp peers -o json"]);
+}
+
+#[test]
 fn dp_runtime() {
     golden(
         "dp_runtime",

@@ -12,6 +12,7 @@
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
 //! | [`cni`] | containers' links become endpoints, for the CNI plugin |
+//! | [`routing`] | BGP: the driver of BIRD |
 //! | [`health_checks`] | `healthCheckNodePort` of services, asked by load balancers over HTTP |
 //! | [`key_publication`] | the node's public key of WireGuard, on the Node for others |
 //! | [`control`] | the gRPC server for `margayctl` and for other agents |
@@ -26,4 +27,5 @@ pub mod health_checks;
 pub mod ipam;
 pub mod key_publication;
 pub mod model;
+pub mod routing;
 pub mod sync;

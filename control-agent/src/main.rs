@@ -11,6 +11,7 @@ use margay_agent::{
     ipam::{Collection, Ipam},
     key_publication::KeyPublication,
     model::scalar::Timestamp,
+    routing::{self, Bird},
     sync::Link,
 };
 use margay_api::{metrics, unix::Socket};
@@ -75,6 +76,9 @@ struct Arguments {
     )]
     dataplane: PathBuf,
 
+    #[command(flatten)]
+    bgp: BgpArguments,
+
     /// Serve metrics for Prometheus over HTTP at this address, as in 127.0.0.1:9092 [default: nowhere]
     #[arg(long, env = "MARGAY_AGENT_METRICS", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
@@ -110,6 +114,36 @@ struct EtcdArguments {
     /// A file that holds the password of --etcd-user
     #[arg(long, env = "ETCD_PASSWORD_FILE", value_name = "FILE", requires = "etcd_user")]
     etcd_password_file: Option<PathBuf>,
+}
+
+/// Which BIRD speaks BGP for this node.
+#[derive(Debug, clap::Args)]
+struct BgpArguments {
+    /// Configuration of BIRD 2, which is written here; without it nothing speaks BGP for this node
+    #[arg(long, env = "MARGAY_BIRD_CONF", value_name = "FILE")]
+    bird_conf: Option<PathBuf>,
+
+    /// BIRD's control socket
+    #[arg(long, env = "MARGAY_BIRD_SOCKET", value_name = "SOCKET", default_value = "/run/bird/bird.ctl")]
+    bird_socket: PathBuf,
+
+    /// The kernel's table that BGP's routes go to: none of the kernel's own (253 to 255)
+    #[arg(long, env = "MARGAY_BGP_TABLE", value_name = "NUMBER", default_value = "179", value_parser = table)]
+    bgp_table: u32,
+}
+
+fn table(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number @ (1..=252 | 256..)) => Ok(number),
+        _ => Err("write the number of a table from 1 on, other than 253 to 255".to_owned()),
+    }
+}
+
+impl BgpArguments {
+    fn settings(self) -> Option<routing::Settings> {
+        let (socket, table) = (self.bird_socket, self.bgp_table);
+        self.bird_conf.map(|configuration| routing::Settings { configuration, socket, table })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -191,9 +225,21 @@ async fn run(arguments: Arguments) -> Result<()> {
     );
     let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
     let _collection = Collection::start(ipam.clone(), &node, COLLECTION);
+    let bird = arguments.bgp.settings();
+    let bird = bird.map(|settings| Bird::start(settings, calculation.latest(), Backoff::LOCAL));
     let started = Instant::now();
-    let agent =
-        Agent { node, store, ipam, calculation, link, health_checks, key_publication, started, stopping };
+    let agent = Agent {
+        node,
+        store,
+        ipam,
+        calculation,
+        link,
+        health_checks,
+        key_publication,
+        bird,
+        started,
+        stopping,
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = agent.node,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "backoff",
     "health",
     "model",
@@ -11,6 +11,7 @@ const ORDER: [&str; 11] = [
     "calc",
     "sync",
     "cni",
+    "routing",
     "health_checks",
     "key_publication",
     "control",

@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and the help that says so. One file a noun.
 
+mod bgp;
 mod conntrack;
 mod dp;
 mod ipam;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::{
+    bgp::Bgp,
     conntrack::{
         Conntrack, ConntrackCount, ConntrackFlush, ConntrackGet, ConntrackList, ConntrackTop, CountBy,
         FlowEnd, FlowFilter, FlowFormat,
@@ -146,6 +148,10 @@ Examples:
 
 Exits with 6 if a component is not healthy.")]
     Status(Show),
+
+    /// Look at routing between nodes and routers.
+    #[command(subcommand, arg_required_else_help = true)]
+    Bgp(Bgp),
 
     /// Look into connection tracking: live sessions.
     #[command(subcommand, arg_required_else_help = true)]

@@ -1,5 +1,6 @@
 //! What each command does: one file a group.
 
+mod bgp;
 mod completion;
 mod conntrack;
 mod delete;
@@ -42,6 +43,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Validate(args) => validate::run(args, out),
         Command::Label(args) => label::run(global, args, out).await,
         Command::Status(args) => status::run(global, args, out).await,
+        Command::Bgp(command) => bgp::run(global, command, out).await,
         Command::Conntrack(command) => conntrack::run(global, command, out).await,
         Command::Dp(Dp::Runtime(look)) => dp::show::<dp::Runtime>(global, look, out).await,
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,

@@ -13,13 +13,13 @@ use super::addresses;
 use margay_api::{
     control::v1::{
         AddressToRelease, Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest,
-        AssignAddressesResponse, CniAddRequest, CniAddResponse, CniCheckRequest, CniCheckResponse,
-        CniDelRequest, CniDelResponse, CniGcRequest, CniGcResponse, CniStatusRequest, CniStatusResponse,
-        Component, DeleteRequest, DeleteResponse, Endpoint, ExplainRequest, ExplainResponse, GetRequest,
-        GetResponse, GetStatusRequest, ListAddressesRequest, ListAddressesResponse, Object,
-        ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse,
-        Status as NodeStatus, WatchEvent, WatchRequest, apply_request::Mode, control_server::Control,
-        watch_event::Type,
+        AssignAddressesResponse, Bgp, BgpPeer, CniAddRequest, CniAddResponse, CniCheckRequest,
+        CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest, CniGcResponse, CniStatusRequest,
+        CniStatusResponse, Component, DeleteRequest, DeleteResponse, Endpoint, ExplainRequest,
+        ExplainResponse, GetBgpRequest, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest,
+        ListAddressesResponse, Object, ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest,
+        SplitPoolResponse, Status as NodeStatus, WatchEvent, WatchRequest, apply_request::Mode,
+        control_server::Control, watch_event::Type,
     },
     dataplane::v1 as dataplane,
 };
@@ -239,6 +239,34 @@ impl Control for Agent {
         }
         let pools = (0..parts).map(|part| format!("split-{part}-four")).collect();
         Ok(Response::new(SplitPoolResponse { pools }))
+    }
+
+    async fn get_bgp(&self, _: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {
+        let peer = |address: &str, as_number, object: &str, node: &str, state: &str, error: &str| BgpPeer {
+            address: address.into(),
+            port: 179,
+            as_number,
+            object: object.into(),
+            node: node.into(),
+            protocol: format!("peer_{}_port_179", address.replace(['.', ':'], "_")),
+            state: state.into(),
+            since: "2025-12-31T23:59:59+0000".into(),
+            error: error.into(),
+            imported: 3,
+            exported: 1,
+        };
+        Ok(Response::new(Bgp {
+            driven: true,
+            router_id: "10.0.0.1".into(),
+            as_number: 64_512,
+            kernel_table: 179,
+            announced: vec!["10.65.0.0/26".into(), "fd65::1/128".into()],
+            peers: vec![
+                peer("10.0.0.2", 64_512, "mesh", "node-b", "Established", ""),
+                peer("10.0.0.254", 65_001, "BGPPeer rack-1", "", "Active", "Socket: Connection refused"),
+            ],
+            error: String::new(),
+        }))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

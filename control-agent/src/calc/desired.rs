@@ -1,5 +1,6 @@
 //! Everything this node's dataplane needs, and nothing else.
 
+use super::bgp::Bgp;
 use super::frontends::{HealthCheck, ServiceKey};
 use super::wireguard::OwnKeys;
 use crate::model::Cidr;
@@ -40,6 +41,8 @@ pub struct Desired {
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
     /// What load balancers ask this node about services, by port: served here, not by the dataplane.
     pub health_checks: BTreeMap<u16, HealthCheck>,
+    /// How the node speaks BGP, which is said to a routing daemon; none: the node is not known.
+    pub bgp: Option<Arc<Bgp>>,
     /// What is wrong with the resources, and what was done about it. One sentence each.
     pub problems: Vec<String>,
 }

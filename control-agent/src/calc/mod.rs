@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod bgp;
 mod bind;
 mod catalog;
 mod config;
@@ -22,7 +23,9 @@ mod wireguard;
 
 use crate::model::Node;
 use margay_api::dataplane::v1::{Policy, Rule};
+use std::sync::Arc;
 
+pub use bgp::{Bgp, Session};
 pub use desired::{Desired, EndpointKey, PolicyKey};
 pub use endpoints::{endpoint_key, workload_name};
 pub use follow::{Calculated, Calculation};
@@ -50,6 +53,7 @@ pub fn desired(resources: &Resources, node: &str) -> Desired {
     desired.hosts = routes::hosts(&resources);
     let (services, health_checks) = frontends::services(&resources, node, &mut desired.problems);
     (desired.services, desired.health_checks) = (services, health_checks);
+    desired.bgp = bgp::bgp(&resources, node).map(Arc::new);
     desired
 }
 

@@ -1,5 +1,6 @@
 //! Where addresses are: on this node, on another one, or nowhere.
 
+use super::bgp;
 use super::config::Settings;
 use super::tunnels::{Tunnels, Way};
 use super::wireguard::Encryption;
@@ -62,6 +63,7 @@ pub(super) fn routes(
             table.add(*net, Target::Workload((&key).into()), node, &workload_name(endpoint));
         }
     }
+    let by_bgp = bgp::makes_routes(resources);
     for endpoint in elsewhere {
         let owner = resources.get::<Node>("", &endpoint.spec.node);
         for net in &endpoint.spec.ip_networks {
@@ -95,6 +97,12 @@ pub(super) fn routes(
             let same_subnet = gateway.is_some_and(|gateway| {
                 own.into_iter().flat_map(Node::addresses).any(|own| own.subnet().contains(gateway.addr))
             });
+            // Without one of BGP's, that of its pool holds: there is no way.
+            let is_of_pool = || resources.all::<IpPool>().any(|pool| pool.spec.cidr.contains(net.addr()));
+            let is_plain = encapsulation == Encapsulation::None && matches!(target, Target::NextHop(_));
+            if by_bgp && !same_subnet && is_plain && is_of_pool() {
+                continue;
+            }
             if let Some(route) = table.add(*net, target, &endpoint.spec.node, &workload_name(endpoint)) {
                 route.same_subnet = same_subnet;
                 route.set_encapsulation(encapsulation);

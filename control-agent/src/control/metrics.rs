@@ -34,7 +34,7 @@ fn health(f: &mut Families, agent: &Agent) {
     let parts = agent.parts();
     let healthy =
         f.gauge("margay_agent_component_healthy", "1: it does its work. See `margayctl status` for why not.");
-    for part in parts {
+    for part in &parts {
         healthy.sample([("component", part.name())], part.state().healthy.into());
     }
     let since = f.gauge("margay_agent_component_since_timestamp_seconds", "When that last changed.");

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod apply;
+mod bgp;
 mod cni;
 mod explain;
 mod failure;
@@ -14,7 +15,7 @@ pub use metrics::Scraped;
 
 use crate::{
     calc::Calculation, datastore::Datastore, health_checks::HealthChecks, ipam::Ipam,
-    key_publication::KeyPublication, sync::Link,
+    key_publication::KeyPublication, routing::Bird, sync::Link,
 };
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::{net::UnixListener, sync::watch};
@@ -46,6 +47,8 @@ pub struct Agent {
     pub health_checks: HealthChecks,
     /// What other nodes know this one by.
     pub key_publication: KeyPublication,
+    /// What speaks BGP for this node, if something does.
+    pub bird: Option<Bird>,
     /// When the agent started.
     pub started: Instant,
     /// Turns true when the agent shuts down, which ends the watches.

@@ -3,12 +3,12 @@
 use super::{Agent, REQUEST_BYTES, failure};
 use futures::stream::BoxStream;
 use margay_api::control::v1::{
-    ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, CniAddRequest,
+    ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, Bgp, CniAddRequest,
     CniAddResponse, CniCheckRequest, CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest,
     CniGcResponse, CniStatusRequest, CniStatusResponse, DeleteRequest, DeleteResponse, ExplainRequest,
-    ExplainResponse, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest, ListAddressesResponse,
-    ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse,
-    Status as AgentStatus, WatchEvent, WatchRequest,
+    ExplainResponse, GetBgpRequest, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest,
+    ListAddressesResponse, ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest,
+    SplitPoolResponse, Status as AgentStatus, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
@@ -108,5 +108,9 @@ impl Control for Methods {
         request: Request<CniStatusRequest>,
     ) -> Result<Response<CniStatusResponse>, Status> {
         Ok(Response::new(self.agent.attachments().status(request.into_inner()).await))
+    }
+
+    async fn get_bgp(&self, _: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {
+        Ok(Response::new(self.agent.bgp().await))
     }
 }

@@ -1,7 +1,7 @@
 //! What works and what does not, in one answer.
 
 use super::Agent;
-use crate::{health::Health, sync::Progress};
+use crate::{health::Health, routing::Bird, sync::Progress};
 use margay_api::{
     control::v1::{Component, Endpoint, Status},
     dataplane::v1::{self as dataplane, GetStatusRequest, Prefix, endpoint_status::State},
@@ -42,14 +42,15 @@ impl Agent {
     }
 
     /// What the agent is made of.
-    pub(super) fn parts(&self) -> [&Health; 5] {
-        [
+    pub(super) fn parts(&self) -> Vec<&Health> {
+        let always = [
             self.store.health(),
             self.calculation.health(),
             self.link.health(),
             self.health_checks.health(),
             self.key_publication.health(),
-        ]
+        ];
+        always.into_iter().chain(self.bird.as_ref().map(Bird::health)).collect()
     }
 
     /// This node's endpoints: as they should be, and what the dataplane says of them.

@@ -173,8 +173,6 @@ impl Kind {
             self,
             Self::ClusterInformation
                 | Self::KubeControllersConfiguration
-                | Self::BGPFilter
-                | Self::BGPPeer
                 | Self::IPAMHandle
                 | Self::CalicoNodeStatus
         )

@@ -4,13 +4,15 @@
 //! loses its line here and changes nothing there.
 
 use super::kinds::{
-    AllowedUse, BgpConfiguration, FelixConfiguration, GlobalNetworkPolicySpec, IpPoolSpec, IpamConfiguration,
-    NodeSpec, Switch, WorkloadEndpointSpec,
+    AllowedUse, BgpConfiguration, BgpFilterRule, BgpFilterSpec, BgpPeerSpec, FelixConfiguration,
+    GlobalNetworkPolicySpec, IpPoolSpec, IpamConfiguration, MatchOperator, NodeSpec, ProgramClusterRoutes,
+    Switch, WorkloadEndpointSpec,
 };
 use super::metadata::Metadata;
 use super::net::{Port, Protocol};
 use super::resource::Resource;
 use super::rule::Rule;
+use super::scalar::Duration;
 use super::services::{
     NAT_MAPPING, NODE_PORT_ADDRESSES, NatMapping, REMOVED_BACKENDS, RemovedBackends, node_port_addresses,
 };
@@ -48,6 +50,8 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
         Resource::WorkloadEndpoint(w) => refused.workload(&w.spec),
         Resource::Node(n) => refused.node(&n.spec),
         Resource::IPAMConfiguration(i) => refused.addresses(i),
+        Resource::BGPPeer(p) => refused.bgp_peer(&p.spec),
+        Resource::BGPFilter(f) => refused.bgp_filter(&f.spec),
         Resource::Tier(_)
         | Resource::NetworkSet(_)
         | Resource::GlobalNetworkSet(_)
@@ -56,8 +60,6 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
         | Resource::Kubernetes(_) => {}
         Resource::ClusterInformation(_)
         | Resource::KubeControllersConfiguration(_)
-        | Resource::BGPFilter(_)
-        | Resource::BGPPeer(_)
         | Resource::BlockAffinity(_)
         | Resource::IPAMBlock(_)
         | Resource::IPAMHandle(_)
@@ -95,8 +97,32 @@ const FELIX_HONOURED: [&str; 25] = [
     "wireguardMTUV6",
 ];
 
-/// The settings of a [`BgpConfiguration`] that something acts on, though nothing here speaks BGP.
-const BGP_HONOURED: [&str; 3] = ["serviceClusterIPs", "serviceExternalIPs", "serviceLoadBalancerIPs"];
+/// The settings of a [`BgpConfiguration`] that something acts on.
+const BGP_HONOURED: [&str; 15] = [
+    "asNumber",
+    "bindMode",
+    "communities",
+    "ignoredInterfaces",
+    "ipv4NormalRoutePriority",
+    "ipv6NormalRoutePriority",
+    "listenPort",
+    "logSeverityScreen",
+    "nodeMeshMaxRestartTime",
+    "nodeToNodeMeshEnabled",
+    "prefixAdvertisements",
+    "programClusterRoutes",
+    "serviceClusterIPs",
+    "serviceExternalIPs",
+    "serviceLoadBalancerIPs",
+];
+
+/// Those that one for a single node may have.
+const BGP_OF_NODE: [&str; 3] = ["communities", "logSeverityScreen", "prefixAdvertisements"];
+
+/// The longest time that BGP can say for a restart (RFC 4724).
+const LONGEST_RESTART: u64 = 4_095;
+/// A third of the longest hold time (RFC 4271).
+const LONGEST_KEEPALIVE: u64 = 21_845;
 
 struct Refused(Vec<FieldError>);
 
@@ -183,15 +209,6 @@ impl Refused {
         self.settings(&felix.spec, &FELIX_HONOURED, "nothing here acts on it, so remove it");
     }
 
-    fn bgp(&mut self, bgp: &BgpConfiguration) {
-        if bgp.metadata.name != "default" {
-            let message = format!("{:?} is read by nobody; call it default", bgp.metadata.name);
-            self.0.push(FieldError::new("metadata.name", message));
-        }
-        let remedy = "nothing here speaks BGP, and of this kind only blocks of services count; remove it";
-        self.settings(&bgp.spec, &BGP_HONOURED, remedy);
-    }
-
     /// Those of a kind that all are optional.
     fn settings(&mut self, spec: &impl serde::Serialize, honoured: &[&str], remedy: &str) {
         let spec = serde_json::to_value(spec).expect("settings have string keys and finite numbers only");
@@ -265,12 +282,81 @@ impl Refused {
     }
 
     fn node(&mut self, spec: &NodeSpec) {
-        let bgp = spec.bgp.clone().unwrap_or_default();
-        self.if_used(bgp.as_number.is_some(), "spec.bgp.asNumber", "remove it");
-        let reflector = bgp.route_reflector_cluster_id.is_some();
-        self.if_used(reflector, "spec.bgp.routeReflectorClusterID", "remove it");
         self.if_used(spec.wireguard.is_some(), "spec.wireguard", "remove it");
         let own = "give the node's own address as spec.bgp.ipv4Address or spec.bgp.ipv6Address";
         self.if_used(!spec.interfaces.is_empty(), "spec.interfaces", own);
+    }
+
+    fn bgp(&mut self, bgp: &BgpConfiguration) {
+        let name = &bgp.metadata.name;
+        let of_node = name.strip_prefix("node.").is_some_and(|node| !node.is_empty());
+        if name != "default" && !of_node {
+            let message = format!("{name:?} is read by nobody; call it default, or node.NAME for one node");
+            self.0.push(FieldError::new("metadata.name", message));
+        }
+        match of_node {
+            true => {
+                self.settings(&bgp.spec, &BGP_OF_NODE, "set it for all nodes, in default, if it is there")
+            }
+            false => self.settings(&bgp.spec, &BGP_HONOURED, "nothing here acts on it, so remove it"),
+        }
+        use ProgramClusterRoutes::{Enabled, EnabledIPIPOnly};
+        let tunnels = matches!(bgp.spec.program_cluster_routes, Some(Enabled | EnabledIPIPOnly));
+        let remedy = "tunnels are the dataplane's; write EnabledNoEncapOnly or Disabled";
+        self.if_used(tunnels, "spec.programClusterRoutes", remedy);
+        self.seconds(bgp.spec.node_mesh_max_restart_time, LONGEST_RESTART, "spec.nodeMeshMaxRestartTime");
+    }
+
+    fn bgp_peer(&mut self, spec: &BgpPeerSpec) {
+        for (used, field) in [
+            (spec.local_workload_selector.is_some(), "localWorkloadSelector"),
+            (spec.password.is_some(), "password"),
+            (spec.reachable_by.is_some(), "reachableBy"),
+        ] {
+            self.if_used(used, format!("spec.{field}"), "nothing here acts on it, so remove it");
+        }
+        let negative = spec.num_allowed_local_as_numbers.is_some_and(|n| !(0..=10).contains(&n.get()));
+        self.if_used(negative, "spec.numAllowedLocalASNumbers", "write a number from 0 to 10");
+        self.seconds(spec.max_restart_time, LONGEST_RESTART, "spec.maxRestartTime");
+        self.seconds(spec.keepalive_time, LONGEST_KEEPALIVE, "spec.keepaliveTime");
+    }
+
+    fn seconds(&mut self, given: Option<Duration>, most: u64, field: &str) {
+        const SECOND: u64 = 1_000_000_000;
+        let fits = |nanos: u64| nanos.is_multiple_of(SECOND) && (1..=most).contains(&(nanos / SECOND));
+        if let Some(given) = given.filter(|given| !fits(given.as_nanos())) {
+            let why = format!("{given} is not a number of whole seconds from 1 to {most}; change it");
+            self.0.push(FieldError::new(field, why));
+        }
+    }
+
+    fn bgp_filter(&mut self, spec: &BgpFilterSpec) {
+        self.bgp_rules(spec.export_v4.as_deref(), "exportV4");
+        self.bgp_rules(spec.import_v4.as_deref(), "importV4");
+        self.bgp_rules(spec.export_v6.as_deref(), "exportV6");
+        self.bgp_rules(spec.import_v6.as_deref(), "importV6");
+    }
+
+    fn bgp_rules<const MAX: i64>(&mut self, rules: Option<&[BgpFilterRule<MAX>]>, list: &str) {
+        for (i, rule) in rules.unwrap_or_default().iter().enumerate() {
+            let at = format!("spec.{list}[{i}]");
+            self.if_used(rule.priority.is_some(), format!("{at}.priority"), "remove it");
+            let exact = matches!(rule.match_operator, Some(MatchOperator::Equal | MatchOperator::NotEqual));
+            let remedy = "an equal prefix has one length; remove it, or match by In or NotIn";
+            self.if_used(exact && rule.prefix_length.is_some(), format!("{at}.prefixLength"), remedy);
+            if let (Some(cidr), Some(lengths)) = (rule.cidr, rule.prefix_length) {
+                let least = lengths.min.map_or(cidr.len().into(), |min| min.get());
+                let most = lengths.max.map_or(MAX, |max| max.get());
+                if most < least {
+                    let why =
+                        format!("{least} to {most}: nothing is so long; give a max of {least} at least");
+                    self.0.push(FieldError::new(format!("{at}.prefixLength"), why));
+                }
+            }
+            for (j, operation) in rule.operations.iter().enumerate() {
+                let field = format!("{at}.operations[{j}].setPriority");
+                self.if_used(operation.set_priority.is_some(), field, "remove it");
+            }
+        }
     }
 }

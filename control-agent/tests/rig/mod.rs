@@ -409,8 +409,18 @@ impl Running {
         let started = Instant::now();
         let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
         let node = node.into();
-        let agent =
-            Agent { node, store, ipam, calculation, link, health_checks, key_publication, started, stopping };
+        let agent = Agent {
+            node,
+            store,
+            ipam,
+            calculation,
+            link,
+            health_checks,
+            key_publication,
+            bird: None,
+            started,
+            stopping,
+        };
         let agent = Arc::new(agent);
         let serving = agent.clone();
         let server = tokio::spawn(async move { control::serve(serving, listener).await.unwrap() });

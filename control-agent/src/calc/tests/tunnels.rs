@@ -150,3 +150,24 @@ fn what_no_service_has_is_not_routed_back() {
     assert!(matches!(reject, Some(Target::Blackhole(_))), "a pool of workloads stays one");
     assert!(!on("a", &[]).routes.contains_key(&cidr("10.96.0.0/12")));
 }
+
+#[test]
+fn what_is_left_to_bgp_has_no_route_of_ours() {
+    let settings = |programs: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{programClusterRoutes: {programs}}}\n"
+        )
+    };
+    let near = "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
+        metadata: {name: b-k8s-near-eth0, namespace: shop}\n\
+        spec: {node: b, orchestrator: k8s, pod: near, endpoint: eth0, interfaceName: cali8, ipNetworks: [10.1.1.1/32]}";
+    let pools = pool("one", "cidr: 10.1.0.0/16") + &pool("two", "cidr: 10.2.0.0/16, vxlanMode: Always");
+    for (programs, left) in [("EnabledNoEncapOnly", true), ("Disabled", false)] {
+        let a = on("a", &[&world(&pools), near, &settings(programs)]);
+        assert_eq!(a.routes.contains_key(&cidr("10.1.2.1/32")), !left, "without a tunnel, of another subnet");
+        assert!(a.routes.contains_key(&cidr("10.1.1.1/32")), "of our subnet");
+        assert!(a.routes.contains_key(&cidr("10.2.2.1/32")), "through a tunnel");
+        assert!(a.routes.contains_key(&cidr("fd11:2::1/128")), "of no pool, so nobody announces it");
+        assert!(matches!(a.routes[&cidr("10.1.0.0/16")].target, Some(Target::Blackhole(_))));
+    }
+}

@@ -94,7 +94,29 @@ fn what_this_release_does_not_honour_is_refused_by_name() {
         ("IPAMConfiguration", "{strictAffinity: true}", "metadata.name"),
         ("WorkloadEndpoint", "{node: n, interfaceName: '*'}", "spec.interfaceName"),
         ("WorkloadEndpoint", "{interfaceName: eth0}", "spec.node"),
-        ("Node", "{bgp: {ipv4Address: 10.0.0.1/24, asNumber: 64512}}", "spec.bgp.asNumber"),
+        (
+            "Node",
+            "{bgp: {ipv4Address: 10.0.0.1/24}, wireguard: {interfaceIPv4Address: 10.1.0.1}}",
+            "spec.wireguard",
+        ),
+        ("BGPPeer", "{peerIP: 10.0.0.1, asNumber: 1, reachableBy: 10.0.0.2}", "spec.reachableBy"),
+        ("BGPPeer", "{peerIP: 10.0.0.1, asNumber: 1, keepaliveTime: 90ms}", "spec.keepaliveTime"),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, asNumber: 1, numAllowedLocalASNumbers: -1}",
+            "spec.numAllowedLocalASNumbers",
+        ),
+        ("BGPPeer", "{peerIP: 10.0.0.1, password: {secretKeyRef: {name: a, key: b}}}", "spec.password"),
+        (
+            "BGPFilter",
+            "{importV4: [{cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {max: 4}, action: Accept}]}",
+            "spec.importV4[0].prefixLength",
+        ),
+        (
+            "BGPFilter",
+            "{exportV6: [{action: Accept, operations: [{setPriority: {value: 5}}]}]}",
+            "spec.exportV6[0].operations[0].setPriority",
+        ),
     ] {
         let object = object(kind, spec);
         assert_eq!(object.validate(), [], "{spec}");
@@ -277,7 +299,7 @@ fn settings_are_refused_by_name_where_nothing_acts_on_them() {
 }
 
 #[test]
-fn of_bgp_only_blocks_of_services_count() {
+fn settings_of_bgp_are_of_all_nodes_or_of_one() {
     let bgp = |name: &str, spec: &str| {
         let text = format!(
             "{{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {{name: {name}}}, spec: {spec}}}"
@@ -286,9 +308,18 @@ fn of_bgp_only_blocks_of_services_count() {
     };
     let blocks = "serviceClusterIPs: [{cidr: 10.96.0.0/12}], serviceLoadBalancerIPs: [{cidr: 192.0.2.0/24}]";
     assert_eq!(bgp("default", &format!("{{{blocks}}}")), [""; 0]);
-    assert!(bgp("node.a", "{}")[0].contains("is read by nobody"));
-    let found = bgp("default", &format!("{{{blocks}, asNumber: 64512}}"));
-    assert!(found.len() == 1 && found[0].contains("spec.asNumber"), "{found:?}");
+    assert!(bgp("a", "{}")[0].contains("is read by nobody"));
+    assert_eq!(bgp("default", "{asNumber: 64512, programClusterRoutes: EnabledNoEncapOnly}"), [""; 0]);
+    assert_eq!(bgp("node.a", "{logSeverityScreen: Debug}"), [""; 0]);
+    for (name, spec, field) in [
+        ("node.a", "{asNumber: 64512}", "spec.asNumber"),
+        ("default", "{localWorkloadPeeringIPV4: 10.0.0.1}", "spec.localWorkloadPeeringIPV4"),
+        ("default", "{programClusterRoutes: Enabled}", "spec.programClusterRoutes"),
+        ("default", "{nodeMeshMaxRestartTime: 2h}", "spec.nodeMeshMaxRestartTime"),
+    ] {
+        let found = bgp(name, spec);
+        assert!(found.len() == 1 && found[0].contains(field), "{found:?}");
+    }
 }
 
 #[test]
