@@ -6,9 +6,9 @@ mod fake;
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
-    process::Stdio,
+    process::{self, Stdio},
 };
 
 use fake::{Fake, Ran, command, run};
@@ -227,6 +227,117 @@ fn dp_fib() {
             "dp neighbours -o yaml",
         ],
     );
+}
+
+/// Runs the lines against one pair of servers: each ends well, and prints these words.
+fn prints(expected: &[(&str, &[&str])]) {
+    let fake = Fake::start();
+    for (line, words) in expected {
+        let ran = fake.run(line);
+        assert_eq!(ran.code, 0, "{line}: {}", ran.stderr);
+        words
+            .iter()
+            .for_each(|word| assert!(ran.stdout.contains(word), "{word:?} in {line}:\n{}", ran.stdout));
+    }
+}
+
+#[test]
+fn queues_and_buffers_have_their_workers() {
+    prints(&[
+        ("dp queues", &["INTERFACE", "eth0", "zero-copy native", "RING-FULL"]),
+        ("dp queues -o wide", &["RX-BYTES", "INVALID"]),
+        ("dp queues -o json", &["\"interface\": \"eth0\"", "\"core\": 2", "\"kernelRxRingFull\": 3"]),
+        ("dp buffers", &["unaccounted", "91.6%", "65536 frames of 2048 bytes on hugepages"]),
+        ("dp buffers -o jsonl", &["\"owner\":\"devices\"", "\"frames\":4096"]),
+    ]);
+}
+
+#[test]
+fn a_trace_tells_each_packets_story() {
+    prints(&[
+        (
+            "dp trace",
+            &[
+                "tcp 10.0.0.1:4000 > 10.96.0.1:80  in by cali-web: sent",
+                "becomes: tcp 10.0.0.1:4000 > 10.0.0.2:8080",
+                "in by eth0: DROPPED",
+                "reason: policy-denied; rule: ingress of shop/db, tier default, by default",
+            ],
+        ),
+        ("dp trace --dropped-only tcp and not port 80", &["DROPPED"]),
+        ("dp trace --inject 'tcp 10.0.0.1:4000 > 10.96.0.1:80'", &["-> conntrack", "120 cycles"]),
+        ("dp trace --count 1 -o json", &["{\"number\":1,", "\"facts\":{\"packet\":", "\"outcome\":\"tx\""]),
+    ]);
+    let fake = Fake::start();
+    let wrong = fake.run("dp trace tcp and prot 80");
+    assert!(wrong.code == 2 && wrong.stderr.contains("^^^^"), "{}", wrong.stderr);
+    assert_eq!(fake.run("dp trace --inject tcp").code, 2);
+    assert_eq!(fake.run("dp capture -w /nowhere/x.pcapng").code, 1);
+}
+
+#[test]
+fn what_is_captured_is_read_by_tshark_with_its_comments() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.pcapng");
+    let ran = fake.run(&format!("dp capture -w {}", file.display()));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("4 packets captured\n3 packets were passed over"), "{}", ran.stderr);
+    // As a pipe has it, byte for byte but for the time at which it ended.
+    let mut piped = fake.command("dp capture -w - --bytes 600").stdout(Stdio::piped()).spawn().unwrap();
+    let mut bytes = vec![];
+    piped.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+    assert!(piped.wait().unwrap().success());
+    assert!(bytes.len() < 700, "no more than was asked for, and the end: {}", bytes.len());
+    assert!(fs::read(&file).unwrap().starts_with(&bytes[..400]));
+
+    let fields = ["frame.interface_name", "frame.time_epoch", "tcp.dstport", "frame.comment"];
+    let mut tshark = process::Command::new("tshark");
+    tshark.arg("-r").arg(&file).args(["-T", "fields"]);
+    for field in fields {
+        tshark.args(["-e", field]);
+    }
+    let Ok(read) = tshark.output() else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: tshark is not installed");
+        return;
+    };
+    let (text, said) = (String::from_utf8(read.stdout).unwrap(), String::from_utf8_lossy(&read.stderr));
+    assert!(read.status.success() && !said.contains("appears to"), "{said}");
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let first = [
+        "cali-web",
+        "1767225600.000000000",
+        "80",
+        "margay rx; number: 1; in: cali-web; verdict: pass; generation: 41",
+    ];
+    assert_eq!(rows[0], first);
+    assert_eq!(rows[1][..2], ["cali-db", "1767225600.000002500"]);
+    assert!(rows[3][3].starts_with(
+        "margay drop; number: 2; in: eth0; verdict: drop; reason: policy-denied; rule: ingress"
+    ));
+    assert_eq!(rows.len(), 4);
+}
+
+#[test]
+fn manual_pages_are_written_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = run(command(&format!("man {}", folder.path().display()), folder.path()));
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    for page in ["margayctl.1", "margayctl-dp-trace.1", "margayctl-conntrack-list.1"] {
+        let text = fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.contains(".SH NAME") && text.contains("SYNOPSIS"), "{page}");
+    }
+    let nowhere = run(command("man /proc/nowhere", folder.path()));
+    assert_eq!(nowhere.code, 1, "{}", nowhere.stderr);
+}
+
+#[test]
+fn the_machine_is_checked_without_servers() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let ran = run(command("node check --uplink no-such-link -o json", nowhere.path()));
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
+    assert!(ran.stdout.contains("uplink no-such-link") && ran.stdout.contains("there is no such interface"));
+    assert_eq!(run(command("node check --frame-size 1000", nowhere.path())).code, 2);
 }
 
 #[test]
@@ -470,6 +581,9 @@ fn nobody_there_is_5() {
         "dp fib show",
         "dp adjacencies",
         "dp neighbours",
+        "dp queues",
+        "dp buffers",
+        "dp trace",
         "policy explain --from 10.0.0.1 --to 10.0.0.2 --proto tcp --port 80",
         "policy show shop/web",
         "policy matrix -n shop",

@@ -4,11 +4,13 @@
 //! as in the process, driven by [`Simulation::step`]. Tests, fuzzing and benchmarks use it.
 
 use crate::conntrack::{Directory, Filter, FlowHasher, Settings};
-use crate::control::{Action, Differences, Facts, ObjectError, Purpose, State};
+use crate::control::{
+    Action, Clock, Differences, Facts, ObjectError, Purpose, State, Stories, Watching, probe,
+};
 use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
 use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
-use crate::nodes::{Event, Inbox, Limits, World};
+use crate::nodes::{Event, Inbox, Limits, Sightings, World};
 use crate::packet::{Frames, Pool};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::worker::{Command, FlowPage, FlowTask, Port, Returned, Rings, Worker};
@@ -59,6 +61,13 @@ pub struct Simulation {
     frames: Arc<Frames>,
     now: Nanos,
     generation: u64,
+}
+
+/// What workers note of packets.
+pub struct Watched {
+    /// A worker each.
+    pub rings: Vec<Arc<Sightings>>,
+    stories: Stories,
 }
 
 /// Packets in, out and between, over all workers.
@@ -241,6 +250,40 @@ impl Simulation {
             }
         }
         pages
+    }
+
+    /// Has workers note packets as a request of the API would.
+    ///
+    /// # Panics
+    /// When the filter is none.
+    pub fn watch(&self, request: &pb::WatchRequest) -> Watched {
+        let filter = Filter::of_packets(&request.filter, |_| None).expect("the filter is one");
+        let watching = Watching::new(self.workers.len(), filter, request);
+        let watched = Watched { rings: watching.sightings().to_vec(), stories: Stories::default() };
+        for (ring, watcher) in self.rings.iter().zip(watching.watchers) {
+            let watch = Command::Watch(Some(Box::new(watcher)));
+            assert!(ring.commands.push(watch).is_ok(), "the command ring has room");
+        }
+        watched
+    }
+
+    /// Has the interface's worker take a packet that nobody sent.
+    ///
+    /// # Panics
+    /// When it cannot be made up.
+    pub fn probe(&self, asked: &pb::Probe) {
+        let probe = probe(&self.state, asked).expect("the packet can be made up");
+        let worker = usize::from(probe.interface.0) % self.workers.len();
+        let taken = self.rings[worker].commands.push(Command::Probe(Box::new(probe)));
+        assert!(taken.is_ok(), "the command ring has room");
+    }
+
+    /// What was watched and has ended, as the API has it. Ticks are nanoseconds.
+    pub fn told(&self, watched: &mut Watched, request: &pb::WatchRequest) -> Vec<pb::WatchedPacket> {
+        let clock = Clock { ticks: 0, unix_nanos: 0, hz: 1e9 };
+        // Twice: what has ended is told when nothing more can come of it.
+        let ended: Vec<_> = (0..2).flat_map(|_| watched.stories.collect(&watched.rings)).collect();
+        ended.iter().map(|story| story.tell(&self.state, clock, self.now, request)).collect()
     }
 
     /// Counts over all workers.

@@ -89,12 +89,12 @@ fn the_count_counts() {
 
 #[test]
 fn one_worker_leaves_the_allocator_alone() {
-    run(1);
+    run(1, false);
 }
 
 #[test]
 fn four_workers_leave_the_allocator_alone() {
-    run(4);
+    run(4, false);
 }
 
 /// Sealing, opening, waiting for a session, being refused, and sessions that follow one another.
@@ -164,7 +164,12 @@ fn encryption_leaves_the_allocator_alone() {
     assert!(pair.nodes.iter().all(|node| node.account().tx > 5000), "{}", pair.told());
 }
 
-fn run(workers: u8) {
+#[test]
+fn workers_whose_packets_are_watched_leave_it_alone() {
+    run(2, true);
+}
+
+fn run(workers: u8, traced: bool) {
     let mut node = Simulation::new(Setup { workers, ..Setup::default() });
     node.host("margay0", HOST_MAC);
     let mut node = furnished(node);
@@ -177,6 +182,9 @@ fn run(workers: u8) {
         ("udp and dst net 10.67.0.0/16", FlowTask::Forget),
     ];
     let questions = questions.map(|(text, task)| (Arc::new(Filter::parse(text, |_| None).unwrap()), task));
+    let request = pb::WatchRequest { steps: true, rx: true, tx: true, drop: true, ..Default::default() };
+    let mut stories = traced.then(|| node.watch(&request));
+    let mut told = 0;
     for round in 0..ROUNDS {
         node.commit(desired(round)).unwrap();
         let there = interfaces(&node);
@@ -207,7 +215,9 @@ fn run(workers: u8) {
         }
         node.drops.clear();
         node.check();
+        told += stories.as_mut().map_or(0, |stories| node.told(stories, &request).len());
     }
+    assert_eq!(traced, told > usize::from(ROUNDS), "{told} packets were told of");
     proves_something(&node, workers);
 }
 

@@ -211,7 +211,7 @@ pub struct ConntrackFlush {
     pub show: Show,
 }
 
-fn flow_end(text: &str) -> Result<FlowEnd, String> {
+pub fn flow_end(text: &str) -> Result<FlowEnd, String> {
     let wrong = || "write an address, or an address and a port, as in 10.0.0.1:80 or [fd00::1]:80".to_owned();
     if let Ok(end) = text.parse::<std::net::SocketAddr>() {
         return Ok(FlowEnd { addr: end.ip().into(), port: Some(end.port()) });

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
-use super::Look;
+use super::{
+    Look,
+    watch::{DpCapture, DpTrace},
+};
 use crate::output::Format;
 
 /// `dp`.
@@ -28,6 +31,47 @@ Examples:
 
 DROPS is what the kernel lost before us and what it did not take from us; -o wide tells them apart, by queue.")]
     Interfaces(Look),
+
+    /// Tell one packet's story, node by node.
+    #[command(after_help = "\
+Examples:
+  margayctl dp trace
+  margayctl dp trace --dropped-only tcp and dst port 443
+  margayctl dp trace --count 3 --filter 'endpoint shop/web and not port 53' -o json
+  margayctl dp trace --inject 'tcp 10.65.0.1:4000 > 10.65.1.9:80'
+
+The filter is in the words of tcpdump, as that of `conntrack list`, but for state and nat; it is asked of packets as
+they come in, so what is translated is followed. --inject has the dataplane take a packet that nobody sent, from the
+workload that has its source address, else by the uplink: it is judged, and sent, like any other.")]
+    Trace(DpTrace),
+
+    /// Capture packets into a pcapng file, each with what became of it.
+    #[command(after_help = "\
+Examples:
+  margayctl dp capture -w web.pcapng --filter 'endpoint shop/web and tcp port 80' --count 1000
+  margayctl dp capture --dir drop -w - | tshark -r - -T fields -e frame.comment
+  margayctl dp capture --dir rx,tx -w - udp port 53 | wireshark -k -i -
+
+A packet is kept as it came in (rx), as it left (tx), as it was dropped (drop), or all of that. Its comment has the
+verdict, the rule, the reason, the flow and the generation. It is written when its way has ended.")]
+    Capture(DpCapture),
+
+    /// Show which worker serves which queue, and what the kernel dropped before it.
+    #[command(after_help = "\
+Examples:
+  margayctl dp queues
+  margayctl dp queues --watch=1s
+
+DROPPED, RING-FULL and FILL-EMPTY are the kernel's counts before the AF_XDP socket: the worker is too slow, or the
+pool has no frames left. TX-FULL is what did not fit the ring to the device.")]
+    Queues(Look),
+
+    /// Show who has the packet buffers: the sum is the pool.
+    #[command(after_help = "\
+Examples:
+  margayctl dp buffers
+  margayctl dp buffers --watch=5s")]
+    Buffers(Look),
 
     /// Show why packets were dropped, and by which rules.
     #[command(after_help = "\

@@ -4,9 +4,11 @@ mod bgp;
 mod conntrack;
 mod dp;
 mod ipam;
+mod node;
 mod policy;
 mod resource;
 mod selector;
+mod watch;
 mod wg;
 
 use std::{path::PathBuf, time::Duration};
@@ -22,11 +24,13 @@ pub use self::{
     },
     dp::{Dp, Fib, FibLookup, FibShow},
     ipam::{Ipam, IpamCheck, IpamConfigure, IpamRelease, IpamShow, IpamSplit},
+    node::{Node, NodeCheck},
     policy::{
         Eval, Explain, Policy, PolicyDiff, PolicyMatrix, PolicyShow, PortAsked, StagedPolicies, Toward,
     },
     resource::{Delete, DryRun, Get, Label, LabelChange, ObjectFormat, Source, Store, Validate},
     selector::SelectorCommand,
+    watch::{DpCapture, DpTrace, TraceFormat, Way},
     wg::{Wg, WgShow},
 };
 use crate::{
@@ -157,6 +161,10 @@ Exits with 6 if a component is not healthy.")]
     #[command(subcommand, arg_required_else_help = true)]
     Conntrack(Conntrack),
 
+    /// Look at the machine.
+    #[command(subcommand)]
+    Node(Node),
+
     /// Look into the dataplane.
     #[command(subcommand, arg_required_else_help = true)]
     Dp(Dp),
@@ -187,11 +195,24 @@ Examples:
         shell: Shell,
     },
 
+    /// Write the manual pages, one for each command.
+    #[command(after_help = "\
+Example:
+  margayctl man /usr/local/share/man/man1")]
+    Man(Man),
+
     /// Print the version.
     #[command(after_help = "\
 Example:
   margayctl version -o json")]
     Version(Show),
+}
+
+/// `man`.
+#[derive(Args, Debug)]
+pub struct Man {
+    /// The directory to write them into; made if need be.
+    pub directory: PathBuf,
 }
 
 /// What only shows.

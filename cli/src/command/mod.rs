@@ -11,6 +11,8 @@ mod explain;
 mod get;
 mod ipam;
 mod label;
+mod man;
+mod node;
 mod policy;
 mod selector;
 mod staged;
@@ -22,7 +24,7 @@ mod watch;
 mod wg;
 
 use crate::{
-    args::{Cli, Command, Dp, Fib, Policy, SelectorCommand, Wg},
+    args::{Cli, Command, Dp, Fib, Node, Policy, SelectorCommand, Wg},
     exit::Outcome,
     output::Output,
 };
@@ -53,6 +55,10 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Fib(Fib::Show(args))) => dp::routes(global, args, out).await,
         Command::Dp(Dp::Adjacencies(look)) => dp::show::<dp::Adjacencies>(global, look, out).await,
         Command::Dp(Dp::Neighbours(look)) => dp::show::<dp::Neighbours>(global, look, out).await,
+        Command::Dp(Dp::Trace(args)) => dp::trace(global, args, out).await,
+        Command::Dp(Dp::Capture(args)) => dp::capture(global, args).await,
+        Command::Dp(Dp::Queues(look)) => dp::show::<dp::Queues>(global, look, out).await,
+        Command::Dp(Dp::Buffers(look)) => dp::show::<dp::Buffers>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
         Command::Wg(Wg::Show(args)) => wg::show(global, args, out).await,
         Command::Ipam(command) => ipam::run(global, command, out).await,
@@ -63,6 +69,8 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Policy(Policy::Diff(args)) => policy::diff(global, args, out).await,
         Command::Policy(Policy::Staged(args)) => staged::run(global, args, out).await,
         Command::Selector(SelectorCommand::Eval { file }) => selector::eval(file, out),
+        Command::Man(args) => man::run(args),
+        Command::Node(Node::Check(args)) => node::check(args, out),
         Command::Completion { shell } => completion::run(*shell, out),
         Command::Version(args) => version::run(args, out),
     }

@@ -6,23 +6,24 @@ use std::{
 };
 
 use margay_api::dataplane::v1::{
-    Accounting, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop, DryRunRequest,
-    DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable, FlushFlowsRequest,
-    FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Interface,
-    ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse, ListFlowsRequest,
-    ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse, ListNeighboursRequest,
-    ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse, ListServicesRequest, ListStagedRequest,
-    ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse, ListWireguardRequest, ListWireguardResponse,
-    ListedRule, ListedRules, LookupRouteRequest, LookupRouteResponse, NodeRuntime, ObjectError, PolicyId,
-    Prefix, Queue, Refused, RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId,
-    StagePolicy, StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest,
-    SyncResponse, TierPolicy, TreeShape, Tunnel, WireguardInterface, WireguardPeerStatus, Worker,
-    WorkerRuntime, dataplane_server::Dataplane as Service,
+    Accounting, BufferOwner, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop,
+    DryRunRequest, DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable,
+    FlushFlowsRequest, FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest,
+    GetStatusRequest, Interface, ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest,
+    ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
+    ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
+    ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
+    ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LookupRouteRequest,
+    LookupRouteResponse, NodeRuntime, ObjectError, PolicyId, Prefix, Queue, Refused, RuleDrops, Runtime,
+    ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy,
+    StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel,
+    WatchRequest, WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerRuntime,
+    dataplane_server::Dataplane as Service,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{flows, routes};
+use super::{flows, routes, watched};
 
 /// Counts its looks.
 #[derive(Default)]
@@ -68,7 +69,11 @@ pub fn status() -> DataplaneStatus {
             frame_size: 2_048,
             hugepages: true,
             free: 60_000,
-            owners: vec![],
+            owners: [("free", -1, 60_000), ("worker", 0, 1_436), ("devices", 0, 4_096), ("waiting", 0, 3)]
+                .into_iter()
+                .chain([("waiting", -1, 0), ("unaccounted", -1, 1)])
+                .map(|(owner, worker, frames)| BufferOwner { owner: owner.into(), worker, frames })
+                .collect(),
         }),
         accounting: Some(Accounting {
             rx: 1_000,
@@ -96,6 +101,7 @@ impl Service for Dataplane {
     type ListFlowsStream = Iter<IntoIter<Result<ListFlowsResponse, Status>>>;
     type SyncStream = Iter<IntoIter<Result<SyncResponse, Status>>>;
     type ListRoutesStream = Iter<IntoIter<Result<ListRoutesResponse, Status>>>;
+    type WatchStream = Iter<IntoIter<Result<WatchResponse, Status>>>;
     type ListServicesStream = Iter<IntoIter<Result<ServedService, Status>>>;
 
     async fn sync(&self, _: Request<Streaming<SyncRequest>>) -> Result<Response<Self::SyncStream>, Status> {
@@ -510,6 +516,10 @@ impl Service for Dataplane {
     ) -> Result<Response<FlushFlowsResponse>, Status> {
         let found = flows::matching(&request.into_inner().filter)?;
         Ok(Response::new(FlushFlowsResponse { flushed: found.len() as u64 }))
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(tokio_stream::iter(watched::told(&request.into_inner()))))
     }
 
     async fn dry_run(

@@ -5,6 +5,7 @@ mod agent;
 mod dataplane;
 mod flows;
 mod routes;
+mod watched;
 
 use std::{
     path::{Path, PathBuf},

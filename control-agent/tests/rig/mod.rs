@@ -26,7 +26,8 @@ use margay_api::{
         ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
         ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
         ListWireguardRequest, ListWireguardResponse, LookupRouteRequest, LookupRouteResponse, ObjectError,
-        Refused, Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, change,
+        Refused, Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest,
+        WatchResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -200,6 +201,7 @@ struct Service(Arc<Notes>);
 impl Dataplane for Service {
     type SyncStream = BoxStream<'static, Result<SyncResponse, Status>>;
     type ListFlowsStream = BoxStream<'static, Result<ListFlowsResponse, Status>>;
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
     type ListServicesStream = BoxStream<'static, Result<ServedService, Status>>;
     type ListRoutesStream = BoxStream<'static, Result<ListRoutesResponse, Status>>;
 
@@ -274,6 +276,10 @@ impl Dataplane for Service {
         &self,
         _: Request<FlushFlowsRequest>,
     ) -> Result<Response<FlushFlowsResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("not for the agent"))
     }
 

@@ -93,10 +93,17 @@ impl Names {
 
 /// A filter whose endpoints are those of this node.
 pub(super) fn filter(state: &State, text: &str) -> Result<Filter, FilterError> {
-    Filter::parse(text, |name| {
-        let mut endpoints = state.desired().endpoints.values();
-        endpoints.find(|endpoint| *endpoint.name == *name).map(|endpoint| endpoint.nets.clone())
-    })
+    Filter::parse(text, |name| nets(state, name))
+}
+
+/// The same of packets.
+pub(super) fn packet_filter(state: &State, text: &str) -> Result<Filter, FilterError> {
+    Filter::of_packets(text, |name| nets(state, name))
+}
+
+fn nets(state: &State, name: &str) -> Option<Vec<Prefix>> {
+    let mut endpoints = state.desired().endpoints.values();
+    endpoints.find(|endpoint| *endpoint.name == *name).map(|endpoint| endpoint.nets.clone())
 }
 
 /// A session as the API has it.

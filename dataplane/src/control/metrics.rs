@@ -211,7 +211,7 @@ fn workers(f: &mut Families, ports: &Ports, status: &pb::Status) {
         seen.sample([("worker", &worker.id.to_string())], worker.seen_generation);
     }
     let buffers = view::buffers(ports);
-    let frames = f.gauge("margay_dp_frames", "Packet buffers, by who has them; the sum is the pool.");
+    let frames = f.gauge("margay_dp_frames", "Packet buffers, by who has them: see `margayctl dp buffers`.");
     for pb::BufferOwner { owner, worker, frames: count } in &buffers {
         let worker = if *worker < 0 { String::new() } else { worker.to_string() };
         frames.sample([("owner", owner.as_str()), ("worker", &worker)], *count);

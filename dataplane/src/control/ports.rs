@@ -8,7 +8,7 @@ use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Ours, Program,
 use crate::io::netlink::{Address, Link};
 use crate::io::tap::Tap;
 use crate::net::{IfId, Mac, WorkerId};
-use crate::nodes::{Datagram, Event, WorkerCounters};
+use crate::nodes::{Datagram, Event, Probe, Watcher, WorkerCounters};
 use crate::packet::{Frames, Vector};
 use crate::worker::{Command, FlowPage, Forgotten, Port, PortCounters, Returned, Rings, Wake};
 use crossbeam::queue::ArrayQueue;
@@ -296,7 +296,11 @@ impl Ports {
                         self.shown.push((self.workers[at].id, page));
                         continue;
                     }
-                    Returned::Outbox(_) | Returned::Frame(_) | Returned::Forgotten(_) => continue,
+                    Returned::Outbox(_)
+                    | Returned::Frame(_)
+                    | Returned::Forgotten(_)
+                    | Returned::Watcher(_)
+                    | Returned::Probe(_) => continue,
                 };
                 let id = port.interface;
                 // Dropping waits for the kernel: not on this thread.
@@ -332,6 +336,22 @@ impl Ports {
     /// Asks a worker about its flows.
     pub fn show_flows(&self, worker: WorkerId, page: Box<FlowPage>) {
         self.tell(usize::from(worker.0), Command::Show(page));
+    }
+
+    /// Has each worker note packets; `None`: no longer.
+    pub fn watch(&self, watchers: impl Iterator<Item = Option<Watcher>>) {
+        for (at, watcher) in watchers.take(self.workers.len()).enumerate() {
+            self.tell(at, Command::Watch(watcher.map(Box::new)));
+        }
+    }
+
+    /// Has the worker that serves the packet's interface take it. False: nobody does.
+    pub fn probe(&self, probe: Probe) -> bool {
+        let Some(queue) = self.served(probe.interface).and_then(|served| served.queues.first()) else {
+            return false;
+        };
+        self.tell(usize::from(queue.worker.0), Command::Probe(Box::new(probe)));
+        true
     }
 
     /// What workers have shown.

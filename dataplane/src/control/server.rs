@@ -1,7 +1,7 @@
 //! The gRPC face of the control thread.
 
 use super::shell::{Begun, CommitError, Request, Shell};
-use super::{dry_run, flow_rpc, flows};
+use super::{dry_run, flow_rpc, flows, watch};
 use margay_api::dataplane::v1::{self as pb, dataplane_server::Dataplane};
 use std::pin::Pin;
 use std::time::Duration;
@@ -59,6 +59,7 @@ impl Dataplane for Service {
     type SyncStream = Responses;
     type ListFlowsStream = flow_rpc::List;
     type ListServicesStream = Served;
+    type WatchStream = watch::Told;
     type ListRoutesStream = Routes;
 
     async fn sync(
@@ -193,6 +194,13 @@ impl Dataplane for Service {
     ) -> Result<Response<pb::ListNeighboursResponse>, Status> {
         let neighbours = self.look(|shell| shell.neighbours()).await?;
         Ok(Response::new(pb::ListNeighboursResponse { neighbours }))
+    }
+
+    async fn watch(
+        &self,
+        request: tonic::Request<pb::WatchRequest>,
+    ) -> Result<Response<watch::Told>, Status> {
+        watch::watch(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn explain(

@@ -3,6 +3,7 @@
 
 mod routes;
 mod views;
+mod watched;
 mod wireguard;
 
 use super::denials::Denials;
@@ -105,6 +106,8 @@ pub struct Shell {
     timings: Timings,
     differences: Differences,
     questions: Questions,
+    /// Somebody traces or captures.
+    watched: bool,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     /// What uplinks were told to leave to us.
     ours: Ours,
@@ -148,6 +151,7 @@ impl Shell {
             timings: Timings::default(),
             differences: Differences::default(),
             questions: Questions::default(),
+            watched: false,
             statuses: BTreeMap::new(),
             ours: Ours::default(),
             building: None,

@@ -2,9 +2,11 @@
 
 mod counters;
 mod node;
+mod watch;
 
 pub use counters::{NodeCount, NodeCounters};
 pub use node::{NEAR, Next, Node, Sink, one_by_one};
+pub use watch::{Step, Watch};
 
 use crate::packet::{Pool, VECTOR, Vector};
 use node::AnyNode;
@@ -136,7 +138,7 @@ pub struct Graph<W> {
     counters: Arc<NodeCounters>,
 }
 
-impl<W: 'static> Graph<W> {
+impl<W: Watch + 'static> Graph<W> {
     /// Puts packets before a node. At most [`VECTOR`] may be in the graph at once.
     #[inline]
     pub fn inject<N>(&mut self, at: At<N>, packets: &mut Vector) {
@@ -155,11 +157,36 @@ impl<W: 'static> Graph<W> {
             // Swapped out, not borrowed: a node may lead back to itself (a tunnel in a tunnel).
             std::mem::swap(&mut *self.current, &mut self.inboxes[id]);
             let packets = self.current.len();
-            self.nodes[id].run(world, pool, &mut self.current, &mut self.nexts);
+            if world.is_watching() {
+                self.run_watched(id, world, pool);
+            } else {
+                self.nodes[id].run(world, pool, &mut self.current, &mut self.nexts);
+            }
             self.scatter(id);
             let after = (self.ticks)();
             self.counters.add(id, packets as u64, after.wrapping_sub(before));
             before = after;
+        }
+    }
+
+    /// Runs a node, and shows the world what it did; a sink is shown before, for it keeps nothing.
+    #[cold]
+    fn run_watched(&mut self, id: usize, world: &mut W, pool: &mut Pool) {
+        let node = &mut self.nodes[id];
+        let (name, arcs, packets) = (node.name(), node.arcs(), self.current.len());
+        let before = (self.ticks)();
+        if !arcs.is_empty() {
+            node.run(world, pool, &mut self.current, &mut self.nexts);
+        }
+        let ticks = (self.ticks)();
+        let cycles = if arcs.is_empty() { 0 } else { ticks.wrapping_sub(before) };
+        for position in 0..packets {
+            let arc = arcs.get(usize::from(self.nexts[position])).copied().unwrap_or_default();
+            let step = Step { node: name, arc, ticks, cycles, packets: packets as u16 };
+            world.see(step, pool.nth(&mut self.current, position));
+        }
+        if arcs.is_empty() {
+            self.nodes[id].run(world, pool, &mut self.current, &mut self.nexts);
         }
     }
 
@@ -219,6 +246,18 @@ mod tests {
     struct World {
         even: Vec<u8>,
         odd: Vec<u8>,
+        watching: bool,
+        seen: Vec<(&'static str, &'static str, u8)>,
+    }
+
+    impl Watch for World {
+        fn is_watching(&self) -> bool {
+            self.watching
+        }
+
+        fn see(&mut self, step: Step, packet: Packet<'_>) {
+            self.seen.push((step.node, step.arc, packet.bytes()[0]));
+        }
     }
 
     arcs! {
@@ -289,6 +328,29 @@ mod tests {
         let counts = graph.counters().read();
         assert_eq!((counts[0].name, counts[0].vectors, counts[0].packets), ("split", 2, 202));
         assert!(graph.dot().contains("\"split\" -> \"split\" [label=\"again\"]"));
+    }
+
+    #[test]
+    fn a_world_that_watches_sees_each_step_and_each_end() {
+        let mut builder = Builder::default();
+        let split = builder.node(Split);
+        let (even, odd) = (builder.sink(Even), builder.sink(Odd));
+        builder.connect(split, Parity::Even, even).connect(split, Parity::Odd, odd);
+        builder.connect(split, Parity::Again, split);
+        let mut graph = builder.build(|| 0).unwrap();
+        let mut pool = Pool::new(Frames::new(64, 2048, false).unwrap(), 0);
+        let mut world = World { watching: true, ..World::default() };
+        let mut packets = Vector::default();
+        for n in [100, 7] {
+            let mut idx = pool.alloc().unwrap();
+            pool.get(&mut idx).fill(&[n]);
+            packets.push(idx);
+        }
+        graph.inject(split, &mut packets);
+        graph.run(&mut world, &mut pool);
+        let (again, odd) = (("split", "again", 100), ("split", "odd", 7));
+        assert_eq!(world.seen, [again, odd, ("split", "even", 100), ("even", "", 100), ("odd", "", 7)]);
+        assert_eq!((world.even, world.odd), (vec![100], vec![7]), "and nothing is changed by it");
     }
 
     #[test]

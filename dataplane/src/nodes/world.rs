@@ -1,6 +1,6 @@
 //! All that a node may touch.
 
-use super::{Datagram, Early, Event, Held, Inbox, Pieces, Unsealed, WorkerCounters};
+use super::{Datagram, Early, Event, Held, Inbox, Pieces, Unsealed, Watcher, WorkerCounters};
 use crate::conntrack::{self, Directory, FlowHasher, Segment, TcpFlags, TcpSegment};
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Packet, PacketFlags, PktIdx, Pool, Vector};
@@ -62,6 +62,8 @@ pub struct World {
     pub told_exhausted: Option<Nanos>,
     /// When the next packet is shown that staged policies would have had judged otherwise.
     pub differences: Cell<Credit>,
+    /// Somebody wants to see packets' ways.
+    pub watcher: Option<Box<Watcher>>,
 }
 
 impl World {
@@ -98,6 +100,7 @@ impl World {
             told_full: None,
             told_exhausted: None,
             differences: Cell::new(Credit::new(Nanos::from_millis(10), 10)),
+            watcher: None,
         })
     }
 
@@ -108,8 +111,11 @@ impl World {
 
     /// Ends a packet that does not reach the drop node any more.
     pub fn drop(&mut self, pool: &mut Pool, mut idx: PktIdx, reason: DropReason) {
-        let packet = pool.get(&mut idx);
+        let mut packet = pool.get(&mut idx);
         packet.meta.drop = reason;
+        if self.watcher.is_some() {
+            self.see_dropped(packet.reborrow());
+        }
         super::drop::account(self, packet);
         pool.free(idx);
     }

@@ -35,6 +35,8 @@ pub struct Meta {
     pub flags: PacketFlags,
     /// Why it is on its way to `drop`. Whoever sends it there.
     pub drop: DropReason,
+    /// Its number among those that somebody watches; 0: nobody does. Whoever watches.
+    pub watched: u16,
     /// Adjacency to leave by, an index into the snapshot's, a tunnel's too. `route` or `conntrack`.
     pub adjacency: u32,
     /// The endpoint whose policy denied it. `policy`.

@@ -3,6 +3,7 @@
 use super::FlowPage;
 use crate::io::{Device, DeviceCounters};
 use crate::net::{IfId, Prefix};
+use crate::nodes::{Probe, Watcher};
 use crate::packet::Vector;
 use crate::service::Stale;
 use crossbeam::atomic::AtomicCell;
@@ -71,6 +72,10 @@ pub enum Command {
     Forget(Box<Forgotten>),
     /// Show, count or forget flows: a page of them, a part each poll.
     Show(Box<FlowPage>),
+    /// Note what becomes of packets; `None`: no longer.
+    Watch(Option<Box<Watcher>>),
+    /// Take this packet as if it had come in.
+    Probe(Box<Probe>),
 }
 
 /// What a worker gives back, to be freed where that may take time.
@@ -85,6 +90,10 @@ pub enum Returned {
     Forgotten(Box<Forgotten>),
     /// As far as it goes.
     Shown(Box<FlowPage>),
+    /// It watches no longer.
+    Watcher(Box<Watcher>),
+    /// Taken.
+    Probe(Box<Probe>),
 }
 
 /// The two rings between the control thread and one worker.

@@ -12,7 +12,7 @@ pub use thread::{Idle, Parts, Thread, Wake, ticks};
 
 use crate::graph::Graph;
 use crate::net::{IfId, Nanos};
-use crate::nodes::{Credit, World};
+use crate::nodes::{Credit, Probe, World};
 use crate::packet::{DropReason, PacketFlags, Pool, VECTOR, Vector};
 use crate::snapshot::Reader;
 
@@ -169,6 +169,15 @@ impl Worker {
                 Command::Detach(interface) => self.detach(interface),
                 Command::Forget(flows) => self.forgetting = Some(Forgetting { flows, cursor: 0 }),
                 Command::Show(page) => self.showing = Some(page),
+                Command::Watch(watcher) => {
+                    if let Some(earlier) = std::mem::replace(&mut self.world.watcher, watcher) {
+                        self.rings.give_back(Returned::Watcher(earlier));
+                    }
+                }
+                Command::Probe(probe) => {
+                    self.probe(&probe);
+                    self.rings.give_back(Returned::Probe(probe));
+                }
                 Command::Inject(interface, frame) => {
                     self.inject(interface, &frame);
                     self.rings.give_back(Returned::Frame(frame));
@@ -235,6 +244,26 @@ impl Worker {
         }
         self.spare.push(idx);
         self.graph.inject(self.entries.tx, &mut self.spare);
+        self.run();
+    }
+
+    /// Takes a packet that nobody sent, and watches it.
+    fn probe(&mut self, probe: &Probe) {
+        self.world.counters.made();
+        let Some(mut idx) = self.pool.alloc() else {
+            self.world.counters.dropped(DropReason::NoFrames).add(1);
+            return;
+        };
+        let packet = self.pool.get(&mut idx);
+        packet.meta.rx_if = probe.interface;
+        if let Some(watcher) = &mut self.world.watcher {
+            watcher.choose(packet.meta);
+        }
+        if !self.pool.get(&mut idx).fill(&probe.frame) {
+            return self.world.drop(&mut self.pool, idx, DropReason::TxOversized);
+        }
+        self.spare.push(idx);
+        self.graph.inject(self.entries.parse, &mut self.spare);
         self.run();
     }
 

@@ -31,7 +31,7 @@ pub async fn run(global: &Global, command: &Conntrack, out: &mut Output) -> Outc
 }
 
 /// The filter's text, once it is known to be one. Whether its endpoints exist, the dataplane knows.
-fn checked(filter: &FlowFilter) -> Outcome<String> {
+pub fn checked(filter: &FlowFilter) -> Outcome<String> {
     let text = filter.text();
     match Filter::parse(&text, |_| Some(vec![])) {
         Ok(_) => Ok(text),
@@ -48,7 +48,7 @@ fn pointed(text: &str, error: &FilterError) -> Failure {
 }
 
 /// The advice of an endpoint that is not there.
-fn advised(failure: Failure) -> Failure {
+pub fn advised(failure: Failure) -> Failure {
     if failure.code == Code::NotFound {
         return failure.advise("see what there is with `margayctl status -o wide`");
     }

@@ -1,13 +1,19 @@
 //! `dp`: what the dataplane counts. One look, or one after the other.
 
 mod adjacencies;
+mod buffers;
+mod capture;
 mod drops;
 mod fib;
 mod interfaces;
 mod neighbours;
+mod pcapng;
+mod queues;
 mod runtime;
 mod services;
+mod trace;
 mod tunnels;
+mod watched;
 
 use std::io::Write as _;
 
@@ -17,14 +23,17 @@ use tonic::{Status, transport::Channel};
 
 pub use self::{
     adjacencies::Adjacencies,
+    buffers::Buffers,
     drops::Drops,
     fib::{lookup, routes},
     interfaces::Interfaces,
     neighbours::Neighbours,
+    queues::Queues,
     runtime::Runtime,
     services::Services,
     tunnels::Tunnels,
 };
+pub use self::{capture::run as capture, trace::run as trace};
 use crate::{
     args::{Global, Look},
     client,

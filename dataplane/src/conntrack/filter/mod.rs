@@ -23,6 +23,7 @@ mod tests;
 pub use parse::FilterError;
 
 use super::State;
+use super::udp::Exchange;
 use crate::net::{Addr, FlowKey, PortRange, Prefix, Proto};
 
 /// A filter, ready to be asked.
@@ -61,6 +62,34 @@ impl Filter {
     pub fn parse(text: &str, endpoint: impl Fn(&str) -> Option<Vec<Prefix>>) -> Result<Self, FilterError> {
         let (root, terms) = parse::parse(text, &endpoint)?;
         Ok(Self { root, terms })
+    }
+
+    /// Reads a filter of packets: as [`parse`](Self::parse) does, but for `state` and `nat`, which only sessions have.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_packets(
+        text: &str,
+        endpoint: impl Fn(&str) -> Option<Vec<Prefix>>,
+    ) -> Result<Self, FilterError> {
+        let filter = Self::parse(text, endpoint)?;
+        let Some(token) = filter.root.word_of_sessions() else { return Ok(filter) };
+        Err(FilterError {
+            at: text.find(token).unwrap_or_default(),
+            token: token.to_owned(),
+            why: "only sessions have one, and this is asked of packets".to_owned(),
+            remedy: "leave it out".to_owned(),
+            missing: false,
+        })
+    }
+
+    /// Whether it is true of a packet with this key; without one, of a packet that could not be read.
+    #[inline]
+    pub fn is_of_packet(&self, key: Option<&FlowKey>) -> bool {
+        match key {
+            Some(key) => self.matches(key, &key.reversed(), State::Other(Exchange::Unreplied)),
+            None => self.root == Term::Everything,
+        }
     }
 
     /// True of the sessions that a packet may belong to, in either direction.
@@ -123,6 +152,16 @@ struct Session<'a> {
 }
 
 impl Term {
+    fn word_of_sessions(&self) -> Option<&'static str> {
+        match self {
+            Self::Not(term) => term.word_of_sessions(),
+            Self::All(terms) | Self::Some(terms) => terms.iter().find_map(Self::word_of_sessions),
+            Self::State(_) => Some("state"),
+            Self::Translated => Some("nat"),
+            _ => None,
+        }
+    }
+
     fn is(&self, of: &Session<'_>) -> bool {
         match self {
             Self::Everything => true,
