@@ -9,6 +9,7 @@ use crate::{
     calc::{Calculated, HealthCheck},
     health::Health,
     sync::Progress,
+    task::Task,
 };
 use hyper::{Response, StatusCode, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +26,6 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
-    task::AbortHandle,
 };
 
 /// Connections that one port serves at a time; more wait.
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The running servers. They end when this is dropped.
 pub struct HealthChecks {
     health: Arc<Health>,
-    task: AbortHandle,
+    _task: Task,
 }
 
 impl HealthChecks {
@@ -50,8 +50,8 @@ impl HealthChecks {
         let health = Arc::new(Health::starting("health checks", "no service has been read yet"));
         let facts = Facts { desired, progress };
         let servers = Servers { facts, health: health.clone(), open: BTreeMap::new() };
-        let task = tokio::spawn(servers.run(backoff)).abort_handle();
-        Self { health, task }
+        let _task = Task::spawn(servers.run(backoff));
+        Self { health, _task }
     }
 
     /// Whether every port is served.
@@ -60,25 +60,10 @@ impl HealthChecks {
     }
 }
 
-impl Drop for HealthChecks {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 struct Servers {
     facts: Facts,
     health: Arc<Health>,
-    open: BTreeMap<u16, Server>,
-}
-
-/// Ends when it is dropped.
-struct Server(AbortHandle);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    open: BTreeMap<u16, Task>,
 }
 
 impl Servers {
@@ -93,8 +78,7 @@ impl Servers {
                 }
                 match listen(*port).await {
                     Ok(listener) => {
-                        let task = tokio::spawn(serve(listener, *port, self.facts.clone()));
-                        self.open.insert(*port, Server(task.abort_handle()));
+                        self.open.insert(*port, Task::spawn(serve(listener, *port, self.facts.clone())));
                     }
                     Err(error) => {
                         let (namespace, name) = (&check.service.namespace, &check.service.name);

@@ -9,17 +9,18 @@ use crate::{
     health::Health,
     model::{Key, Kind, Node, Resource},
     sync::Progress,
+    task::Task,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use margay_api::dataplane::v1::{GetStatusRequest, dataplane_client::DataplaneClient};
 use std::sync::Arc;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 /// The running publication. It ends when this is dropped.
 pub struct KeyPublication {
     health: Arc<Health>,
-    task: AbortHandle,
+    _task: Task,
 }
 
 /// Why the key is not published.
@@ -52,19 +53,13 @@ impl KeyPublication {
         health.good("off");
         let publisher =
             Publisher { node: node.to_owned(), store, client, desired, progress, health: health.clone() };
-        let task = tokio::spawn(publisher.run(backoff)).abort_handle();
-        Self { health, task }
+        let _task = Task::spawn(publisher.run(backoff));
+        Self { health, _task }
     }
 
     /// Whether the other nodes can know this one's key.
     pub fn health(&self) -> &Health {
         &self.health
-    }
-}
-
-impl Drop for KeyPublication {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | [`backoff`], [`health`] | pauses between attempts; what works and why not |
+//! | [`backoff`], [`health`], [`task`] | pauses between attempts; what works and why not; work that ends with its owner |
 //! | [`model`] | typed resources, validation, selectors |
 //! | [`datastore`] | where objects live: a file, etcd, memory, another agent |
 //! | [`ipam`] | addresses: pools, blocks, who has which |
@@ -29,3 +29,4 @@ pub mod key_publication;
 pub mod model;
 pub mod routing;
 pub mod sync;
+pub mod task;

@@ -2,9 +2,10 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "backoff",
     "health",
+    "task",
     "model",
     "datastore",
     "ipam",

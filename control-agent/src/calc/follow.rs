@@ -6,11 +6,12 @@ use crate::{
     datastore::{Change, Datastore, Entry, StoreError, Transaction},
     health::Health,
     model::{Kind, Resource},
+    task::Task,
 };
 use futures::{FutureExt, StreamExt};
 use margay_api::metrics::Histogram;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::sync::watch;
 
 /// A desired state, and the store that it follows from.
 #[derive(Clone, Debug)]
@@ -26,7 +27,7 @@ pub struct Calculation {
     latest: watch::Receiver<Option<Calculated>>,
     health: Arc<Health>,
     durations: Arc<Histogram>,
-    task: AbortHandle,
+    _task: Task,
 }
 
 impl Calculation {
@@ -44,8 +45,8 @@ impl Calculation {
             health: health.clone(),
             durations: durations.clone(),
         };
-        let task = tokio::spawn(follower.run(backoff)).abort_handle();
-        Self { latest, health, durations, task }
+        let _task = Task::spawn(follower.run(backoff));
+        Self { latest, health, durations, _task }
     }
 
     /// The latest result; none before the first.
@@ -61,12 +62,6 @@ impl Calculation {
     /// How long calculations took.
     pub fn durations(&self) -> &Histogram {
         &self.durations
-    }
-}
-
-impl Drop for Calculation {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     backoff::Backoff,
     health::Health,
     model::{Key, Kind},
+    task::Task,
 };
 use futures::{FutureExt, StreamExt};
 use margay_api::control::v1::{
@@ -16,7 +17,7 @@ use margay_api::control::v1::{
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{sync::watch, task::AbortHandle, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Status, transport::Channel};
 
 /// How long a write may take to come back in the watch once the other agent has stored it.
@@ -30,7 +31,7 @@ pub struct Remote {
     /// Has the other agent's content been seen whole, once?
     listed: watch::Receiver<bool>,
     health: Arc<Health>,
-    follower: AbortHandle,
+    _follower: Task,
 }
 
 impl Remote {
@@ -49,8 +50,8 @@ impl Remote {
             listed: listed_sender,
             health: health.clone(),
         };
-        let follower = tokio::spawn(follower.run(backoff)).abort_handle();
-        Self { socket: socket.to_owned(), client, image, listed, health, follower }
+        let _follower = Task::spawn(follower.run(backoff));
+        Self { socket: socket.to_owned(), client, image, listed, health, _follower }
     }
 
     fn ready(&self) -> Result<(), StoreError> {
@@ -174,12 +175,6 @@ impl Remote {
             }
             code => StoreError::Refused { code, message: status.message().to_owned() },
         }
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        self.follower.abort();
     }
 }
 

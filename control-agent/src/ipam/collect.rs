@@ -12,11 +12,11 @@ use super::{AssignError, Ipam, plan};
 use crate::datastore::Expected;
 use crate::model::Cidr;
 use crate::model::scalar::Timestamp;
+use crate::task::Task;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 /// How long what looks lost must have looked so, in seconds, as in Calico.
@@ -24,14 +24,14 @@ pub const GRACE: u64 = 15 * 60;
 
 /// The running collection of one agent. It ends when this is dropped.
 pub struct Collection {
-    task: AbortHandle,
+    _task: Task,
 }
 
 impl Collection {
     /// Looks every `period`, for `node`. Must be called within a Tokio runtime.
     pub fn start(ipam: Arc<Ipam>, node: &str, period: Duration) -> Self {
         let mut collector = Collector::new(ipam, node, GRACE);
-        let task = tokio::spawn(async move {
+        let _task = Task::spawn(async move {
             loop {
                 sleep(period).await;
                 match collector.collect().await {
@@ -41,13 +41,7 @@ impl Collection {
                 }
             }
         });
-        Self { task: task.abort_handle() }
-    }
-}
-
-impl Drop for Collection {
-    fn drop(&mut self) {
-        self.task.abort();
+        Self { _task }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     backoff::Backoff,
     calc::{Bgp, Calculated, Session},
     health::Health,
+    task::Task,
 };
 use std::{
     fs,
@@ -19,11 +20,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::watch,
-    task::{AbortHandle, spawn_blocking},
-    time::timeout,
-};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 
 /// How often BIRD is asked how its sessions are.
 const LOOK: Duration = Duration::from_secs(5);
@@ -65,7 +62,7 @@ pub struct Bird {
     settings: Settings,
     desired: watch::Receiver<Option<Calculated>>,
     health: Arc<Health>,
-    task: AbortHandle,
+    _task: Task,
 }
 
 impl Bird {
@@ -78,8 +75,8 @@ impl Bird {
             health: health.clone(),
             in_force: None,
         };
-        let task = tokio::spawn(driver.run(backoff)).abort_handle();
-        Self { settings, desired, health, task }
+        let _task = Task::spawn(driver.run(backoff));
+        Self { settings, desired, health, _task }
     }
 
     /// Whether BIRD does what it should, and which sessions are not established.
@@ -104,12 +101,6 @@ impl Bird {
     pub async fn peers(&self) -> io::Result<Vec<Peer>> {
         let Some(bgp) = self.wanted() else { return Ok(Vec::new()) };
         look(&self.settings.socket, &bgp).await
-    }
-}
-
-impl Drop for Bird {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -1,16 +1,14 @@
 //! The agent's line to the dataplane: connects, speaks, and connects again.
 
 use super::{AdoptError, Progress, progress::adopted_at_least, session::Session};
+use crate::task::Task;
 use crate::{backoff::Backoff, calc::Calculated, health::Health};
 use margay_api::dataplane::v1::{
     GetStatusRequest, Hello, SyncRequest, SyncResponse, dataplane_client::DataplaneClient,
     sync_response::Response,
 };
 use std::{path::Path, path::PathBuf, sync::Arc};
-use tokio::{
-    sync::{mpsc, watch},
-    task::AbortHandle,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
@@ -22,7 +20,7 @@ pub struct Link {
     client: DataplaneClient<Channel>,
     progress: watch::Receiver<Progress>,
     health: Arc<Health>,
-    task: AbortHandle,
+    _task: Task,
 }
 
 impl Link {
@@ -39,8 +37,8 @@ impl Link {
             progress: sender,
             health: health.clone(),
         };
-        let task = tokio::spawn(pursuit.run(backoff)).abort_handle();
-        Self { client, progress, health, task }
+        let _task = Task::spawn(pursuit.run(backoff));
+        Self { client, progress, health, _task }
     }
 
     /// How far the dataplane has got, now and whenever that changes.
@@ -65,12 +63,6 @@ impl Link {
     /// Whether the dataplane can be reached and takes what it is sent.
     pub fn health(&self) -> &Health {
         &self.health
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

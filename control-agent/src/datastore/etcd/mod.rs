@@ -21,12 +21,13 @@ mod settings;
 use super::{
     Change, Datastore, Entry, Listing, Outcome, Run, StoreError, Watch, Write, Written, image::Image,
 };
+use crate::task::Task;
 use crate::{backoff::Backoff, health::Health, model::Key};
 use etcd_client::{Client, Compare, CompareOp, Error, Txn, TxnOp, TxnResponse};
 use follow::Follower;
 use path::Paths;
 use std::{future::Future, sync::Arc, time::Duration};
-use tokio::{sync::watch, task::AbortHandle, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 pub use settings::{Settings, Tls, User};
 
@@ -47,7 +48,7 @@ pub struct Etcd {
     /// last commit that the image has.
     following: watch::Receiver<Following>,
     health: Arc<Health>,
-    follower: AbortHandle,
+    _follower: Task,
 }
 
 #[derive(Clone, Default)]
@@ -74,8 +75,8 @@ impl Etcd {
             following: sender,
             health: health.clone(),
         };
-        let follower = tokio::spawn(follower.run(backoff)).abort_handle();
-        Self { name, paths, image, following, health, follower }
+        let _follower = Task::spawn(follower.run(backoff));
+        Self { name, paths, image, following, health, _follower }
     }
 
     fn client(&self) -> Result<Client, StoreError> {
@@ -199,12 +200,6 @@ enum Attempt {
         versions: Vec<u64>,
         last_commit: i64,
     },
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.follower.abort();
-    }
 }
 
 #[tonic::async_trait]
