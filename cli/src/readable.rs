@@ -1,5 +1,7 @@
 //! Bytes, times and shares as people read them.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use margay_agent::model::scalar::Timestamp;
 use std::net::IpAddr;
 
 /// A hardware address: `02:00:00:00:00:01`. Other lengths are shown the same way.
@@ -9,16 +11,7 @@ pub fn mac(bytes: &[u8]) -> String {
 
 /// A key, in base64 (RFC 4648 §4).
 pub fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let four = |three: &[u8]| {
-        let at = |n: usize| three.get(n).map_or(0, |byte| u32::from(*byte) << (16 - 8 * n));
-        let bits = at(0) | at(1) | at(2);
-        [0, 1, 2, 3].map(|n| match n <= three.len() {
-            true => DIGITS[(bits >> (18 - 6 * n)) as usize & 63] as char,
-            false => '=',
-        })
-    };
-    bytes.chunks(3).flat_map(four).collect()
+    STANDARD.encode(bytes)
 }
 
 /// An IP address of 4 or 16 bytes. Nothing for other lengths.
@@ -30,22 +23,7 @@ pub fn address(bytes: &[u8]) -> String {
 
 /// A point in time, in UTC: `2026-01-31T12:00:00Z`. Nothing for 0, which stands for "never".
 pub fn utc(unix_seconds: u64) -> Option<String> {
-    if unix_seconds == 0 {
-        return None;
-    }
-    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years
-    // start in March, so that the leap day is the last of its year.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+    (unix_seconds > 0).then(|| Timestamp::from_unix(unix_seconds).to_string())
 }
 
 /// A length of time in its two largest units: `3d4h`, `2m5s`.

@@ -59,15 +59,23 @@ struct Quota {
 struct Queue {
     queue: u32,
     worker: u32,
-    rx_packets: u64,
-    rx_bytes: u64,
-    tx_packets: u64,
-    tx_bytes: u64,
-    tx_full: u64,
-    kernel_rx_dropped: u64,
-    kernel_rx_ring_full: u64,
-    kernel_fill_ring_empty: u64,
-    kernel_invalid_descriptors: u64,
+    #[serde(flatten)]
+    counts: QueueCounts,
+}
+
+/// What passed a queue, and what did not.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QueueCounts {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_full: u64,
+    pub kernel_rx_dropped: u64,
+    pub kernel_rx_ring_full: u64,
+    pub kernel_fill_ring_empty: u64,
+    pub kernel_invalid_descriptors: u64,
 }
 
 impl Counted for Interfaces {
@@ -84,7 +92,8 @@ impl Counted for Interfaces {
                 earlier.interfaces.iter().find(|before| before.id == now.id && before.name == now.name);
             let queues = now.queues.iter().map(|queue| {
                 let before = before.and_then(|all| all.queues.iter().find(|old| old.queue == queue.queue));
-                before.map_or_else(|| queue.clone(), |before| queue.since(before))
+                let counts = queue.counts.since(&before.map(|before| before.counts).unwrap_or_default());
+                Queue { counts, ..queue.clone() }
             });
             Interface { queues: queues.collect(), ..now.clone() }.summed()
         };
@@ -119,10 +128,12 @@ impl From<api::Interface> for Interface {
 
 impl Interface {
     fn summed(mut self) -> Self {
-        let sum = |count: fn(&Queue) -> u64| self.queues.iter().map(count).fold(0, u64::saturating_add);
-        (self.rx_packets, self.rx_bytes) = (sum(|queue| queue.rx_packets), sum(|queue| queue.rx_bytes));
-        (self.tx_packets, self.tx_bytes) = (sum(|queue| queue.tx_packets), sum(|queue| queue.tx_bytes));
-        self.drops = sum(Queue::drops);
+        let sum = |count: fn(&QueueCounts) -> u64| {
+            self.queues.iter().map(|queue| count(&queue.counts)).fold(0, u64::saturating_add)
+        };
+        (self.rx_packets, self.rx_bytes) = (sum(|counts| counts.rx_packets), sum(|counts| counts.rx_bytes));
+        (self.tx_packets, self.tx_bytes) = (sum(|counts| counts.tx_packets), sum(|counts| counts.tx_bytes));
+        self.drops = sum(QueueCounts::drops);
         self
     }
 
@@ -154,9 +165,13 @@ impl Quota {
 
 impl From<api::Queue> for Queue {
     fn from(from: api::Queue) -> Self {
+        Self { queue: from.queue, worker: from.worker, counts: (&from).into() }
+    }
+}
+
+impl From<&api::Queue> for QueueCounts {
+    fn from(from: &api::Queue) -> Self {
         Self {
-            queue: from.queue,
-            worker: from.worker,
             rx_packets: from.rx_packets,
             rx_bytes: from.rx_bytes,
             tx_packets: from.tx_packets,
@@ -170,7 +185,8 @@ impl From<api::Queue> for Queue {
     }
 }
 
-impl Queue {
+impl QueueCounts {
+    /// What was lost for whatever reason.
     fn drops(&self) -> u64 {
         [
             self.tx_full,
@@ -183,10 +199,9 @@ impl Queue {
         .fold(0, u64::saturating_add)
     }
 
-    fn since(&self, earlier: &Self) -> Self {
+    /// What came since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
         Self {
-            queue: self.queue,
-            worker: self.worker,
             rx_packets: grown(self.rx_packets, earlier.rx_packets),
             rx_bytes: grown(self.rx_bytes, earlier.rx_bytes),
             tx_packets: grown(self.tx_packets, earlier.tx_packets),
@@ -263,19 +278,20 @@ impl Interfaces {
             .iter()
             .flat_map(|interface| interface.queues.iter().map(move |queue| (interface, queue)))
         {
+            let counts = &queue.counts;
             table.row(vec![
                 (&interface.name).into(),
                 queue.queue.into(),
                 queue.worker.into(),
-                queue.rx_packets.into(),
-                queue.rx_bytes.into(),
-                queue.tx_packets.into(),
-                queue.tx_bytes.into(),
-                queue.tx_full.into(),
-                queue.kernel_rx_dropped.into(),
-                queue.kernel_rx_ring_full.into(),
-                queue.kernel_fill_ring_empty.into(),
-                queue.kernel_invalid_descriptors.into(),
+                counts.rx_packets.into(),
+                counts.rx_bytes.into(),
+                counts.tx_packets.into(),
+                counts.tx_bytes.into(),
+                counts.tx_full.into(),
+                counts.kernel_rx_dropped.into(),
+                counts.kernel_rx_ring_full.into(),
+                counts.kernel_fill_ring_empty.into(),
+                counts.kernel_invalid_descriptors.into(),
             ]);
         }
         table

@@ -9,7 +9,7 @@ use margay_api::dataplane::v1::{self as api, dataplane_client::DataplaneClient};
 use serde::Serialize;
 use tonic::{Status, transport::Channel};
 
-use super::{Counted, grown};
+use super::{Counted, interfaces::QueueCounts};
 use crate::output::{Cell, Output, Table, Tone, View};
 
 /// Every queue of every interface that is served.
@@ -28,15 +28,8 @@ struct Queue {
     #[serde(skip_serializing_if = "Option::is_none")]
     core: Option<u32>,
     mode: String,
-    rx_packets: u64,
-    rx_bytes: u64,
-    tx_packets: u64,
-    tx_bytes: u64,
-    tx_full: u64,
-    kernel_rx_dropped: u64,
-    kernel_rx_ring_full: u64,
-    kernel_fill_ring_empty: u64,
-    kernel_invalid_descriptors: u64,
+    #[serde(flatten)]
+    counts: QueueCounts,
 }
 
 impl Counted for Queues {
@@ -56,15 +49,7 @@ impl Counted for Queues {
                 worker: queue.worker,
                 core: cores.get(&queue.worker).copied(),
                 mode: mode.clone(),
-                rx_packets: queue.rx_packets,
-                rx_bytes: queue.rx_bytes,
-                tx_packets: queue.tx_packets,
-                tx_bytes: queue.tx_bytes,
-                tx_full: queue.tx_full,
-                kernel_rx_dropped: queue.kernel_rx_dropped,
-                kernel_rx_ring_full: queue.kernel_rx_ring_full,
-                kernel_fill_ring_empty: queue.kernel_fill_ring_empty,
-                kernel_invalid_descriptors: queue.kernel_invalid_descriptors,
+                counts: (&queue).into(),
             })
         };
         Ok(Self { queues: interfaces.into_iter().flat_map(of).collect() })
@@ -73,22 +58,8 @@ impl Counted for Queues {
     fn since(&self, earlier: &Self) -> Self {
         let since = |now: &Queue| {
             let same = |old: &&Queue| (&old.interface, old.queue) == (&now.interface, now.queue);
-            let before = earlier.queues.iter().find(same).cloned().unwrap_or_default();
-            Queue {
-                rx_packets: grown(now.rx_packets, before.rx_packets),
-                rx_bytes: grown(now.rx_bytes, before.rx_bytes),
-                tx_packets: grown(now.tx_packets, before.tx_packets),
-                tx_bytes: grown(now.tx_bytes, before.tx_bytes),
-                tx_full: grown(now.tx_full, before.tx_full),
-                kernel_rx_dropped: grown(now.kernel_rx_dropped, before.kernel_rx_dropped),
-                kernel_rx_ring_full: grown(now.kernel_rx_ring_full, before.kernel_rx_ring_full),
-                kernel_fill_ring_empty: grown(now.kernel_fill_ring_empty, before.kernel_fill_ring_empty),
-                kernel_invalid_descriptors: grown(
-                    now.kernel_invalid_descriptors,
-                    before.kernel_invalid_descriptors,
-                ),
-                ..now.clone()
-            }
+            let before = earlier.queues.iter().find(same).map(|before| before.counts).unwrap_or_default();
+            Queue { counts: now.counts.since(&before), ..now.clone() }
         };
         Self { queues: self.queues.iter().map(since).collect() }
     }
@@ -117,22 +88,23 @@ impl View for Queues {
         let more: &[&str] = if wide { &[">RX-BYTES", ">TX-BYTES", ">INVALID"] } else { &[] };
         let mut table = Table::new(columns.into_iter().chain(more.iter().copied()));
         for queue in &self.queues {
+            let counts = &queue.counts;
             let mut row: Vec<Cell> = vec![
                 (&queue.interface).into(),
                 queue.queue.into(),
                 queue.worker.into(),
                 queue.core.map_or_else(|| "-".to_owned(), |core| core.to_string()).into(),
                 (&queue.mode).into(),
-                queue.rx_packets.into(),
-                queue.tx_packets.into(),
-                lost(queue.tx_full),
-                lost(queue.kernel_rx_dropped),
-                lost(queue.kernel_rx_ring_full),
-                lost(queue.kernel_fill_ring_empty),
+                counts.rx_packets.into(),
+                counts.tx_packets.into(),
+                lost(counts.tx_full),
+                lost(counts.kernel_rx_dropped),
+                lost(counts.kernel_rx_ring_full),
+                lost(counts.kernel_fill_ring_empty),
             ];
             if wide {
-                let bytes = [queue.rx_bytes.into(), queue.tx_bytes.into()];
-                row.extend(bytes.into_iter().chain([lost(queue.kernel_invalid_descriptors)]));
+                let bytes = [counts.rx_bytes.into(), counts.tx_bytes.into()];
+                row.extend(bytes.into_iter().chain([lost(counts.kernel_invalid_descriptors)]));
             }
             table.row(row);
         }
