@@ -1,5 +1,7 @@
 //! What a scrape sees of the agent, read by Prometheus' own tool.
 
+#[path = "../../api/tests/promtool/mod.rs"]
+mod promtool;
 mod rig;
 
 use margay_agent::{control::Scraped, datastore::Memory};
@@ -7,27 +9,9 @@ use margay_api::{
     control::v1::ApplyRequest,
     metrics::{Format, Metrics},
 };
+use promtool::lint;
 use rig::{Fake, Running, until};
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-    sync::Arc,
-};
-
-fn lint(text: &str) {
-    let Ok(mut tool) = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-    else {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: promtool is not installed (Debian: prometheus)");
-        return;
-    };
-    tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let said = tool.wait_with_output().unwrap();
-    assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
-}
+use std::sync::Arc;
 
 #[tokio::test]
 async fn the_way_of_a_change_can_be_followed_and_promtool_finds_nothing_wrong() {

@@ -50,7 +50,7 @@ fn goodput_over_loss_and_round_trip_time() {
 
 #[test]
 fn every_connection_lives_through_any_weather() {
-    let mut dice = Random(1);
+    let mut dice = Seeded(1);
     let mut refused = 0;
     for seed in 0..30 {
         let weather = Weather {
@@ -69,7 +69,7 @@ fn every_connection_lives_through_any_weather() {
 
 #[test]
 fn every_close_is_followed_through_any_weather() {
-    let mut dice = Random(2);
+    let mut dice = Seeded(2);
     let mut closed = 0;
     for seed in 0..30 {
         let weather = Weather {
@@ -144,7 +144,7 @@ impl Network {
             Station::new(workload_mac(n), own, BUFFER, seed << 8 | u64::from(n))
         };
         let road =
-            |n: u64| Road { weather, random: Random(seed << 8 | n), under_way: BTreeMap::new(), count: 0 };
+            |n: u64| Road { weather, random: Seeded(seed << 8 | n), under_way: BTreeMap::new(), count: 0 };
         Self {
             node: furnished(Simulation::new(Setup::default())),
             stations: [station(1), station(3)],
@@ -264,7 +264,7 @@ fn receive(data: &[u8], at: usize) -> usize {
 /// One way between a station and the node.
 struct Road {
     weather: Weather,
-    random: Random,
+    random: Seeded,
     under_way: BTreeMap<(Nanos, u64), Vec<u8>>,
     count: u64,
 }
@@ -290,18 +290,5 @@ impl Road {
 
     fn next(&self) -> Option<Nanos> {
         self.under_way.keys().next().map(|(at, _)| *at)
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % bound.max(1)
     }
 }

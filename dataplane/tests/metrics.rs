@@ -3,15 +3,17 @@
 
 mod build;
 mod process;
+#[path = "../../api/tests/promtool/mod.rs"]
+mod promtool;
 
 use build::*;
 use margay_dataplane::packet::DropReason;
 use process::{Agent, Process};
+use promtool::lint;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// An address that nobody listened at a moment ago.
 fn free() -> SocketAddr {
@@ -27,21 +29,6 @@ fn scrape(at: SocketAddr, accept: &str) -> String {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     body.to_owned()
-}
-
-fn lint(text: &str) {
-    let Ok(mut tool) = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-    else {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: promtool is not installed (Debian: prometheus)");
-        return;
-    };
-    tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let said = tool.wait_with_output().unwrap();
-    assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ fn ten_million_frames_through_four_workers() {
 struct Mill {
     node: Simulation,
     seeds: Vec<(&'static str, Vec<u8>)>,
-    random: SplitMix64,
+    random: Seeded,
     /// The frame that is being made.
     frame: Vec<u8>,
     pushed: u64,
@@ -58,7 +58,7 @@ impl Mill {
             seeds.push((STACK, from));
         }
         seeds.extend(to_services());
-        Self { node, seeds, random: SplitMix64(seed), frame: Vec::with_capacity(4096), pushed: 0 }
+        Self { node, seeds, random: Seeded(seed), frame: Vec::with_capacity(4096), pushed: 0 }
     }
 
     fn grind(mut self) {
@@ -117,7 +117,7 @@ impl Mill {
             0 => frame.truncate(random.below(len) as usize),
             1 => {
                 let more = random.below(64) as usize;
-                let value = random.next() as u8;
+                let value = random.bits() as u8;
                 frame.resize((frame.len() + more).min(LONGEST), value);
             }
             2 => {
@@ -133,7 +133,7 @@ impl Mill {
                 let at = [16, 18, 38, 58, 14, 46, 66, 17, 55, 42, 45, 66, 67, 20, 54, 68]
                     [random.below(16) as usize];
                 if let Some(byte) = frame.get_mut(at) {
-                    *byte = [0, 1, byte.wrapping_add(1), byte.wrapping_sub(1), random.next() as u8, 255]
+                    *byte = [0, 1, byte.wrapping_add(1), byte.wrapping_sub(1), random.bits() as u8, 255]
                         [random.below(6) as usize];
                 }
             }
@@ -141,7 +141,7 @@ impl Mill {
                 // New ends of a flow.
                 let at = [34, 36, 54, 56][random.below(4) as usize];
                 if let Some(port) = frame.get_mut(at..at + 2) {
-                    port.copy_from_slice(&(random.next() as u16).to_be_bytes());
+                    port.copy_from_slice(&(random.bits() as u16).to_be_bytes());
                 }
             }
             5 => {
@@ -150,7 +150,7 @@ impl Mill {
                 if frame.get(12..14) == Some(&[8, 0])
                     && let Some(byte) = frame.get_mut(at)
                 {
-                    *byte = random.next() as u8;
+                    *byte = random.bits() as u8;
                     mend(frame);
                 }
             }
@@ -201,7 +201,7 @@ impl Mill {
             }
             changes.push(tunnels);
         }
-        changes.extend(services(self.random.next()));
+        changes.extend(services(self.random.bits()));
         let pool = prefix("10.65.0.0/16");
         changes.push(change(match self.random.below(2) {
             0 => Change::IpPoolRemove(pool),
@@ -412,22 +412,4 @@ fn host_endpoint() -> Vec<pb::Change> {
             ..Default::default()
         })),
     ]
-}
-
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 to `bound` - 1.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }

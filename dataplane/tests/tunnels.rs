@@ -107,16 +107,6 @@ fn inside(kind: Kind, frame: &[u8]) -> Vec<u8> {
     behind[22..].to_vec()
 }
 
-/// A hop further.
-fn aged(mut packet: Vec<u8>) -> Vec<u8> {
-    if packet[0] >> 4 == 6 {
-        packet[7] -= 1;
-    } else {
-        ip4::decrement_ttl(&mut packet);
-    }
-    packet
-}
-
 fn from_b(kind: Kind, dport: u16) -> Vec<u8> {
     let [ours, theirs, ..] = kind.ends();
     udp(PEER_MAC, UPLINK_MAC, theirs, ours, 4000, dport)[14..].to_vec()

@@ -10,7 +10,7 @@ use margay_api::dataplane::v1 as pb;
 use margay_dataplane::net::{Nanos, WorkerId};
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
-use margay_dataplane::wire::{ecn, ip4};
+use margay_dataplane::wire::ecn;
 use margay_dataplane::wireguard::PublicKey;
 use pb::change::Change;
 use std::collections::BTreeMap;
@@ -18,16 +18,6 @@ use std::collections::BTreeMap;
 const MTUS: [usize; 2] = [1440, 1420];
 /// Where a message begins in a frame.
 const MESSAGE: [usize; 2] = [42, 62];
-
-/// A hop further.
-fn aged(mut packet: Vec<u8>) -> Vec<u8> {
-    if packet[0] >> 4 == 6 {
-        packet[7] -= 1;
-    } else {
-        ip4::decrement_ttl(&mut packet);
-    }
-    packet
-}
 
 /// What arrives at the other end: it went over two nodes.
 fn arrived(frame: &[u8]) -> Vec<u8> {

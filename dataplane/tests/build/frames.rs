@@ -325,3 +325,13 @@ pub fn key_of(frame: &[u8]) -> FlowKey {
     let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
     FlowKey { src: addr(26), dst: addr(30), sport: port(34), dport: port(36), proto: Proto::UDP }
 }
+
+/// The packet, from its IP header on, a hop further.
+pub fn aged(mut packet: Vec<u8>) -> Vec<u8> {
+    if packet[0] >> 4 == 6 {
+        packet[7] -= 1;
+    } else {
+        ip4::decrement_ttl(&mut packet);
+    }
+    packet
+}

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod frames;
+mod seeded;
 pub mod wireguard;
 
 use etherparse::PacketBuilder;
@@ -9,6 +10,8 @@ use margay_api::dataplane::v1::{self as pb, change::Change};
 use margay_dataplane::net::{Addr, Mac, Nanos, Prefix};
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
+
+pub use seeded::Seeded;
 
 pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
 pub const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
