@@ -1,11 +1,11 @@
 //! With whom this node speaks BGP, what it announces, and what it takes: from BGPConfiguration, BGPPeer, BGPFilter, Node,
 //! IPPool, and what the node has. As Calico has it.
 
-use super::Resources;
+use super::{Resources, blocks};
 use crate::model::scalar::{AnyCommunity, AsNumber, Community, Whole};
 use crate::model::{
     BgpConfiguration, BgpConfigurationSpec, BgpFilter, BgpFilterSpec, BgpLogSeverity, BgpPeer, BgpPeerSpec,
-    BindMode, Cidr, EncapMode, IpPool, IpamBlock, NextHopMode, Node, ReversePeering, Selector, SourceAddress,
+    BindMode, Cidr, EncapMode, IpPool, NextHopMode, Node, ReversePeering, Selector, SourceAddress,
     WorkloadEndpoint,
 };
 use sha1::{Digest, Sha1};
@@ -168,10 +168,8 @@ pub(super) fn makes_routes(resources: &Resources) -> bool {
 
 /// The node's blocks, and those of its workloads' addresses that are in none of them.
 fn has(resources: &Resources, node: &str) -> BTreeSet<Cidr> {
-    let affinity = format!("host:{node}");
-    let blocks = resources.all::<IpamBlock>().map(|block| &block.spec);
-    let blocks = blocks.filter(|spec| !spec.deleted && spec.affinity.as_deref() == Some(affinity.as_str()));
-    let blocks: Vec<Cidr> = blocks.map(|spec| spec.cidr).collect();
+    let blocks: Vec<Cidr> =
+        blocks::affine(resources).filter(|(_, of)| *of == node).map(|(block, _)| block).collect();
     let workloads = resources.all::<WorkloadEndpoint>().filter(|workload| workload.spec.node == node);
     let nets = workloads.flat_map(|workload| workload.spec.ip_networks.iter().copied());
     let lone = nets.filter(|net| !blocks.iter().any(|block| block.contains(net.addr())));

@@ -5,7 +5,7 @@ use crate::{
     backoff::Backoff,
     datastore::{Change, Datastore, Entry, StoreError, Transaction},
     health::Health,
-    model::{Kind, Resource},
+    model::{Cidr, IpamBlock, Key, Kind, Resource},
     task::Task,
 };
 use futures::{FutureExt, StreamExt};
@@ -70,7 +70,7 @@ struct Follower {
     node: String,
     resources: Resources,
     /// Objects that this release cannot read, and why, by key.
-    unreadable: BTreeMap<crate::model::Key, String>,
+    unreadable: BTreeMap<Key, String>,
     latest: watch::Sender<Option<Calculated>>,
     health: Arc<Health>,
     durations: Arc<Histogram>,
@@ -123,6 +123,7 @@ impl Follower {
         for change in &transaction.changes {
             let key = &change.entry().key;
             let was_unreadable = !self.unreadable.is_empty();
+            let block = self.block(key);
             match change {
                 Change::Added(entry) | Change::Modified(entry) => self.take(entry),
                 Change::Deleted(entry) => {
@@ -130,10 +131,18 @@ impl Follower {
                     self.resources.remove(&entry.key);
                 }
             }
-            // Routes are those of endpoints: that an address of a block is given away changes nothing here.
-            matters |= key.kind != Kind::IPAMBlock || was_unreadable || !self.unreadable.is_empty();
+            // That an address of a block is given away changes nothing here: only whose block it is counts.
+            let is_same_block = key.kind == Kind::IPAMBlock && block == self.block(key);
+            matters |= !is_same_block || was_unreadable || !self.unreadable.is_empty();
         }
         matters
+    }
+
+    /// What of a block anything follows from.
+    fn block(&self, key: &Key) -> Option<(Cidr, Option<String>)> {
+        let block =
+            (key.kind == Kind::IPAMBlock).then(|| self.resources.get::<IpamBlock>("", &key.name))??;
+        Some((block.spec.cidr, block.spec.node().map(str::to_owned)))
     }
 
     /// What was calculated last follows from this revision, too.

@@ -2,6 +2,7 @@
 
 mod bgp;
 mod bind;
+mod blocks;
 mod catalog;
 mod config;
 mod desired;

@@ -1,6 +1,7 @@
 //! Where addresses are: on this node, on another one, or nowhere.
 
 use super::bgp;
+use super::blocks;
 use super::config::Settings;
 use super::tunnels::{Tunnels, Way};
 use super::wireguard::Encryption;
@@ -14,7 +15,7 @@ use margay_api::dataplane::v1::{
     self as api, Blackhole, Encapsulation, HostMetadata, LocalHost, NextHop, Prefix, Route, Unreachable,
     route::Target,
 };
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 /// The prefix as the dataplane takes it.
 pub fn packed(cidr: Cidr) -> Prefix {
@@ -63,51 +64,42 @@ pub(super) fn routes(
             table.add(*net, Target::Workload((&key).into()), node, &workload_name(endpoint));
         }
     }
-    let by_bgp = bgp::makes_routes(resources);
+    let ways = Ways::new(resources, own, tunnels, encryption);
+    let mut single = BTreeSet::new();
     for endpoint in elsewhere {
         let owner = resources.get::<Node>("", &endpoint.spec.node);
         for net in &endpoint.spec.ip_networks {
-            let gateway = owner.and_then(|owner| gateway(owner, *net));
-            let mut encapsulation = Encapsulation::None;
-            let sealed = owner.is_some_and(|owner| encryption.reaches(owner, net.is_v4()));
-            let way = |gateway| match sealed {
-                true => Way::Open(Encapsulation::Wireguard),
-                false => tunnels.way(*net, gateway),
-            };
-            let target = match gateway.map(|gateway| (gateway, way(gateway))) {
-                Some((gateway, Way::Open(how))) => {
-                    encapsulation = how;
-                    next_hop(gateway)
-                }
-                Some((_, Way::Closed(why))) => {
-                    let whose = workload_name(endpoint);
-                    table.problems.push(format!("{net} of {whose} is not reachable: {why}"));
-                    Target::Blackhole(Blackhole {})
+            let whose = || workload_name(endpoint);
+            let found = match owner.map(|owner| ways.to(*net, owner)) {
+                Some(Ok(Some(found))) => found,
+                Some(Ok(None)) => continue,
+                Some(Err(why)) => {
+                    table.problems.push(format!("{net} of {} is not reachable: {why}", whose()));
+                    route(*net, Target::Blackhole(Blackhole {}), &endpoint.spec.node)
                 }
                 None => {
-                    table.problems.push(format!(
-                        "{net} of {} is not reachable: node {:?} {}",
-                        workload_name(endpoint),
-                        endpoint.spec.node,
-                        if owner.is_some() { "has no address of that IP version" } else { "is not known" },
-                    ));
-                    Target::Blackhole(Blackhole {})
+                    let (node, whose) = (&endpoint.spec.node, whose());
+                    table
+                        .problems
+                        .push(format!("{net} of {whose} is not reachable: node {node:?} is not known"));
+                    route(*net, Target::Blackhole(Blackhole {}), node)
                 }
             };
-            let same_subnet = gateway.is_some_and(|gateway| {
-                own.into_iter().flat_map(Node::addresses).any(|own| own.subnet().contains(gateway.addr))
-            });
-            // Without one of BGP's, that of its pool holds: there is no way.
-            let is_of_pool = || resources.all::<IpPool>().any(|pool| pool.spec.cidr.contains(net.addr()));
-            let is_plain = encapsulation == Encapsulation::None && matches!(target, Target::NextHop(_));
-            if by_bgp && !same_subnet && is_plain && is_of_pool() {
-                continue;
-            }
-            if let Some(route) = table.add(*net, target, &endpoint.spec.node, &workload_name(endpoint)) {
-                route.same_subnet = same_subnet;
-                route.set_encapsulation(encapsulation);
+            if table.take(*net, found, whose) {
+                single.insert(*net);
             }
         }
+    }
+    for (block, holder) in blocks::affine(resources) {
+        // What nobody here has must not leave over the pool's or the default route and come back.
+        let found = match holder == node {
+            true => Some(route(block, Target::Blackhole(Blackhole {}), "")),
+            // Each workload of a node that cannot be reached says why; the pool's route ends what is for the others.
+            false => {
+                resources.get::<Node>("", holder).and_then(|holder| ways.to(block, holder).ok().flatten())
+            }
+        };
+        found.map(|found| table.routes.entry(block).or_insert(found));
     }
     // What no workload has must not leave over the default route and come back.
     for pool in resources.all::<IpPool>() {
@@ -125,6 +117,7 @@ pub(super) fn routes(
         };
         table.routes.entry(block).or_insert_with(|| route(block, target, ""));
     }
+    blocks::without_covered(&mut table.routes, &single);
     table.routes
 }
 
@@ -175,6 +168,51 @@ pub(super) fn hosts(resources: &Resources) -> BTreeMap<String, HostMetadata> {
     resources.all::<Node>().map(|node| (node.metadata.name.clone(), message(node))).collect()
 }
 
+/// The ways to other nodes.
+struct Ways<'a> {
+    resources: &'a Resources,
+    own: Vec<Cidr>,
+    tunnels: &'a Tunnels<'a>,
+    encryption: &'a Encryption<'a>,
+    by_bgp: bool,
+}
+
+impl<'a> Ways<'a> {
+    fn new(
+        resources: &'a Resources,
+        own: Option<&Node>,
+        tunnels: &'a Tunnels<'a>,
+        encryption: &'a Encryption<'a>,
+    ) -> Self {
+        let own = own.into_iter().flat_map(Node::addresses).map(|own| own.subnet()).collect();
+        Self { resources, own, tunnels, encryption, by_bgp: bgp::makes_routes(resources) }
+    }
+
+    /// The route to `net`, which `node` has; `None`: it is BGP's to make. Or why there is no way.
+    fn to(&self, net: Cidr, node: &Node) -> Result<Option<Route>, String> {
+        let name = &node.metadata.name;
+        let gateway =
+            gateway(node, net).ok_or_else(|| format!("node {name:?} has no address of that IP version"))?;
+        let encapsulation = match self.encryption.reaches(node, net.is_v4()) {
+            true => Encapsulation::Wireguard,
+            false => match self.tunnels.way(net, gateway) {
+                Way::Open(how) => how,
+                Way::Closed(why) => return Err(why),
+            },
+        };
+        let same_subnet = self.own.iter().any(|own| own.contains(gateway.addr));
+        // Without one of BGP's, that of its pool holds: there is no way.
+        let is_of_pool = || self.resources.all::<IpPool>().any(|pool| pool.spec.cidr.contains(net.addr()));
+        if self.by_bgp && !same_subnet && encapsulation == Encapsulation::None && is_of_pool() {
+            return Ok(None);
+        }
+        let mut route = route(net, next_hop(gateway), name);
+        route.same_subnet = same_subnet;
+        route.set_encapsulation(encapsulation);
+        Ok(Some(route))
+    }
+}
+
 struct Table<'a> {
     routes: BTreeMap<Cidr, Route>,
     problems: &'a mut Vec<String>,
@@ -183,13 +221,23 @@ struct Table<'a> {
 impl Table<'_> {
     /// The new route, or `None` and a problem where the prefix is taken.
     fn add(&mut self, destination: Cidr, target: Target, node: &str, who: &str) -> Option<&mut Route> {
+        let taken = !self.take(destination, route(destination, target, node), || who.to_owned());
+        if taken { None } else { self.routes.get_mut(&destination) }
+    }
+
+    /// False, with a problem, where the prefix is taken.
+    fn take(&mut self, destination: Cidr, new: Route, who: impl FnOnce() -> String) -> bool {
         match self.routes.entry(destination) {
-            Entry::Vacant(entry) => Some(entry.insert(route(destination, target, node))),
+            Entry::Vacant(entry) => {
+                entry.insert(new);
+                true
+            }
             Entry::Occupied(_) => {
+                let (who, node) = (who(), new.node);
                 self.problems.push(format!(
                     "{destination} of {who} on node {node:?} is taken by another one, which keeps it: change one of them"
                 ));
-                None
+                false
             }
         }
     }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Before the node's name in a block's affinity.
-const HOST: &str = "host:";
+const HOST: &str = IpamBlockSpec::HOST;
 
 /// The largest block, in bits of the address: /20 or /116.
 const MAX_BITS: u8 = 12;

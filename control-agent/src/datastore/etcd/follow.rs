@@ -46,7 +46,9 @@ impl Follower {
         let client = timeout(ANSWER, self.settings.connect()).await.map_err(in_time)??;
         let listed = self.list(&client).await?;
         let options = WatchOptions::new().with_prefix().with_prev_key();
-        let options = options.with_start_revision(listed.revision + 1);
+        // From what was listed on, not from behind it: etcd tells a watch that begins exactly where the history was compacted
+        // nothing of objects that were deleted there (etcd-io/etcd#18089), and ends one that begins before.
+        let options = options.with_start_revision(listed.revision);
         let mut watch_client = client.watch_client().max_decoding_message_size(MESSAGE);
         let watching = watch_client.watch(self.paths.prefix(), Some(options));
         let mut events = timeout(ANSWER, watching).await.map_err(in_time)?.map_err(|e| e.to_string())?;
@@ -54,10 +56,11 @@ impl Follower {
         self.following.send_replace(Following { client: Some(client), commit: listed.commit });
         self.health.good(format!("{} followed", self.name));
         backoff.reset();
-        self.take(&mut events).await
+        self.take(&mut events, listed.revision).await
     }
 
-    async fn take(&self, events: &mut WatchStream) -> Result<(), String> {
+    /// What comes after `seen`.
+    async fn take(&self, events: &mut WatchStream, seen: i64) -> Result<(), String> {
         while let Some(news) = events.message().await.map_err(|error| error.to_string())? {
             if news.canceled() {
                 return Err(match news.compact_revision() {
@@ -66,7 +69,8 @@ impl Follower {
                 });
             }
             // A message has whole revisions, in order: each is a transaction.
-            for transaction in news.events().chunk_by(|one, other| revision(one) == revision(other)) {
+            let transactions = news.events().chunk_by(|one, other| revision(one) == revision(other));
+            for transaction in transactions.filter(|transaction| revision(&transaction[0]) > seen) {
                 self.publish(transaction)?;
             }
         }

@@ -149,6 +149,16 @@ pub struct IpamBlockSpec {
     pub deleted: bool,
 }
 
+impl IpamBlockSpec {
+    /// What stands before a node's name in `affinity`.
+    pub const HOST: &str = "host:";
+
+    /// The node whose block it is; none of a block that is on its way to deletion.
+    pub fn node(&self) -> Option<&str> {
+        self.affinity.as_deref().filter(|_| !self.deleted)?.strip_prefix(Self::HOST)
+    }
+}
+
 settings! {
     /// Who has an address.
     pub struct AllocationAttribute {
