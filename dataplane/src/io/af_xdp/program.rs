@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// What an interface is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,14 +180,16 @@ impl Program {
         let queues = facts.queues();
 
         let load = |reason: String| ProgramError::Load { interface: interface.into(), reason };
-        let mut loaded = EbpfLoader::new()
+        let (name, served) = match role {
+            // Asks none of the tables: the kernel need not keep room for them.
+            Role::Workload => ("workload", 1),
+            Role::Uplink => ("uplink", MAX_SERVED),
+        };
+        let mut loaded = loader()
             .map_max_entries("sockets", queues.max)
+            .map_max_entries("served", served)
             .load(OBJECT)
             .map_err(|e| load(chain(&e)))?;
-        let name = match role {
-            Role::Workload => "workload",
-            Role::Uplink => "uplink",
-        };
         let program: &mut Xdp = loaded
             .program_mut(name)
             .ok_or_else(|| load(format!("no program {name}")))?
@@ -347,6 +349,20 @@ fn socket_key((addr, proto, port): (Addr, Proto, u16)) -> [u8; 20] {
 }
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp.bpf.o"));
+
+/// Services and tunnels an uplink may know, by address, protocol and port.
+const MAX_SERVED: u32 = 262_144;
+
+/// The one loader of all interfaces' programs. Making one reads the types of the whole kernel, for
+/// relocations that our programs have none of: tens of milliseconds, which each interface would wait for.
+fn loader() -> MutexGuard<'static, EbpfLoader<'static>> {
+    static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        Mutex::new(loader)
+    });
+    LOADER.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn attach(
     program: &mut Xdp,
