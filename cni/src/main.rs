@@ -14,6 +14,12 @@ use std::{
     process::ExitCode,
 };
 
+/// With the commit, where hack/programs built it.
+const VERSION: &str = match option_env!("MARGAY_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// The largest configuration, in bytes; with the result of ADD and all that is valid.
 const CONFIGURATION: u64 = 16 << 20;
 
@@ -43,7 +49,7 @@ fn main() -> ExitCode {
 /// Runtimes give no arguments.
 fn for_people(first: &str, rest: &[String]) -> ExitCode {
     let told = match first {
-        "--version" => Ok(vec![format!("margay-cni {}", env!("CARGO_PKG_VERSION"))]),
+        "--version" => Ok(vec![format!("margay-cni {VERSION}")]),
         "--help" => Ok(vec![
             "margay-cni: a CNI plugin, for container runtimes to run".to_owned(),
             install::USAGE.to_owned(),

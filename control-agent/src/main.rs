@@ -39,9 +39,15 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How often addresses that were lost are looked for.
 const COLLECTION: Duration = Duration::from_secs(60);
 
+/// With the commit, where hack/programs built it.
+const VERSION: &str = match option_env!("MARGAY_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Watches the cluster's resources, works out what this node needs, and pushes it to the dataplane.
 #[derive(Debug, Parser)]
-#[command(name = "margay-agent", version)]
+#[command(name = "margay-agent", version = VERSION)]
 struct Arguments {
     /// This node's name, as in the Node and WorkloadEndpoint objects [default: the host name]
     #[arg(long, env = "MARGAY_NODE", value_name = "NAME")]
@@ -241,7 +247,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         stopping,
     };
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = VERSION,
         node = agent.node,
         listen = %arguments.listen.display(),
         dataplane = %arguments.dataplane.display(),

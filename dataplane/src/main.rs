@@ -32,13 +32,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
 
+/// With the commit, where hack/programs built it.
+const VERSION: &str = match option_env!("MARGAY_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Forwards workloads' packets by compiled policy, on pinned cores, over AF_XDP.
 ///
 /// It does what an agent tells it on its socket, and goes on doing so when the agent is gone.
 /// Run it in the node's network namespace, with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and
 /// CAP_IPC_LOCK.
 #[derive(Parser)]
-#[command(version, after_help = "Example:\n  margay-dataplane --uplink eth0 --cores 2,3 --hugepages on")]
+#[command(version = VERSION, after_help = "Example:\n  margay-dataplane --uplink eth0 --cores 2,3 --hugepages on")]
 struct Args {
     /// UNIX socket to serve gRPC on, mode 0660
     #[arg(long, env = "MARGAY_DATAPLANE", default_value = "/run/margay/dataplane.sock")]

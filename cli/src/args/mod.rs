@@ -38,9 +38,15 @@ use crate::{
     output::{ColorWhen, Format},
 };
 
+/// Of this program; with the commit, where hack/programs built it.
+pub const VERSION: &str = match option_env!("MARGAY_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Margay's command line: resources, status, runtime, and why a packet passes or not.
 #[derive(Debug, Parser)]
-#[command(name = "margayctl", version, propagate_version = true, after_help = exit::HELP)]
+#[command(name = "margayctl", version = VERSION, propagate_version = true, after_help = exit::HELP)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// Where and how, the same for all commands.

@@ -5,14 +5,14 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 use crate::{
-    args::Show,
+    args::{Show, VERSION},
     exit::{Code, Outcome},
     output::{Output, View},
 };
 
 /// Prints the version.
 pub fn run(args: &Show, out: &mut Output) -> Outcome {
-    out.show(&Version { version: env!("CARGO_PKG_VERSION") }, args.output)?;
+    out.show(&Version { version: VERSION }, args.output)?;
     Ok(Code::Ok)
 }
 
