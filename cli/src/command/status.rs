@@ -128,6 +128,7 @@ struct Accounting {
     drops: u64,
     in_flight: u64,
     originated: u64,
+    lost: u64,
 }
 
 #[derive(Serialize)]
@@ -234,6 +235,7 @@ impl From<dataplane::Status> for Dataplane {
                 drops: accounting.drops,
                 in_flight: accounting.in_flight,
                 originated: accounting.originated,
+                lost: accounting.lost,
             }),
             policy_memory: from.policy_memory.map(|memory| PolicyMemory {
                 bytes: memory.bytes,
@@ -349,12 +351,16 @@ impl Dataplane {
             writeln!(out, "Buffers:     {frames} frames of {size} bytes {memory}, {free} free")?;
         }
         self.flow_tables(out)?;
-        if let Some(Accounting { rx, tx, punt, drops, in_flight, originated }) = &self.accounting {
+        if let Some(Accounting { rx, tx, punt, drops, in_flight, originated, lost }) = &self.accounting {
             write!(
                 out,
                 "Packets:     rx {rx} = tx {tx} + punt {punt} + drops {drops} + in flight {in_flight}"
             )?;
             writeln!(out, " ({originated} of them our own)")?;
+            if *lost > 0 {
+                let lost = format!("{lost} packets in the kernel, before they were received");
+                writeln!(out, "Lost:        {}", out.paint(&lost, Tone::Bad))?;
+            }
         }
         if let Some(PolicyMemory { bytes, ceiling, compact_lists, patched_lists }) = &self.policy_memory {
             let (kib, mib) = (bytes.div_ceil(1 << 10), ceiling >> 20);

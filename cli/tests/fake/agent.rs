@@ -291,6 +291,9 @@ impl Control for Agent {
                 notes,
             }));
         }
+        if request.to == "10.96.0.10" {
+            return Ok(Response::new(explain_service(&request)));
+        }
         let title = |name: &str, address: &str| match name.contains('/') {
             true => format!("{name} ({address})"),
             false => name.to_owned(),
@@ -392,6 +395,58 @@ fn lab(role: &str, address: &str) -> Value {
            "metadata": {"name": role, "namespace": "lab", "labels": {"role": role}},
            "spec": {"node": "node-a", "pod": role, "ipNetworks": [format!("{address}/32")],
                     "interfaceName": format!("cali-{role}"), "profiles": ["kns.lab"]}})
+}
+
+/// What a dataplane says of a service's address: who gets the packet, and at another port that nobody does.
+fn explain_service(request: &ExplainRequest) -> ExplainResponse {
+    let backend = |address: [u8; 4], local| dataplane::ServedBackend {
+        address: address.to_vec(),
+        port: 5353,
+        local,
+        weight: 1,
+    };
+    let named = dataplane::ServiceChoice {
+        service: "kube-system/dns".into(),
+        kind: "cluster".into(),
+        ..Default::default()
+    };
+    let served = request.destination_port == "53";
+    let service = match served {
+        true => dataplane::ServiceChoice {
+            port: "dns".into(),
+            backend: Some(backend([10, 0, 0, 2], true)),
+            backends: vec![backend([10, 0, 0, 2], true), backend([10, 0, 1, 2], false)],
+            by_source_port: true,
+            ..named
+        },
+        false => dataplane::ServiceChoice {
+            refused: "no-service-port".into(),
+            sentence: "a service's address, but none of its ports".into(),
+            ..named
+        },
+    };
+    let verdict = if served { "allow" } else { "deny" };
+    let direction = |endpoint: &str| dataplane::Direction {
+        endpoint: endpoint.into(),
+        verdict: "allow".into(),
+        policy: "profile kns.shop".into(),
+        ..Default::default()
+    };
+    ExplainResponse {
+        from: "shop/client (10.0.0.1)".into(),
+        to: request.to.clone(),
+        result: Some(dataplane::ExplainResponse {
+            verdict: verdict.into(),
+            generation: 42,
+            egress: served.then(|| direction("shop/client")),
+            ingress: served.then(|| direction("shop/web")),
+            route: if served { "workload shop/web via cali-web".into() } else { String::new() },
+            conntrack: served.then(dataplane::Conntrack::default),
+            service: Some(service),
+            ..Default::default()
+        }),
+        notes: vec![],
+    }
 }
 
 /// What a dataplane says of the lab's shell and its database, where a flow is from before the policy.

@@ -14,21 +14,22 @@ use margay_api::dataplane::v1::{
     ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
     ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
     ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LookupRouteRequest,
-    LookupRouteResponse, NodeRuntime, ObjectError, PolicyId, Prefix, Queue, Refused, RuleDrops, Runtime,
-    ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy,
-    StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel,
-    WatchRequest, WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerRuntime,
-    dataplane_server::Dataplane as Service,
+    LookupRouteResponse, Nat, NodeRuntime, ObjectError, PolicyId, PortRange, Prefix, Queue, Refused,
+    RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint,
+    StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape,
+    Tunnel, WatchRequest, WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerRuntime,
+    dataplane_server::Dataplane as Service, node_config::NatMapping,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{flows, routes, watched};
 
-/// Counts its looks.
+/// Counts its looks, and those at drops apart: they are not alone.
 #[derive(Default)]
 pub struct Dataplane {
     looks: AtomicU64,
+    looks_at_drops: AtomicU64,
 }
 
 impl Dataplane {
@@ -56,7 +57,11 @@ pub fn status() -> DataplaneStatus {
     };
     DataplaneStatus {
         policy_memory: None,
-        nat: None,
+        nat: Some(Nat {
+            ports: Some(PortRange { first: 61_000, last: 65_535 }),
+            mapping: NatMapping::EndpointIndependent.into(),
+            exhausted: 7,
+        }),
         version: "0.1.0".into(),
         adopted_generation: 41,
         committed_generation: 42,
@@ -323,7 +328,7 @@ impl Service for Dataplane {
     }
 
     async fn list_drops(&self, _: Request<ListDropsRequest>) -> Result<Response<ListDropsResponse>, Status> {
-        let look = self.look();
+        let look = self.looks_at_drops.fetch_add(1, Ordering::Relaxed) + 1;
         let rule = |policy: &str, rule, packets| RuleDrops {
             endpoint: "shop/web".into(),
             direction: "ingress".into(),

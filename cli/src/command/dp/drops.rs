@@ -6,16 +6,20 @@ use margay_api::dataplane::v1::{self as api, dataplane_client::DataplaneClient};
 use serde::Serialize;
 use tonic::{Status, transport::Channel};
 
-use super::{Counted, grown};
+use super::{
+    Counted, grown,
+    interfaces::{Interfaces, Lost},
+};
 use crate::{
     command::explain::rule_name,
     output::{Cell, Output, Table, Tone, View},
 };
 
-/// Every reason that dropped something.
+/// Every reason that dropped something, and what was lost before.
 #[derive(Debug, Serialize)]
 pub struct Drops {
     drops: Vec<Drop>,
+    lost: Vec<Lost>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -47,7 +51,8 @@ impl Counted for Drops {
 
     async fn fetch(dataplane: &mut DataplaneClient<Channel>) -> Result<Self, Status> {
         let answer = dataplane.list_drops(api::ListDropsRequest {}).await?.into_inner();
-        Ok(Self { drops: answer.drops.into_iter().map(Drop::from).collect() })
+        let lost = Interfaces::fetch(dataplane).await?.lost();
+        Ok(Self { drops: answer.drops.into_iter().map(Drop::from).collect(), lost })
     }
 
     fn since(&self, earlier: &Self) -> Self {
@@ -62,7 +67,21 @@ impl Counted for Drops {
             let rules = now.rules.iter().map(rule).filter(|rule| rule.packets > 0);
             Drop { packets: grown(now.packets, before.packets), rules: rules.collect(), ..now.clone() }
         };
-        Self { drops: self.drops.iter().map(drop).filter(|drop| drop.packets > 0).collect() }
+        let lost = |now: &Lost| {
+            let before = earlier.lost.iter().find(|before| before.interface == now.interface);
+            let (ring_full, no_frame) = before.map_or((0, 0), |before| (before.ring_full, before.no_frame));
+            let (ring_full, no_frame) = (grown(now.ring_full, ring_full), grown(now.no_frame, no_frame));
+            Lost { ring_full, no_frame, ..now.clone() }
+        };
+        Self {
+            drops: self.drops.iter().map(drop).filter(|drop| drop.packets > 0).collect(),
+            lost: self
+                .lost
+                .iter()
+                .map(lost)
+                .filter(|lost| (lost.ring_full, lost.no_frame) != (0, 0))
+                .collect(),
+        }
     }
 }
 
@@ -99,7 +118,8 @@ impl View for Drops {
 
     fn text(&self, out: &mut Output, _: bool) -> io::Result<()> {
         if self.drops.is_empty() {
-            return writeln!(out, "No packet was dropped.");
+            writeln!(out, "No packet was dropped.")?;
+            return self.lost(out);
         }
         let mut reasons = Table::new(["REASON", ">PACKETS", "LAST-PACKET", "MEANING"]);
         for drop in &self.drops {
@@ -130,7 +150,26 @@ impl View for Drops {
             writeln!(out)?;
             rules.print(out)?;
         }
-        Ok(())
+        self.lost(out)
+    }
+}
+
+impl Drops {
+    fn lost(&self, out: &mut Output) -> io::Result<()> {
+        if self.lost.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nLost in the kernel, before they were received:")?;
+        let mut table = Table::new(["INTERFACE", "ENDPOINT", ">RING-FULL", ">NO-FRAME"]);
+        for lost in &self.lost {
+            table.row(vec![
+                (&lost.interface).into(),
+                (&lost.endpoint).into(),
+                lost.ring_full.into(),
+                lost.no_frame.into(),
+            ]);
+        }
+        table.print(out)
     }
 }
 
@@ -142,7 +181,11 @@ mod tests {
         let rule =
             api::RuleDrops { endpoint: "shop/web".into(), rule: -1, packets: by_rule, ..Default::default() };
         let drop = api::Drop { reason: "policy".into(), packets, rules: vec![rule], ..Default::default() };
-        Drops { drops: vec![drop.into()] }
+        Drops { drops: vec![drop.into()], lost: vec![lost(packets, 1)] }
+    }
+
+    fn lost(ring_full: u64, no_frame: u64) -> Lost {
+        Lost { interface: "cali-web".into(), endpoint: "shop/web".into(), ring_full, no_frame }
     }
 
     #[test]
@@ -150,6 +193,8 @@ mod tests {
         let interval = drops(9, 4).since(&drops(7, 4));
         assert_eq!(interval.drops[0].packets, 2);
         assert!(interval.drops[0].rules.is_empty());
-        assert!(drops(9, 4).since(&drops(9, 4)).drops.is_empty());
+        assert_eq!(interval.lost, [lost(2, 0)]);
+        let nothing = drops(9, 4).since(&drops(9, 4));
+        assert!(nothing.drops.is_empty() && nothing.lost.is_empty());
     }
 }

@@ -142,6 +142,36 @@ impl Interface {
     }
 }
 
+/// What the kernel lost of an interface's packets before the dataplane received them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lost {
+    pub interface: String,
+    pub endpoint: String,
+    /// The worker was too slow to read.
+    pub ring_full: u64,
+    /// There was none to receive into.
+    pub no_frame: u64,
+}
+
+impl Interfaces {
+    /// Of every interface that lost something.
+    pub fn lost(&self) -> Vec<Lost> {
+        let lost = |interface: &Interface| {
+            let sum = |count: fn(&QueueCounts) -> u64| {
+                interface.queues.iter().map(|queue| count(&queue.counts)).fold(0, u64::saturating_add)
+            };
+            Lost {
+                interface: interface.name.clone(),
+                endpoint: interface.endpoint.clone(),
+                ring_full: sum(|counts| counts.kernel_rx_ring_full),
+                no_frame: sum(QueueCounts::no_frame),
+            }
+        };
+        self.interfaces.iter().map(lost).filter(|lost| (lost.ring_full, lost.no_frame) != (0, 0)).collect()
+    }
+}
+
 impl From<api::Quota> for Quota {
     fn from(from: api::Quota) -> Self {
         let api::Quota { flows, max_connections, new_connections_per_second } = from;
@@ -188,15 +218,14 @@ impl From<&api::Queue> for QueueCounts {
 impl QueueCounts {
     /// What was lost for whatever reason.
     fn drops(&self) -> u64 {
-        [
-            self.tx_full,
-            self.kernel_rx_dropped,
-            self.kernel_rx_ring_full,
-            self.kernel_fill_ring_empty,
-            self.kernel_invalid_descriptors,
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
+        [self.tx_full, self.no_frame(), self.kernel_rx_ring_full, self.kernel_invalid_descriptors]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Packets for which there was no frame. With copies the kernel counts them as dropped too.
+    fn no_frame(&self) -> u64 {
+        self.kernel_rx_dropped.max(self.kernel_fill_ring_empty)
     }
 
     /// What came since `earlier`.
