@@ -458,6 +458,31 @@ fn policy_explain_offline() {
 }
 
 #[test]
+fn policy_explain_of_services_offline() {
+    let asked = [
+        // A backend is chosen, and policy is asked about it.
+        "--from shop/client --to 10.96.0.10 --proto tcp --port 80",
+        "--from shop/client --to 10.96.0.10 --proto tcp --port 80 --sport 4001 -o json",
+        "--from shop/stranger --to 10.96.0.10 --proto tcp --port 80",
+        // From outside, by a load balancer and by a node's own port: there the host endpoint is asked first,
+        // about the packet as it came.
+        "--from 203.0.113.9 --to 198.51.100.80 --proto tcp --port 80",
+        "--from 203.0.113.9 --to 192.0.2.11 --proto tcp --port 30080",
+        "--from 203.0.113.129 --to 192.0.2.11 --proto tcp --port 30080",
+        // Nobody has it.
+        "--from shop/client --to 10.96.0.11 --proto tcp --port 80",
+        "--from shop/client --to 10.96.0.10 --proto tcp --port 81",
+        "--from 203.0.113.9 --to 192.0.2.12 --proto tcp --port 30080 -o json",
+        // Nobody can tell.
+        "--from shop/client --to 192.0.2.11 --proto tcp --port 30080",
+        "--from 192.0.2.12 --to 10.96.0.10 --proto tcp --port 80",
+        "--from 10.96.0.10 --to shop/client --proto tcp --port 80",
+    ];
+    let lines = asked.map(|asked| format!("policy explain --resources services.yaml {asked}"));
+    golden("explain_services", &lines.each_ref().map(String::as_str));
+}
+
+#[test]
 fn policy_show() {
     golden(
         "show",

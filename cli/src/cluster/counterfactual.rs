@@ -58,7 +58,7 @@ impl Cluster {
         // A verdict depends on nothing but who has the packet's addresses: cheap to make anew.
         let small = self.around(packet);
         let unchanged = Self::of(small.clone(), self.around.clone(), Vec::new())?;
-        if unchanged.judge(&Packet::of(packet.query, &unchanged))?.verdict != answer.verdict {
+        if unchanged.judge(&packet.within(&unchanged))?.verdict != answer.verdict {
             return Err(Failure::new(
                 Code::Failed,
                 "the packet's ends alone are not judged as they are in the cluster",
@@ -77,7 +77,7 @@ impl Cluster {
                     let Some(resources) = change.of_resources(&small) else { continue };
                     // What a dataplane would refuse is no way to turn anything.
                     let Ok(cluster) = Self::of(resources, self.around.clone(), Vec::new()) else { continue };
-                    cluster.judge(&Packet::of(packet.query, &cluster))?
+                    cluster.judge(&packet.within(&cluster))?
                 }
             };
             found.tried += 1;

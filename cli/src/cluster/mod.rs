@@ -17,6 +17,7 @@ mod node;
 pub mod objects;
 mod packet;
 pub mod reach;
+mod served;
 #[cfg(test)]
 mod twin;
 mod uplinks;
@@ -136,9 +137,10 @@ impl Cluster {
         let known = objects.in_calicos_kinds(&mut problems);
         let mut around = Around::default();
         known.iter().for_each(|object| around.take(object));
-        // What was converted would be converted again; slices are what rules ask for.
+        // What was converted would be converted again; slices are what rules ask for, and services.
         let wanted = |object: &&Arc<Resource>| {
-            !matches!(&***object, Resource::Kubernetes(_)) || object.kind() == Kind::EndpointSlice
+            !matches!(&***object, Resource::Kubernetes(_))
+                || matches!(object.kind(), Kind::EndpointSlice | Kind::Service)
         };
         let resources = known.iter().filter(wanted).cloned().collect();
         Self::of(resources, Arc::new(around), problems)
@@ -275,7 +277,13 @@ impl Cluster {
                 Some(endpoint) => node.end(endpoint),
                 None => Some(control::End::Host),
             };
-            said.extend(node.judge_as_host(local(&packet.from), local(&packet.to), &packet.query)?);
+            let before = packet.asked.as_ref().map(|asked| {
+                let of = self.around.hosts.get(&IpAddr::from(asked.key.dst));
+                let meant =
+                    if of.is_some_and(|of| of == name) { control::End::Host } else { control::End::Nowhere };
+                (asked, meant)
+            });
+            said.extend(node.judge_as_host([&packet.from, &packet.to].map(local), &packet.query, before)?);
             if said.iter().any(|stage| !stage.judgement.allows()) {
                 break;
             }

@@ -12,7 +12,7 @@ use margay_agent::{
 };
 use margay_api::dataplane::v1::{self as api, change::Change};
 use margay_dataplane::{
-    control::{self, End, EndpointId, HostList, Stage, State, host_stages, walk_host_lists},
+    control::{self, End, EndpointId, HostList, ObjectError, Stage, State, host_stages, walk_host_lists},
     net::{Addr, Nanos},
     policy::{CompiledPolicy, Direction, Explanation, Query, SetMembers, SetTable, Verdict},
     snapshot::{EndpointToHost, Publisher, Snapshot},
@@ -84,15 +84,9 @@ impl Node {
         let mut state = State::new(Publisher::new(Snapshot::empty(1)), u16::MAX);
         uplinks.attach(&mut state);
         let commit = api::Commit { generation: 1, in_sync: true };
-        state.commit(&changes(desired), &commit, Nanos::default()).map_err(|errors| {
-            let each = errors.iter().map(|error| format!("{}: {}", error.object, error.error));
-            Failure::new(
-                Code::Failed,
-                format!("the dataplane of node {name} would refuse the objects"),
-                each.collect::<Vec<_>>().join("\n"),
-                "correct what is named above",
-            )
-        })?;
+        state
+            .commit(&changes(desired), &commit, Nanos::default())
+            .map_err(|errors| refused(name, &errors))?;
         Ok((Self { name: name.to_owned(), state, uplinks, selectors, node_sets }, problems))
     }
 
@@ -109,30 +103,32 @@ impl Node {
     }
 
     /// What host endpoints of this node say of a packet, in order, as far as it comes. Of its ends, those
-    /// that are on this node.
+    /// that are on this node. Where a service made it of another, that was for an end of its own.
     pub fn judge_as_host(
         &self,
-        from: Option<End>,
-        to: Option<End>,
+        [from, to]: [Option<End>; 2],
         query: &Query,
+        before: Option<(&Query, End)>,
     ) -> Outcome<Vec<HostJudgement>> {
         if self.uplinks.is_empty() {
             return Ok(Vec::new());
         }
         let [from, to] = self.uplinks.ends(from, to, query);
-        let judged = host_stages(&self.state, (&from, &to, &to), (query, query)).into_iter().map(|stage| {
-            if let Some(tree) = self.host_tree(&stage.list, stage.direction) {
-                judge(tree, self.sets(), query)?;
-            }
-            Ok(HostJudgement {
-                stage: stage.name(),
-                direction: stage.direction.to_string(),
-                endpoint: stage.list.to_string(),
-                judgement: Judgement::of(stage.explained, stage.decided),
-                node: self.name.clone(),
-                list: stage.list,
-            })
-        });
+        let (asked, meant) = before.unwrap_or((query, to.clone()));
+        let judged =
+            host_stages(&self.state, (&from, &meant, &to), (asked, query)).into_iter().map(|stage| {
+                if let Some(tree) = self.host_tree(&stage.list, stage.direction) {
+                    judge(tree, self.sets(), if stage.list.is_before_translation() { asked } else { query })?;
+                }
+                Ok(HostJudgement {
+                    stage: stage.name(),
+                    direction: stage.direction.to_string(),
+                    endpoint: stage.list.to_string(),
+                    judgement: Judgement::of(stage.explained, stage.decided),
+                    node: self.name.clone(),
+                    list: stage.list,
+                })
+            });
         judged.collect()
     }
 
@@ -270,6 +266,17 @@ impl Judgement {
     pub fn decides(&self) -> bool {
         self.verdict != "pass"
     }
+}
+
+/// A node's dataplane takes none of what it is sent.
+pub fn refused(node: &str, errors: &[ObjectError]) -> Failure {
+    let each = errors.iter().map(|error| format!("{}: {}", error.object, error.error));
+    Failure::new(
+        Code::Failed,
+        format!("the dataplane of node {node} would refuse the objects"),
+        each.collect::<Vec<_>>().join("\n"),
+        "correct what is named above",
+    )
 }
 
 fn id(endpoint: &WorkloadEndpoint) -> EndpointId {

@@ -22,6 +22,8 @@ pub struct Packet<'c> {
     pub from: End<'c>,
     pub to: End<'c>,
     pub query: Query,
+    /// As it came, where a service made of it what it is.
+    pub asked: Option<Query>,
 }
 
 /// One end of a packet.
@@ -97,8 +99,15 @@ impl<'c> Packet<'c> {
         Self::written(&written, cluster)
     }
 
-    /// The packet that was written, in a cluster.
+    /// The packet that was written, in a cluster. It is not for a service.
     pub fn written(written: &Written, cluster: &'c Cluster) -> Result<Self, Wrong> {
+        not_of_a_service(cluster, "to", &written.to)?;
+        Self::sent(written, cluster)
+    }
+
+    /// As it is sent: perhaps to a service.
+    pub fn sent(written: &Written, cluster: &'c Cluster) -> Result<Self, Wrong> {
+        not_of_a_service(cluster, "from", &written.from)?;
         let from = end(cluster, "from", &written.from)?;
         let to = end(cluster, "to", &written.to)?;
         let (src, dst) = common_version(&from, &to)?;
@@ -112,13 +121,23 @@ impl<'c> Packet<'c> {
         };
         let sport = if proto.has_ports() { written.sport.unwrap_or_default() } else { 0 };
         let key = FlowKey { src: Addr::from(src), dst: Addr::from(dst), sport, dport, proto };
-        Ok(Self { from, to, query: Query { key, icmp } })
+        Ok(Self { from, to, query: Query { key, icmp }, asked: None })
+    }
+
+    /// What a service makes of it.
+    pub fn translated(self, query: Query, cluster: &'c Cluster) -> Self {
+        Self { from: self.from, to: End::at(cluster, query.key.dst.into()), query, asked: Some(self.query) }
+    }
+
+    /// The same packet in another cluster.
+    pub fn within<'o>(&self, cluster: &'o Cluster) -> Packet<'o> {
+        Packet { asked: self.asked, ..Packet::of(self.query, cluster) }
     }
 
     /// The packet that is asked about, in a cluster.
     pub fn of(query: Query, cluster: &'c Cluster) -> Self {
         let end = |addr: Addr| End::at(cluster, addr.into());
-        Self { from: end(query.key.src), to: end(query.key.dst), query }
+        Self { from: end(query.key.src), to: end(query.key.dst), query, asked: None }
     }
 }
 
@@ -171,10 +190,6 @@ impl<'c> End<'c> {
 /// An address, or "namespace/name" of an endpoint or its pod, or "node/name" of a host endpoint.
 fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wrong> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        if let Some(service) = cluster.around.services.get(&address) {
-            let why = "policy sees the address of a backend in its place: name that";
-            return Err(Wrong::new(format!("{side}: {address} is of service {service}; {why}")));
-        }
         return Ok(End::at(cluster, address));
     }
     let (namespace, name) = text.split_once('/').unwrap_or(("", text));
@@ -215,6 +230,16 @@ fn end<'c>(cluster: &'c Cluster, side: &str, text: &str) -> Result<End<'c>, Wron
             let end = End { addresses, endpoint: Some(endpoint), host: None, protected: None };
             with_address(side, text, end)
         }
+    }
+}
+
+fn not_of_a_service(cluster: &Cluster, side: &str, text: &str) -> Result<(), Wrong> {
+    match text.parse().ok().and_then(|address: IpAddr| cluster.around.services.get(&address)) {
+        Some(service) => {
+            let why = "policy sees the address of a backend in its place: name that";
+            Err(Wrong::new(format!("{side}: {text} is of service {service}; {why}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -68,6 +68,12 @@ impl Uplinks {
         Self { all, way_out }
     }
 
+    /// One that has all addresses of a node, whatever protects it.
+    pub fn one(own: &[IpAddr]) -> Self {
+        let addresses = own.iter().map(|addr| Addr::from(*addr)).collect();
+        Self { all: vec![Uplink { name: OTHERS.to_owned(), addresses }], way_out: 0 }
+    }
+
     /// Gives them to a dataplane that has none.
     pub fn attach(&self, state: &mut State) {
         for uplink in &self.all {

@@ -65,6 +65,15 @@ pub fn policy(resources: &Resources, node: &str) -> Desired {
     judges(&resources, node, problems)
 }
 
+/// What of that tells who serves services: all that a packet to one of them meets before it is judged.
+pub fn served(resources: &Resources, node: &str) -> Desired {
+    let mut problems = Vec::new();
+    let resources = resources.in_calicos_kinds(&mut problems);
+    let (services, health_checks) = frontends::services(&resources, node, &mut problems);
+    let config = config::config(&resources, node);
+    Desired { config, services, health_checks, problems, ..Desired::default() }
+}
+
 fn judges(resources: &Resources, node: &str, mut problems: Vec<String>) -> Desired {
     let mut ip_sets = ip_sets::IpSets::new(resources);
     let local = endpoints::Local::of(resources, node, &mut problems);

@@ -13,15 +13,16 @@ use margay_api::dataplane::v1 as pb;
 const LISTED: usize = 64;
 
 /// What a packet to a service becomes.
-pub(super) struct Served {
+#[derive(Debug)]
+pub struct Served {
     /// For who asks.
     pub choice: pb::ServiceChoice,
     /// As it goes on; `None`: it does not.
     pub query: Option<Query>,
 }
 
-/// What the packet becomes, if it is for a service.
-pub(super) fn served(state: &State, query: &Query, from: &End, now: Nanos) -> Option<Served> {
+/// What the packet becomes, if it is for a service. It comes from `from`.
+pub fn served(state: &State, query: &Query, from: &End, now: Nanos) -> Option<Served> {
     let origin = match from {
         End::Workload(_) => Origin::Workload,
         // What the host sends comes to services over the tap alone.

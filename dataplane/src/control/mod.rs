@@ -39,6 +39,7 @@ mod wireguard;
 mod wireguard_view;
 mod written;
 
+pub use backend::{Served, served};
 pub use convert::FieldError;
 pub use desired::{Desired, Endpoint, EndpointId, ObjectError, Tier};
 pub use difference::Difference;

@@ -10,7 +10,10 @@ use margay_api::control::v1::{self as control, control_client::ControlClient};
 use tonic::transport::Channel;
 
 pub use self::view::rule_name;
-use self::view::{Explanation, Packet};
+use self::{
+    service::Service,
+    view::{Explanation, Packet},
+};
 use crate::{
     args::{Explain, Global},
     client,
@@ -48,11 +51,18 @@ fn written(args: &Explain) -> Outcome<Written> {
 fn offline(path: &Path, args: &Explain) -> Outcome<Explanation> {
     let written = written(args)?;
     let cluster = Cluster::read(path)?;
-    let packet = cluster::Packet::written(&written, &cluster).map_err(|wrong| {
+    let packet = cluster::Packet::sent(&written, &cluster).map_err(|wrong| {
         let code = if wrong.missing { Code::NotFound } else { Code::Usage };
         let next = "name what the files have: NAMESPACE/POD, or an address";
         Failure::new(code, "cannot explain the packet", wrong.to_string(), next)
     })?;
+    let key = packet.query.key;
+    let shown = Packet::new(args, packet.from.title(key.src), packet.to.title(key.dst));
+    let served = cluster.served(packet)?;
+    let service = served.service.map(|(choice, asked)| Service::of_files(choice, asked));
+    let Some(packet) = served.packet else {
+        return Ok(Explanation::refused_in_files(path, shown, service));
+    };
     let answer = cluster.judge(&packet)?;
     if packet.from.endpoint.is_none() && packet.to.endpoint.is_none() && answer.host.is_empty() {
         return Err(Failure::new(
@@ -63,10 +73,10 @@ fn offline(path: &Path, args: &Explain) -> Outcome<Explanation> {
         ));
     }
     let counterfactual = cluster.counterfactual(&packet, &answer)?;
-    let key = packet.query.key;
-    let shown = Packet::new(args, packet.from.title(key.src), packet.to.title(key.dst));
     let sets = beside::sets(&cluster, &packet, &answer);
-    Ok(Explanation::of_files(path, shown, &packet, answer, counterfactual, sets))
+    let mut explanation = Explanation::of_files(path, shown, &packet, answer, counterfactual, sets);
+    explanation.service = service;
+    Ok(explanation)
 }
 
 async fn live(global: &Global, args: &Explain) -> Outcome<Explanation> {

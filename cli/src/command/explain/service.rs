@@ -28,6 +28,9 @@ pub struct Service {
     by_affinity: bool,
     by_source_port: bool,
     translates_source: bool,
+    /// Whose answer it is, where the source does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,11 +66,17 @@ impl From<dataplane::ServiceChoice> for Service {
             by_affinity: from.by_affinity,
             by_source_port: from.by_source_port,
             translates_source: from.translates_source,
+            node: None,
         }
     }
 }
 
 impl Service {
+    /// As `node` of some files serves it, where the packet may come to any.
+    pub fn of_files(choice: dataplane::ServiceChoice, node: Option<String>) -> Self {
+        Self { node, ..choice.into() }
+    }
+
     /// The packet goes to nobody.
     pub fn is_refused(&self) -> bool {
         self.refused.is_some()
@@ -91,6 +100,9 @@ impl Service {
         if self.backends.len() > 1 {
             let all: Vec<_> = self.backends.iter().map(Backend::socket).collect();
             writeln!(out, "  Backends: {}", all.join(", "))?;
+        }
+        if let Some(node) = &self.node {
+            writeln!(out, "  As node {node} serves it")?;
         }
         if self.translates_source {
             writeln!(out, "  It leaves with an address of this node, so that the answer comes back here")?;

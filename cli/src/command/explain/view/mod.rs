@@ -262,6 +262,25 @@ impl Explanation {
         }
     }
 
+    /// Where the cluster of some files has nobody for it.
+    pub fn refused_in_files(path: &Path, packet: Packet, service: Option<Service>) -> Self {
+        Self {
+            verdict: "deny".to_owned(),
+            packet,
+            generation: None,
+            resources: Some(path.display().to_string()),
+            service,
+            egress: None,
+            ingress: None,
+            host: Vec::new(),
+            route: Some("nowhere: the service has nobody for it".to_owned()),
+            conntrack: None,
+            counterfactual: None,
+            sets: BTreeMap::new(),
+            notes: Vec::new(),
+        }
+    }
+
     /// Whether the cluster says the same for the same reasons, where `node`, which was asked, has a say.
     pub fn agrees(&self, node: &str, answer: &Answer) -> bool {
         let stages: Vec<&HostJudgement> = answer.host.iter().filter(|stage| stage.node == node).collect();
