@@ -30,20 +30,17 @@ impl Manifest {
     /// Reads the files that a command line names.
     ///
     /// # Errors
-    /// A file cannot be read, or something in it is not an object. Every such fault is named.
+    /// A file cannot be read, or something in it is not an object. Every such fault is named, and what is wrong
+    /// with the other objects.
     pub fn read(source: &Source) -> Outcome<Self> {
         let mut objects = Vec::new();
         let mut faults = Vec::new();
         for path in expand(&source.files)? {
             let file = if is_stdin(&path) { "standard input".to_owned() } else { path.display().to_string() };
             let text = contents(&path, &file)?;
-            match model::load(&text) {
-                Ok(resources) => {
-                    objects
-                        .extend(resources.into_iter().map(|resource| Entry { file: file.clone(), resource }));
-                }
-                Err(errors) => faults.extend(errors.iter().map(|error| format!("{file}: {error}"))),
-            }
+            let (resources, errors) = model::sift(&text);
+            objects.extend(resources.into_iter().map(|resource| Entry { file: file.clone(), resource }));
+            faults.extend(errors.iter().map(|error| format!("{file}: {error}")));
         }
         if let Some(namespace) = &source.namespace {
             for entry in &mut objects {
@@ -53,8 +50,12 @@ impl Manifest {
         if objects.is_empty() && faults.is_empty() {
             faults.push("there is no object in what was read".to_owned());
         }
+        let manifest = Self { objects };
+        if !faults.is_empty() {
+            faults.extend(manifest.invalid());
+        }
         refuse(faults)?;
-        Ok(Self { objects })
+        Ok(manifest)
     }
 
     /// Reads the files of a cluster: of a directory also those in the directories inside, since a policy that
@@ -96,6 +97,10 @@ impl Manifest {
     /// # Errors
     /// As those of [`Self::check`].
     pub fn validate(&self) -> Outcome<()> {
+        refuse(self.invalid())
+    }
+
+    fn invalid(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut keys = BTreeSet::new();
         for Entry { file, resource } in &self.objects {
@@ -105,7 +110,7 @@ impl Manifest {
                 faults.push(format!("{file}: {key}: is named twice; keep one of them"));
             }
         }
-        refuse(faults)
+        faults
     }
 
     /// The objects, in the order written.

@@ -643,6 +643,10 @@ fn what_is_not_valid_is_2() {
         ("apply -f broken.yaml", "broken.yaml"),
         ("validate -f broken.yaml", "broken.yaml"),
         ("validate -f wrong-fields.yaml", "spec.order"),
+        (
+            "validate -f wrong-fields.yaml",
+            "metadata.labels: projectcalico.org/namespace is set by the system",
+        ),
         ("apply -f wrong-fields.yaml", "spec.order"),
         ("delete -f broken.yaml", "broken.yaml"),
         ("apply -f missing.yaml", "missing.yaml"),

@@ -21,7 +21,7 @@ mod validate;
 
 pub use kind::{Key, Kind, UnknownKind};
 pub use kinds::*;
-pub use load::{LoadError, MAX_INPUT, load};
+pub use load::{LoadError, MAX_INPUT, load, sift};
 pub use metadata::Metadata;
 pub use net::{Cidr, CidrError, IpVersion, Port, Protocol, SubnetAddr};
 pub use resource::{Object, Resource};

@@ -43,7 +43,15 @@ pub struct LoadError {
 ///
 /// Objects are neither defaulted nor validated: see [`Resource::admit`].
 pub fn load(text: &str) -> Result<Vec<Resource>, Vec<LoadError>> {
-    Loader::default().all(text).map(|loader| loader.objects)
+    let (objects, errors) = sift(text);
+    if errors.is_empty() { Ok(objects) } else { Err(errors) }
+}
+
+/// Reads what can be read of a manifest, and says what cannot: for whoever reports all that is wrong at once.
+pub fn sift(text: &str) -> (Vec<Resource>, Vec<LoadError>) {
+    let mut loader = Loader::default();
+    loader.all(text);
+    (loader.objects, loader.errors)
 }
 
 /// Reads one object in JSON, as a store keeps it.
@@ -74,28 +82,26 @@ struct Loader {
 }
 
 impl Loader {
-    fn all(mut self, text: &str) -> Result<Self, Vec<LoadError>> {
-        let loader = &mut self;
+    fn all(&mut self, text: &str) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.len() > MAX_INPUT {
-            loader.document = 1;
-            loader.line = 1;
-            loader.error("", format!("{} bytes; the largest input is {MAX_INPUT}, split it", text.len()));
-        } else {
-            documents::each(text, &mut |line, document| {
-                loader.document += 1;
-                loader.line = line;
-                match document {
-                    Ok(value) => loader.document(value),
-                    Err(problem) => {
-                        loader.line = problem.line;
-                        loader.error("", problem.message);
-                    }
-                }
-                loader.errors.len() < MAX_ERRORS
-            });
+            self.document = 1;
+            self.line = 1;
+            self.error("", format!("{} bytes; the largest input is {MAX_INPUT}, split it", text.len()));
+            return;
         }
-        if self.errors.is_empty() { Ok(self) } else { Err(self.errors) }
+        documents::each(text, &mut |line, document| {
+            self.document += 1;
+            self.line = line;
+            match document {
+                Ok(value) => self.document(value),
+                Err(problem) => {
+                    self.line = problem.line;
+                    self.error("", problem.message);
+                }
+            }
+            self.errors.len() < MAX_ERRORS
+        });
     }
 
     fn document(&mut self, value: Value) {
