@@ -14,6 +14,7 @@ mod measure;
 mod packed;
 mod peer;
 mod pipeline;
+mod plots;
 mod policy;
 mod random;
 mod record;
@@ -49,6 +50,8 @@ enum What {
     Forward(forward::Options),
     /// The whole worker on generated traffic: established flows, new flows, denied flows
     Pipeline(pipeline::Options),
+    /// No benchmark: draws recorded figures, for docs/performance.md
+    Plots(plots::Options),
     /// Policy alone: time to judge a packet, time to compile
     Policy(policy::Options),
     /// Policy that changes: time until a change of one rule is adopted
@@ -113,6 +116,7 @@ fn main() -> anyhow::Result<()> {
         What::Aead(options) => wireguard::run(&options),
         What::Forward(options) => forward::run(&options),
         What::Pipeline(options) => pipeline::run(&options),
+        What::Plots(options) => plots::run(&options),
         What::Policy(options) => policy::run(&options),
         What::Updates(options) => updates::run(&options),
         What::Endpoints(options) => endpoints::run(&options),
