@@ -19,6 +19,8 @@ use margay_dataplane::packet::{Frames, Pool};
 use margay_dataplane::policy::{Ceiling, PolicyTable};
 use margay_dataplane::snapshot::{Publisher, Snapshot};
 use margay_dataplane::worker::{Idle, Parts, Rings, Thread, Wake, Worker, ticks};
+use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -65,6 +67,9 @@ struct Args {
     /// Cores to pin a worker to each, as in 2,3 or 4-7 [default: the last one online]
     #[arg(long, value_name = "LIST")]
     cores: Option<String>,
+    /// Let workers share a core: --cores may name one twice
+    #[arg(long, requires = "cores")]
+    share_cores: bool,
     /// Packet buffers, shared by all interfaces
     #[arg(long, default_value_t = 32_768, value_name = "N")]
     frames: u32,
@@ -181,8 +186,9 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     log_to(&args.log)?;
 
-    let cores = cores(args.cores.as_deref())?;
-    let frames = frames(&args)?;
+    let online = core_affinity::get_core_ids().context("asking for the cores that are online")?;
+    let cores = cores(args.cores.as_deref(), &online, args.share_cores)?;
+    let frames = near(cores[0], || frames(&args))?;
     // Nobody shall be able to choose members of IP sets that make lookups slow.
     let mib = |n: usize| n.saturating_mul(1 << 20);
     let ceiling = Ceiling { list: mib(args.policy_list_memory), table: mib(args.policy_memory) };
@@ -274,9 +280,23 @@ fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {
     Frames::new(args.frames, args.frame_size, false).context("--frames")
 }
 
+/// What `make` takes of memory is of the node (NUMA) of `core`, where there are several: the kernel gives that of the
+/// core which touches it first.
+fn near<T>(core: CoreId, make: impl FnOnce() -> T) -> T {
+    let this = Pid::from_raw(0);
+    let before = sched_getaffinity(this);
+    core_affinity::set_for_current(core);
+    let made = make();
+    if let Ok(before) = before
+        && let Err(error) = sched_setaffinity(this, &before)
+    {
+        tracing::info!(%error, core = core.id, "the control thread stays on this core");
+    }
+    made
+}
+
 /// The cores of a list as `2,3` or `4-7`, or the last one online.
-fn cores(list: Option<&str>) -> anyhow::Result<Vec<CoreId>> {
-    let online = core_affinity::get_core_ids().context("asking for the cores that are online")?;
+fn cores(list: Option<&str>, online: &[CoreId], shared: bool) -> anyhow::Result<Vec<CoreId>> {
     let Some(list) = list else {
         return online.last().copied().map(|core| vec![core]).context("no core is online");
     };
@@ -297,8 +317,8 @@ fn cores(list: Option<&str>) -> anyhow::Result<Vec<CoreId>> {
         }
     }
     let distinct: BTreeSet<usize> = chosen.iter().map(|core| core.id).collect();
-    if distinct.len() < chosen.len() {
-        bail!("--cores {list}: a core is named twice; give each worker its own");
+    if distinct.len() < chosen.len() && !shared {
+        bail!("--cores {list}: a core is named twice; give each worker its own, or say --share-cores");
     }
     if chosen.is_empty() || chosen.len() > 255 {
         bail!("--cores {list}: name 1 to 255 cores");
@@ -332,8 +352,8 @@ fn workers(
         let mut reader = publisher.reader();
         let first = reader.first();
         let id = WorkerId(number);
-        let mut world =
-            World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()).context("--flows")?;
+        let world = near(*core, || World::new(id, limits, FlowHasher::new(seeds), first, inboxes.clone()));
+        let mut world = world.context("--flows")?;
         let flow_table = FlowMemory::of(&world.flows);
         let FlowMemory { hugepages, bytes, .. } = flow_table;
         tracing::info!(worker = number, hugepages, mebibytes = bytes >> 20, "flow table");
@@ -410,4 +430,33 @@ async fn serve(path: &Path, service: Service) -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(list: &str, shared: bool) -> Result<Vec<usize>, String> {
+        let online = [0, 1, 2, 4].map(|id| CoreId { id });
+        match cores(Some(list), &online, shared) {
+            Ok(cores) => Ok(cores.into_iter().map(|core| core.id).collect()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn two_workers_share_a_core_only_where_that_is_said() {
+        assert_eq!(chosen("0-2,4", false), Ok(vec![0, 1, 2, 4]));
+        for list in ["1,1", "0-2,2"] {
+            assert!(chosen(list, false).unwrap_err().contains("--share-cores"), "{list}");
+        }
+        assert_eq!(chosen("1,1", true), Ok(vec![1, 1]));
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_refused() {
+        for list in ["3", "0-4", "", "one"] {
+            assert!(chosen(list, true).is_err(), "{list}");
+        }
+    }
 }
