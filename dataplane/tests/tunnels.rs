@@ -522,6 +522,40 @@ fn a_configured_port_network_and_mtu_count() {
 }
 
 #[test]
+fn interfaces_that_are_named_say_what_fits() {
+    let mut node = node(Setup::default());
+    let links = [("eth0", 1500), ("eth1", 1400), ("wan0", 1300)];
+    node.state.set_links(links.map(|(name, mtu)| (name.into(), mtu)).into());
+    assert_eq!(node.state.workload_mtu(), Some(1430), "uplinks count");
+    let named = |node: &mut Simulation, pattern: &str| {
+        let mut changes = tunnel_changes();
+        let Some(Change::Config(config)) = &mut changes[0].change else { panic!("the first is the node's") };
+        config.mtu_interfaces = pattern.into();
+        commit(node, changes);
+        node.state.workload_mtu()
+    };
+    assert_eq!(named(&mut node, "^eth"), Some(1330));
+    give(&mut node, "cali1", &long(Ipip, 1380, true));
+    assert_eq!(node.pop("eth0").expect("it just fits").len(), 1414);
+    give(&mut node, "cali1", &long(Ipip, 1381, true));
+    assert!(node.pop("eth0").is_none());
+    assert_eq!(node.pop("cali1").expect("an error")[38..42], [0, 0, 5, 100]);
+
+    // It goes, and nobody with such a name is left.
+    node.state.set_links([("wan0".into(), 1300)].into());
+    assert_eq!((node.state.workload_mtu(), node.state.lacks_named_links()), (Some(1390), true));
+    assert_eq!(named(&mut node, ""), Some(1430));
+    assert!(!node.state.lacks_named_links());
+    // One that takes more than the uplink: still no more than that takes.
+    node.state.set_links([("eth7".into(), 9000)].into());
+    assert_eq!(named(&mut node, "eth7"), Some(8930));
+    give(&mut node, "cali1", &long(Ipip, 1480, true));
+    assert_eq!(node.pop("eth0").expect("it just fits").len(), 1514);
+    give(&mut node, "cali1", &long(Ipip, 1481, true));
+    assert!(node.pop("eth0").is_none());
+}
+
+#[test]
 fn packets_of_a_builder_that_knows_nothing_of_us_come_out() {
     let mut node = node(Setup::default());
     let mut inner = vec![];

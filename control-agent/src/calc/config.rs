@@ -59,6 +59,9 @@ pub(super) fn config(resources: &Resources, node: &str) -> NodeConfig {
         conntrack_timeouts: settings.first(|spec| spec.bpf_conntrack_timeouts.as_ref()).map(timeouts),
         midstream: if picks_up == Some(false) { Midstream::Refuse } else { Midstream::PickUp }.into(),
         tcp_windows: if strict == Some(false) { TcpWindows::Liberal } else { TcpWindows::Strict }.into(),
+        mtu_interfaces: settings
+            .first(|spec| spec.mtu_iface_pattern.as_ref())
+            .map_or_else(String::new, |pattern| pattern.as_str().to_owned()),
         allow_ipip_from_workloads: settings.first(|spec| spec.allow_ipip_packets_from_workloads)
             == Some(true),
         allow_vxlan_from_workloads: settings.first(|spec| spec.allow_vxlan_packets_from_workloads)

@@ -69,7 +69,7 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 25] = [
+const FELIX_HONOURED: [&str; 26] = [
     "allowIPIPPacketsFromWorkloads",
     "allowVXLANPacketsFromWorkloads",
     "bpfConntrackTimeouts",
@@ -79,6 +79,7 @@ const FELIX_HONOURED: [&str; 25] = [
     "failsafeOutboundHostPorts",
     "ipipEnabled",
     "ipipMTU",
+    "mtuIfacePattern",
     "natOutgoingAddress",
     "natOutgoingExclusions",
     "natPortRange",

@@ -11,6 +11,7 @@ mod explain;
 mod flow_rpc;
 mod flows;
 mod host_endpoint;
+mod interface_pattern;
 mod judge;
 mod kernel_routes;
 mod metrics;

@@ -106,6 +106,8 @@ pub struct Shell {
     timings: Timings,
     differences: Differences,
     questions: Questions,
+    /// None of the interfaces is up whose MTU was to count, and that was said.
+    without_links: bool,
     /// Somebody traces or captures.
     watched: bool,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
@@ -151,6 +153,7 @@ impl Shell {
             timings: Timings::default(),
             differences: Differences::default(),
             questions: Questions::default(),
+            without_links: false,
             watched: false,
             statuses: BTreeMap::new(),
             ours: Ours::default(),
@@ -350,6 +353,16 @@ impl Shell {
             .then(|| tokio::task::spawn_blocking(move || unbuilt.iter().for_each(|set| set.build())));
     }
 
+    fn look_for_named_links(&mut self) {
+        let lacks = self.state.lacks_named_links();
+        if lacks && !self.without_links {
+            tracing::warn!(
+                "W017 no interface that is up has a name that mtuIfacePattern matches: 1460 is taken for their MTU"
+            );
+        }
+        self.without_links = lacks;
+    }
+
     fn leave_ours(&mut self) {
         self.ports.set_ours(&self.ours);
     }
@@ -358,6 +371,7 @@ impl Shell {
 
     /// Opens what is wanted and there, closes what is not wanted or gone.
     fn reconcile(&mut self) {
+        self.look_for_named_links();
         let retry = std::mem::take(&mut self.retry);
         let wanted: BTreeMap<IfId, (Arc<str>, Purpose, bool)> = self
             .state
@@ -467,6 +481,7 @@ impl Shell {
     /// Asks for everything: at the start, and when events were lost.
     async fn survey(&mut self) -> Result<(), crate::io::netlink::NetlinkError> {
         self.links = self.netlink.links().await?.into_iter().map(|link| (link.index, link)).collect();
+        self.tell_links();
         self.addresses = self.netlink.addresses().await?;
         self.refresh_uplinks();
         for neighbour in self.netlink.neighbours().await? {

@@ -1,6 +1,7 @@
 //! Tunnels as the agent asks for them.
 
 use super::convert::{self, FieldError};
+use super::interface_pattern::InterfacePattern;
 use super::wireguard;
 use crate::fib::{KINDS, OfWorkloads, Overlay, TunnelKind};
 use crate::net::{Addr, Mac, Nanos, Prefix};
@@ -22,6 +23,8 @@ pub struct OverlaySettings {
     pub keepalive: Option<Nanos>,
     /// Which tunnels workloads may make of their own.
     pub of_workloads: OfWorkloads,
+    /// Which interfaces say what the host takes; none: the uplinks.
+    pub mtu_interfaces: Option<InterfacePattern>,
 }
 
 /// This end of tunnels of a kind.
@@ -54,6 +57,7 @@ impl Default for OverlaySettings {
             external: Arc::default(),
             keepalive: None,
             of_workloads: OfWorkloads::default(),
+            mtu_interfaces: None,
         }
     }
 }
@@ -68,7 +72,8 @@ impl OverlaySettings {
     pub fn parse(config: &pb::NodeConfig) -> Result<Self, FieldError> {
         let of_workloads =
             OfWorkloads { ipip: config.allow_ipip_from_workloads, vxlan: config.allow_vxlan_from_workloads };
-        let mut settings = Self { of_workloads, ..Self::default() };
+        let mtu_interfaces = InterfacePattern::parse(config)?;
+        let mut settings = Self { of_workloads, mtu_interfaces, ..Self::default() };
         if let Some(message) = &config.wireguard {
             settings.parse_wireguard(message).map_err(|error| error.within("wireguard"))?;
         }

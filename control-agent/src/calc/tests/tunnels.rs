@@ -67,10 +67,12 @@ fn the_ends_are_as_calicos_nodes_make_them() {
         pool("two", "cidr: 10.2.0.0/16, ipipMode: Always"),
         pool("six", "cidr: 'fd11::/16', vxlanMode: Always"),
     ];
-    let settings =
-        felix("vxlanPort: 8472, vxlanVNI: 77, vxlanMTU: 1400, externalNodesList: [203.0.113.0/24]");
+    let settings = felix(
+        "vxlanPort: 8472, vxlanVNI: 77, vxlanMTU: 1400, externalNodesList: [203.0.113.0/24], mtuIfacePattern: ^eth",
+    );
     let a = on("a", &[&world(&pools.concat()), &settings]);
     let overlay = a.config.overlay.clone().unwrap();
+    assert_eq!(a.config.mtu_interfaces, "^eth");
     assert!(overlay.ipip && overlay.vxlan && overlay.vxlan_v6);
     assert_eq!(overlay.ipv4_address, [192, 168, 0, 1]);
     assert_eq!(

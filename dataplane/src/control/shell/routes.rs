@@ -12,6 +12,15 @@ impl Shell {
         if before.map(facts) != after.map(facts) {
             self.ask_routes();
         }
+        if before != after {
+            self.tell_links();
+        }
+    }
+
+    /// Has the state know what the kernel's interfaces take.
+    pub(super) fn tell_links(&mut self) {
+        let up = self.links.values().filter(|link| link.up);
+        self.state.set_links(up.map(|link| (link.name.as_str().into(), link.mtu)).collect());
     }
 
     /// Has all routes asked for, after the news at hand.

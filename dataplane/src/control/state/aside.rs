@@ -45,6 +45,7 @@ impl State {
             host_lists: self.host_lists.clone(),
             host_addresses: self.host_addresses.clone(),
             neighbours: self.neighbours.clone(),
+            links: self.links.clone(),
             path_mtus: self.path_mtus.clone(),
             unannounced: BTreeMap::new(),
             rib: None,

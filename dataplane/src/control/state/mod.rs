@@ -130,6 +130,8 @@ pub struct State {
     host_lists: BTreeMap<HostList, EndpointIdx>,
     /// As the kernel has them, those of uplinks apart.
     host_addresses: BTreeSet<Addr>,
+    /// What the kernel's interfaces take that are up, by name.
+    links: BTreeMap<Arc<str>, u32>,
     neighbours: Neighbours,
     path_mtus: PathMtus,
     /// Workloads' interfaces whose gateway is still to be announced, and how often.
@@ -187,6 +189,7 @@ impl State {
             first_free: 0,
             host_lists: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
+            links: BTreeMap::new(),
             neighbours: Neighbours::default(),
             path_mtus: PathMtus::default(),
             unannounced: BTreeMap::new(),

@@ -7,6 +7,9 @@ use crate::net::{Addr, Proto};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What the host takes where no interface has a name that was asked for: the least of common clouds, as in Calico.
+const NOBODY_MATCHES: u16 = 1460;
+
 impl State {
     /// All that workers need to know of tunnels' ends.
     pub fn overlay(&self) -> Overlay {
@@ -14,7 +17,9 @@ impl State {
         let near = TunnelKind::ALL.map(|kind| {
             let near = settings.near(kind)?;
             let interface = self.id(&interface_name(kind))?;
-            Some(NearEnd { interface, address: near.address, mac: near.mac, port: near.port, mtu: near.mtu })
+            let mtu = self.named_mtu().map(|named| named.saturating_sub(kind.overhead()));
+            let mtu = near.mtu.into_iter().chain(mtu).min();
+            Some(NearEnd { interface, address: near.address, mac: near.mac, port: near.port, mtu })
         });
         let ends = self.desired.far_ends.values().flat_map(|node| node.ends).flatten();
         let nodes: BTreeMap<Addr, FarEnd> =
@@ -32,9 +37,41 @@ impl State {
 
     /// The largest packet that workloads can send to every other node, whichever way it takes.
     pub fn workload_mtu(&self) -> Option<u16> {
-        let uplinks = self.uplink_mtu()?;
+        let host = self.host_mtu()?;
         let tunnels = self.slots.values().filter(|slot| matches!(slot.purpose, Purpose::Tunnel(_)));
-        tunnels.filter_map(|slot| slot.facts.as_ref()).map(|facts| facts.mtu).chain([uplinks]).min()
+        tunnels.filter_map(|slot| slot.facts.as_ref()).map(|facts| facts.mtu).chain([host]).min()
+    }
+
+    /// What the kernel's interfaces take that are up, by name.
+    pub fn set_links(&mut self, links: BTreeMap<Arc<str>, u32>) {
+        let before = self.host_mtu();
+        self.links = links;
+        if self.host_mtu() != before {
+            self.follow_tunnels();
+            (self.moved, self.dirty) = (true, true);
+        }
+    }
+
+    /// Interfaces were named whose MTU counts, and none of those is there and up.
+    pub fn lacks_named_links(&self) -> bool {
+        self.desired.overlay.mtu_interfaces.is_some() && self.least_named().is_none()
+    }
+
+    /// What the host's packets may be long, its tunnels' headers included.
+    fn host_mtu(&self) -> Option<u16> {
+        self.named_mtu().or_else(|| self.uplink_mtu())
+    }
+
+    /// The same of the interfaces that were named, if some were.
+    fn named_mtu(&self) -> Option<u16> {
+        self.desired.overlay.mtu_interfaces.as_ref()?;
+        Some(self.least_named().unwrap_or(NOBODY_MATCHES))
+    }
+
+    fn least_named(&self) -> Option<u16> {
+        let pattern = self.desired.overlay.mtu_interfaces.as_ref()?;
+        let named = self.links.iter().filter(|(name, _)| pattern.matches(name)).map(|(_, mtu)| *mtu);
+        named.min().map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
     }
 
     /// The largest packet that all uplinks take.
@@ -45,7 +82,7 @@ impl State {
 
     /// Has an interface stand for each kind of tunnels that is on, which takes what every uplink does.
     pub(super) fn follow_tunnels(&mut self) {
-        let least = self.uplink_mtu();
+        let least = self.host_mtu();
         for kind in TunnelKind::ALL {
             let Some(near) = self.desired.overlay.near(kind).copied() else {
                 self.end_tunnels(kind);
