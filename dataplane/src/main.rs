@@ -19,7 +19,7 @@ use margay_dataplane::packet::{Frames, Pool};
 use margay_dataplane::policy::{Ceiling, PolicyTable};
 use margay_dataplane::snapshot::{Publisher, Snapshot};
 use margay_dataplane::worker::{Idle, Parts, Rings, Thread, Wake, Worker, ticks};
-use nix::sched::{sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
@@ -172,9 +172,8 @@ enum IdleMode {
     Spin,
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+fn main() -> ExitCode {
+    match start(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("margay-dataplane: {error:#}");
@@ -183,11 +182,36 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+/// Everything but workers runs beside their cores: a compiler of policy there would take them from packets.
+fn start(args: Args) -> anyhow::Result<()> {
     log_to(&args.log)?;
-
     let online = core_affinity::get_core_ids().context("asking for the cores that are online")?;
     let cores = cores(args.cores.as_deref(), &online, args.share_cores)?;
+    let beside = beside(&cores);
+    let stay_off = move || {
+        if let Some(beside) = &beside {
+            // Where it is refused, threads run where they may.
+            let _ = sched_setaffinity(Pid::from_raw(0), beside);
+        }
+    };
+    stay_off();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().on_thread_start(stay_off).build();
+    runtime.context("starting the control threads")?.block_on(run(args, cores))
+}
+
+/// The processors that this process may use and that no worker has; `None`: there are none.
+fn beside(workers: &[CoreId]) -> Option<CpuSet> {
+    let all = sched_getaffinity(Pid::from_raw(0)).ok()?;
+    let mut rest = CpuSet::new();
+    let free = |cpu: &usize| all.is_set(*cpu).unwrap_or(false) && !workers.iter().any(|of| of.id == *cpu);
+    for cpu in (0..CpuSet::count()).filter(free) {
+        rest.set(cpu).ok()?;
+    }
+    (rest != CpuSet::new()).then_some(rest)
+}
+
+async fn run(args: Args, cores: Vec<CoreId>) -> anyhow::Result<()> {
     let frames = near(cores[0], || frames(&args))?;
     // Nobody shall be able to choose members of IP sets that make lookups slow.
     let mib = |n: usize| n.saturating_mul(1 << 20);

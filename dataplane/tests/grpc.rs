@@ -141,3 +141,33 @@ async fn health_says_serving_and_the_socket_goes_with_the_process() {
     assert!(status.success());
     assert!(!process.socket.exists());
 }
+
+/// A thread's name, and the processors that it may use.
+fn processors(of: &std::path::Path) -> (String, String) {
+    let status = std::fs::read_to_string(of.join("status")).unwrap_or_default();
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    (line("Name:"), line("Cpus_allowed_list:"))
+}
+
+#[tokio::test]
+async fn whatever_is_no_worker_leaves_workers_their_cores() {
+    let (_, ours) = processors(std::path::Path::new("/proc/self"));
+    if ours.parse::<u16>().is_ok() {
+        eprintln!("SKIPPED: there is but one processor, {ours}");
+        return;
+    }
+    let core = ours.split([',', '-']).next_back().expect("a list names one at least").to_owned();
+    let process = Process::start(&["--frames", "1024", "--cores", &core]);
+    process.client().await;
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.child.id())).unwrap();
+    let threads: Vec<_> = threads.map(|thread| processors(&thread.unwrap().path())).collect();
+    let (workers, others): (Vec<_>, Vec<_>) =
+        threads.iter().partition(|(name, _)| name.starts_with("worker-"));
+    assert!(workers.iter().all(|(_, allowed)| *allowed == core) && workers.len() == 1, "{threads:?}");
+    assert!(others.len() > 1, "{threads:?}");
+    let apart = |allowed: &String| !allowed.is_empty() && !allowed.split([',', '-']).any(|cpu| cpu == core);
+    assert!(others.iter().all(|(_, allowed)| apart(allowed)), "{threads:?}");
+}
