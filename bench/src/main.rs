@@ -28,6 +28,7 @@ mod stream;
 mod swaps;
 mod tester;
 mod traffic;
+mod tunnel;
 mod updates;
 mod wire;
 mod wireguard;

@@ -1,14 +1,16 @@
 //! The whole worker in memory: everything between receiving and sending, on generated packets.
 
 use crate::measure::{Sample, Spread, fill, short, table};
-use crate::rig::{Bare, PEER_MAC, Rig, Setup, UPLINK_MAC};
+use crate::rig::{Bare, GATEWAY_MAC, PEER_MAC, Rig, Setup, UPLINK_MAC, WORKLOAD_MAC, WORKLOAD_V4};
 use crate::rules::Rules;
 use crate::traffic::{self, Wanted};
+use crate::tunnel::{self, Tunnel};
 use crate::wire::Stream;
 use crate::{Common, random::Random, record};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use margay_dataplane::graph::NodeCount;
+use margay_dataplane::net::FlowKey;
 use margay_dataplane::packet::VECTOR;
 use margay_dataplane::worker::ticks;
 use serde::Serialize;
@@ -41,6 +43,12 @@ pub struct Options {
     /// New and denied flows of a workload with staged policies: each is judged by both lists
     #[arg(long)]
     staged: bool,
+    /// Packets of established flows come by a tunnel from another node
+    #[arg(long, value_enum, conflicts_with = "ipv6")]
+    from_tunnel: Option<Tunnel>,
+    /// Packets of established flows come from the workload, and leave by a tunnel to another node
+    #[arg(long, value_enum, conflicts_with_all = ["ipv6", "from_tunnel"])]
+    into_tunnel: Option<Tunnel>,
     /// Packets received at once
     #[arg(long, default_value_t = VECTOR as u16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=VECTOR as i64))]
     batch: u16,
@@ -157,19 +165,41 @@ impl Case {
         if options.staged {
             rig.stage(&rules)?;
         }
+        if let Some(tunnel) = options.from_tunnel.or(options.into_tunnel) {
+            ensure!(kind == Kind::Established, "tunnels are for --case established");
+            rig.tunnel(tunnel, &rules)?;
+        }
         let wanted = if kind == Kind::Denied { Wanted::Denied } else { Wanted::Allowed };
-        let mut keys = traffic::flows(&rules, &rig.policy(), count, wanted, v6)?;
-        let stream = Stream::new(PEER_MAC, UPLINK_MAC, &keys, options.size.into());
-        let size = stream.size();
-        rig.feed(stream);
+        let mut keys = match options.into_tunnel {
+            None => traffic::flows(&rules, &rig.policy(), count, wanted, v6)?,
+            Some(_) => tunnel::outgoing(WORKLOAD_V4, count),
+        };
+        let stream = |keys: &[FlowKey]| {
+            let (from, to) = match options.into_tunnel {
+                None => (PEER_MAC, UPLINK_MAC),
+                Some(_) => (WORKLOAD_MAC, GATEWAY_MAC),
+            };
+            let stream = Stream::new(from, to, keys, options.size.into());
+            match options.from_tunnel {
+                None => stream,
+                Some(tunnel) => tunnel.carry(stream),
+            }
+        };
+        let feed = |rig: &mut Rig, stream| match options.into_tunnel {
+            None => rig.feed(stream),
+            Some(_) => rig.feed_from_workload(stream),
+        };
+        let first = stream(&keys);
+        let size = first.size();
+        feed(&mut rig, first);
         if kind == Kind::Established {
             // Begun in one order and used in another, else memory would be read in order.
             rig.run(count as u64)?;
             Random::new(1).shuffle(&mut keys);
-            rig.feed(Stream::new(PEER_MAC, UPLINK_MAC, &keys, options.size.into()));
+            feed(&mut rig, stream(&keys));
             ensure!(rig.flows() == count, "{} of {count} flows are established", rig.flows());
         }
-        let bare = Bare::new(Stream::new(PEER_MAC, UPLINK_MAC, &keys, options.size.into()), batch)?;
+        let bare = Bare::new(stream(&keys), batch)?;
         Ok(Self { kind, name, rig, bare, distinct: count as u64, size, rounds: vec![] })
     }
 

@@ -3,6 +3,7 @@
 //! Packets come from other nodes by an uplink, for a workload that policy protects.
 
 use crate::rules::{self, Rules};
+use crate::tunnel::{self, Tunnel};
 use crate::wire::{Stream, Valve, Wire};
 use anyhow::{Context, Result, ensure};
 use margay_api::dataplane::v1::{self as pb, change::Change};
@@ -24,8 +25,10 @@ use std::sync::Arc;
 pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
 /// Of the node that packets come from.
 pub const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
-const WORKLOAD_MAC: Mac = Mac([2, 0, 0, 0, 1, 1]);
-const WORKLOAD_V4: Addr = Addr::v4([172, 16, 0, 1]);
+pub const WORKLOAD_MAC: Mac = Mac([2, 0, 0, 0, 1, 1]);
+pub const WORKLOAD_V4: Addr = Addr::v4([172, 16, 0, 1]);
+/// Of this node on the workload's link.
+pub const GATEWAY_MAC: Mac = Mac([2, 0, 0xca, 0x11, 0, 1]);
 const WORKLOAD_V6: Addr = Addr::from_bits(0xfd65 << 112 | 1);
 const UPLINK: &str = "eth0";
 const WORKLOAD: &str = "cali1";
@@ -92,7 +95,7 @@ impl Rig {
         let refused = |errors: Vec<_>| anyhow::anyhow!("the policy was refused: {errors:?}");
         state.commit(&changes(rules), &commit, now).map_err(refused)?;
         let workload = state.id(WORKLOAD).context("the workload's interface is wanted")?;
-        state.attached(workload, facts(Mac([2, 0, 0xca, 0x11, 0, 1]), &[]), now);
+        state.attached(workload, facts(GATEWAY_MAC, &[]), now);
         state.publish();
         let valve = Valve::default();
         Ok(Self { worker, state, rings, valve, frames, uplink, workload, batch: setup.batch, now })
@@ -105,6 +108,24 @@ impl Rig {
         self.state.commit(changes, &pb::Commit { generation, in_sync: true }, self.now).map_err(refused)?;
         self.worker.poll(self.now);
         ensure!(self.state.adopted() == generation, "the worker has not adopted the changes");
+        Ok(())
+    }
+
+    /// Gives the node a tunnel to another one, which is its neighbour, and lets the workload speak to everybody.
+    pub fn tunnel(&mut self, tunnel: Tunnel, rules: &Rules) -> Result<()> {
+        let open = pb::Profile {
+            name: "open".into(),
+            outbound_rules: vec![pb::Rule { action: pb::Action::Allow.into(), ..Default::default() }],
+            ..Default::default()
+        };
+        let mut endpoint = endpoint(rules);
+        endpoint.profile_ids = vec![open.name.clone()];
+        let mut changes = tunnel.changes();
+        changes.extend([Change::Profile(open), Change::WorkloadEndpoint(endpoint)].map(change));
+        self.change(&changes)?;
+        self.state.kernel_neighbour(self.uplink, tunnel::FAR, Some(PEER_MAC), self.now);
+        self.state.publish();
+        self.worker.poll(self.now);
         Ok(())
     }
 
@@ -147,6 +168,13 @@ impl Rig {
     pub fn feed(&mut self, stream: Stream) {
         let from = Wire::new(Some(stream), self.batch, self.valve.clone());
         let to = Wire::new(None, self.batch, self.valve.clone());
+        self.attach(Box::new(from), Box::new(to));
+    }
+
+    /// As [`feed`](Self::feed), and the packets come from the workload.
+    pub fn feed_from_workload(&mut self, stream: Stream) {
+        let from = Wire::new(None, self.batch, self.valve.clone());
+        let to = Wire::new(Some(stream), self.batch, self.valve.clone());
         self.attach(Box::new(from), Box::new(to));
     }
 

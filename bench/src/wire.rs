@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// the start.
 const HEAD: usize = 64;
 /// The frame check sequence, counted by convention in a frame's size but not in memory.
-const FCS: usize = 4;
+pub const FCS: usize = 4;
 /// Bytes of an Ethernet header.
-const LINK: usize = 14;
+pub const LINK: usize = 14;
 
 /// UDP packets to one destination, again and again in the same order.
 #[derive(Clone)]
@@ -27,6 +27,9 @@ pub struct Stream {
     v6: bool,
     stamps: Arc<[Stamp]>,
     next: usize,
+    /// Headers of a tunnel, and where the packet inside begins.
+    outer: Arc<[u8]>,
+    at: usize,
 }
 
 /// What is a packet's own.
@@ -62,7 +65,21 @@ impl Stream {
         bytes.resize(HEAD.max(bytes.len()), 0);
         let mut head = [0; HEAD];
         head.copy_from_slice(&bytes[..HEAD]);
-        Self { head, len, v6, stamps: keys.iter().map(Stamp::new).collect(), next: 0 }
+        Self {
+            head,
+            len,
+            v6,
+            stamps: keys.iter().map(Stamp::new).collect(),
+            next: 0,
+            outer: Arc::default(),
+            at: 0,
+        }
+    }
+
+    /// The same packets behind a tunnel's headers, which take the place of the first `hidden` bytes of theirs.
+    pub fn behind(self, outer: &[u8], hidden: usize) -> Self {
+        let at = outer.len() - hidden;
+        Self { outer: outer.into(), at, len: self.len + at as u32, ..self }
     }
 
     /// Bytes of a frame, frame check sequence included.
@@ -74,6 +91,7 @@ impl Stream {
     fn write(&mut self, room: &mut [u8]) {
         let stamp = self.stamps[self.next];
         self.next = if self.next + 1 == self.stamps.len() { 0 } else { self.next + 1 };
+        let Some((before, room)) = room.split_at_mut_checked(self.at) else { return };
         let Some(room) = room.first_chunk_mut::<HEAD>() else { return };
         *room = self.head;
         if self.v6 {
@@ -85,6 +103,10 @@ impl Stream {
             room[26..30].copy_from_slice(&stamp.src);
             room[34..38].copy_from_slice(&stamp.ports);
             room[42..44].copy_from_slice(&stamp.payload);
+        }
+        if !self.outer.is_empty() {
+            before.copy_from_slice(&self.outer[..self.at]);
+            room[..self.outer.len() - self.at].copy_from_slice(&self.outer[self.at..]);
         }
     }
 }

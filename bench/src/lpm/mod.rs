@@ -1,5 +1,6 @@
 //! Longest-prefix match alone, on a table of routes from a file or a made-up one, in turns with a peer.
 
+mod check;
 pub mod files;
 mod peer;
 
@@ -43,6 +44,14 @@ pub struct Options {
     /// The program of bench/peers/rte_fib, to take turns with
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
+    /// Measure nothing: compare this many lookups, half of them within routes, with those of a naive table; then
+    /// some after each of the changes, published alone
+    #[arg(long, value_name = "LOOKUPS")]
+    check: Option<u64>,
+    /// Read no clock, time nothing: only look this many addresses within routes up, one at a time, to be counted by
+    /// valgrind
+    #[arg(long, value_name = "LOOKUPS", conflicts_with = "check", value_parser = clap::value_parser!(u64).range(1..=TURN as u64))]
+    untimed: Option<u64>,
     #[command(flatten)]
     common: Common,
 }
@@ -90,6 +99,23 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let v4 = routes[0].0.is_v4();
     ensure!(routes.iter().all(|(prefix, _)| prefix.is_v4() == v4), "the table holds both families; give one");
+    if let Some(lookups) = options.untimed {
+        let lpm = Lpm::build(routes.iter().copied())?;
+        let mut random = Random::new(2);
+        for _ in 0..lookups {
+            black_box(lpm.lookup(within(random.pick(&routes).0, &mut random)));
+        }
+        return Ok(());
+    }
+    if let Some(lookups) = options.check {
+        let changes = options.changes.as_deref().map(files::changes).transpose()?.unwrap_or_default();
+        let check::Checked { lookups, changes, after_changes } = check::check(&routes, &changes, lookups)?;
+        println!(
+            "{lookups} lookups among {} routes, and {after_changes} after {changes} changes: all as the naive table has them",
+            routes.len()
+        );
+        return Ok(());
+    }
     if options.peer.is_none() {
         eprintln!("NO PEER: figures without --peer say nothing about who is faster; see bench/peers/rte_fib");
     }

@@ -46,6 +46,8 @@ pub struct Outcome {
     pub received_pps: u64,
     /// Sent and not received.
     pub lost: u64,
+    /// Of those, what came out of the device under test and found no room at the tester.
+    pub lost_here: u64,
     /// Received, and not of this trial.
     pub strange: u64,
     /// From the port that sends to the one that receives, where there is one.
@@ -85,6 +87,7 @@ impl Tester {
     /// Sends `rate` packets a second for so long, or with a rate of 0 as many as go.
     pub fn trial(&mut self, rate: u64, length: Duration) -> Result<Outcome> {
         self.quiet();
+        let missed = self.missed();
         let begun = self.now();
         let end = begun + length.as_nanos() as u64;
         let mut outcome = Outcome::default();
@@ -121,6 +124,7 @@ impl Tester {
             }
             now = self.now();
         }
+        outcome.lost_here = self.missed() - missed;
         self.sum_up(&mut outcome, &delays);
         ensure!(outcome.sent > 0, "nothing could be sent: is the interface up, and its peer too?");
         Ok(outcome)
@@ -159,6 +163,11 @@ impl Tester {
                 return;
             }
         }
+    }
+
+    /// What the port that receives was too slow for so far.
+    fn missed(&self) -> u64 {
+        self.receiving.as_ref().map_or(0, |side| side.device.counters().kernel.lost())
     }
 
     fn now(&self) -> u64 {
