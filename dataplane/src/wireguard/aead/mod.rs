@@ -18,6 +18,8 @@ mod kernel;
 mod key;
 mod lane;
 pub mod reference;
+#[cfg(target_arch = "x86_64")]
+mod scattered;
 
 #[cfg(test)]
 mod tests;

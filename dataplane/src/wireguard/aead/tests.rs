@@ -1,31 +1,6 @@
 use super::{BATCH, Batch, Kernel, Key, MAX_TEXT, Packet, TAG, reference};
+use crate::wireguard::tests::{Seeded, hex};
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-
-/// Chance that follows from its seed: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.bits() % n as u64) as usize
-    }
-
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.bits() as u8)
-    }
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let digits = text.as_chunks::<2>().0.iter().map(|digits| str::from_utf8(digits).unwrap());
-    digits.map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect()
-}
 
 /// One message, sealed by the library: nonce, encrypted text and tag.
 struct Sealed {
@@ -159,7 +134,7 @@ fn wycheproof() {
 /// Every length to well beyond two blocks, alone in its group and beside longer ones.
 #[test]
 fn every_length() {
-    let mut random = Random(1);
+    let mut random = Seeded(1);
     let keys = Keys::new((0..4).map(|_| random.bytes()));
     let mut message =
         |len: usize| keys.sealed(len % 4, random.bytes(), (0..len).map(|_| random.bits() as u8).collect());
@@ -183,7 +158,7 @@ fn every_length() {
 /// What the limbs of a sum carry: texts that are all ones or zeros once encrypted.
 #[test]
 fn extreme_sums() {
-    let mut random = Random(2);
+    let mut random = Seeded(2);
     let keys = Keys::new((0..8).map(|_| random.bytes()));
     let patterns: [fn(usize) -> u8; 6] = [
         |_| 0xff,
@@ -195,8 +170,8 @@ fn extreme_sums() {
     ];
     let mut messages = vec![];
     for at in 0..600 {
-        let len = if at < 300 { 16 * (at % 30) } else { random.below(500) };
-        let (key, nonce) = (random.below(8), random.bytes());
+        let len = if at < 300 { 16 * (at % 30) } else { random.index(500) };
+        let (key, nonce) = (random.index(8), random.bytes());
         // Sealing is its own inverse but for the tag.
         let encrypted: Vec<_> = (0..len).map(patterns[at % patterns.len()]).collect();
         let plain = keys.sealed(key, nonce, encrypted).bytes[..len].to_vec();
@@ -210,27 +185,27 @@ fn extreme_sums() {
 #[test]
 fn random_batches_with_forgeries() {
     let batches = std::env::var("AEAD_BATCHES").map_or(300, |count| count.parse().unwrap());
-    let mut random = Random(3);
+    let mut random = Seeded(3);
     for batch in 0..batches {
-        let keys = Keys::new((0..=random.below(20)).map(|_| random.bytes()));
-        let most = [65, 300, 1_500, 100][random.below(4)];
-        let alike = random.below(3) == 0;
-        let len = random.below(most);
-        let count = if random.below(50) == 0 { BATCH + random.below(40) } else { 1 + random.below(40) };
+        let keys = Keys::new((0..=random.index(20)).map(|_| random.bytes()));
+        let most = [65, 300, 1_500, 100][random.index(4)];
+        let alike = random.index(3) == 0;
+        let len = random.index(most);
+        let count = if random.index(50) == 0 { BATCH + random.index(40) } else { 1 + random.index(40) };
         let messages: Vec<_> = (0..count)
             .map(|_| {
-                let len = if alike { len } else { random.below(most) };
+                let len = if alike { len } else { random.index(most) };
                 let plain = (0..len).map(|_| random.bits() as u8).collect();
-                keys.sealed(random.below(keys.0.len()), random.bytes(), plain)
+                keys.sealed(random.index(keys.0.len()), random.bytes(), plain)
             })
             .collect();
         seals_all(&keys, &messages, &format!("batch {batch}"));
-        let rate = [0, 1, 10, 100][random.below(4)];
+        let rate = [0, 1, 10, 100][random.index(4)];
         let forged = messages.into_iter().map(|mut message| {
-            let forge = random.below(100) < rate;
+            let forge = random.index(100) < rate;
             if forge {
-                let at = random.below(message.bytes.len());
-                message.bytes[at] ^= 1 << random.below(8);
+                let at = random.index(message.bytes.len());
+                message.bytes[at] ^= 1 << random.index(8);
             }
             (message, !forge)
         });

@@ -28,6 +28,15 @@ impl Seeded {
     pub(super) fn below(&mut self, n: u64) -> u64 {
         self.bits() % n
     }
+
+    /// A place among so many.
+    pub(super) fn index(&mut self, n: usize) -> usize {
+        self.below(n as u64) as usize
+    }
+
+    pub(super) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.bits() as u8)
+    }
 }
 
 impl Random for Seeded {
@@ -36,8 +45,10 @@ impl Random for Seeded {
     }
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    let digits = text.as_bytes().as_chunks::<2>().0.iter().map(|digits| str::from_utf8(digits).unwrap());
+/// Digits in pairs, with any white space between them.
+pub(super) fn hex(text: &str) -> Vec<u8> {
+    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits = text.as_chunks::<2>().0.iter().map(|digits| str::from_utf8(digits).unwrap());
     digits.map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect()
 }
 

@@ -2,88 +2,16 @@
 
 use super::super::lane::Lane;
 use super::super::reference::SIGMA;
+use super::super::scattered::scattered;
 use super::poly::first;
 use std::arch::x86_64::*;
 
 /// Lanes.
 const EIGHT: usize = 8;
 
-/// A block of the key stream.
-#[repr(C, align(32))]
-#[derive(Clone, Copy)]
-pub struct Block(pub [u8; 64]);
+scattered!(EIGHT, "avx2");
 
-impl Block {
-    pub const ZERO: Self = Self([0; 64]);
-}
-
-/// Any blocks of any packets: each takes the next lane.
-pub struct Scattered<'a> {
-    keys: [&'a [u32; 8]; EIGHT],
-    nonces: [[u32; 3]; EIGHT],
-    numbers: [u32; EIGHT],
-    /// What the lane's block is joined with: bytes from here on, so many; sixteen more may be read.
-    targets: [(*mut u8, usize); EIGHT],
-    filled: usize,
-}
-
-impl<'a> Scattered<'a> {
-    /// Without a block yet.
-    pub fn new(lanes: &[Lane<'a>]) -> Self {
-        Self {
-            keys: [lanes[0].key; EIGHT],
-            nonces: [[0; 3]; EIGHT],
-            numbers: [0; EIGHT],
-            targets: [(lanes[0].text, 0); EIGHT],
-            filled: 0,
-        }
-    }
-
-    /// Block 0 of a packet, into `secret`, which is zero. It is there after [`Self::finish`].
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    pub fn secret(&mut self, lane: &Lane<'a>, secret: &'a mut Block) {
-        self.push(lane, 0, secret.0.as_mut_ptr(), 64);
-    }
-
-    /// Encrypts or decrypts a text, complete after [`Self::finish`].
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    pub fn apply(&mut self, lane: &Lane<'a>) {
-        for block in 0..lane.len.div_ceil(64) {
-            // SAFETY: the block begins within the text.
-            let target = unsafe { lane.text.add(64 * block) };
-            self.push(lane, block as u32 + 1, target, lane.left(block));
-        }
-    }
-
-    /// Does what is left.
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    pub fn finish(mut self) {
-        if self.filled > 0 {
-            for (_, len) in &mut self.targets[self.filled..] {
-                *len = 0;
-            }
-            self.run();
-        }
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn push(&mut self, lane: &Lane<'a>, number: u32, target: *mut u8, len: usize) {
-        let at = self.filled % EIGHT;
-        self.keys[at] = lane.key;
-        self.nonces[at] = lane.nonce;
-        self.numbers[at] = number;
-        self.targets[at] = (target, len);
-        self.filled = at + 1;
-        if self.filled == EIGHT {
-            self.run();
-            self.filled = 0;
-        }
-    }
-
+impl Scattered<'_> {
     #[target_feature(enable = "avx2")]
     fn run(&self) {
         let nonces = [

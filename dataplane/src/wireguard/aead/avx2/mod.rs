@@ -9,8 +9,9 @@ mod poly;
 
 use super::kernel::compare;
 use super::lane::Lane;
+use super::scattered::Block;
 use super::{GROUP, TAG};
-use chacha::{Block, Scattered};
+use chacha::Scattered;
 
 /// Whether this processor has what is used here.
 pub(super) fn available() -> bool {

@@ -5,7 +5,7 @@
 
 use super::super::TAG;
 use super::super::lane::Lane;
-use super::chacha::Block;
+use super::super::scattered::Block;
 use std::arch::x86_64::*;
 
 /// Lanes.

@@ -2,17 +2,9 @@
 
 use super::super::lane::Lane;
 use super::super::reference::SIGMA;
+use super::super::scattered::{Block, scattered};
 use super::GROUP;
 use std::arch::x86_64::*;
-
-/// A block of the key stream.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-pub struct Block(pub [u8; 64]);
-
-impl Block {
-    pub const ZERO: Self = Self([0; 64]);
-}
 
 /// Sixteen packets of as many blocks each: a lane is a packet.
 pub struct Columns<'a> {
@@ -71,74 +63,9 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Any blocks of any packets: each takes the next lane.
-pub struct Scattered<'a> {
-    keys: [&'a [u32; 8]; GROUP],
-    nonces: [[u32; 3]; GROUP],
-    numbers: [u32; GROUP],
-    /// What the lane's block is joined with: bytes from here on, so many.
-    targets: [(*mut u8, usize); GROUP],
-    filled: usize,
-}
+scattered!(GROUP, "avx512bw,avx512ifma,avx512vbmi2");
 
-impl<'a> Scattered<'a> {
-    /// Without a block yet.
-    pub fn new(lanes: &[Lane<'a>]) -> Self {
-        // Idle lanes point at bytes that are there.
-        Self {
-            keys: [lanes[0].key; GROUP],
-            nonces: [[0; 3]; GROUP],
-            numbers: [0; GROUP],
-            targets: [(lanes[0].text, 0); GROUP],
-            filled: 0,
-        }
-    }
-
-    /// Block 0 of a packet, into `secret`, which is zero. It is there after [`Self::finish`].
-    #[target_feature(enable = "avx512bw,avx512ifma,avx512vbmi2")]
-    #[inline]
-    pub fn secret(&mut self, lane: &Lane<'a>, secret: &'a mut Block) {
-        self.push(lane, 0, secret.0.as_mut_ptr(), 64);
-    }
-
-    /// Encrypts or decrypts a text, complete after [`Self::finish`].
-    #[target_feature(enable = "avx512bw,avx512ifma,avx512vbmi2")]
-    #[inline]
-    pub fn apply(&mut self, lane: &Lane<'a>) {
-        for block in 0..lane.len.div_ceil(64) {
-            // SAFETY: the block begins within the text.
-            let target = unsafe { lane.text.add(64 * block) };
-            self.push(lane, block as u32 + 1, target, lane.left(block));
-        }
-    }
-
-    /// Does what is left.
-    #[target_feature(enable = "avx512bw,avx512ifma,avx512vbmi2")]
-    #[inline]
-    pub fn finish(mut self) {
-        if self.filled > 0 {
-            for (_, len) in &mut self.targets[self.filled..] {
-                *len = 0;
-            }
-            self.run();
-        }
-    }
-
-    #[target_feature(enable = "avx512bw,avx512ifma,avx512vbmi2")]
-    #[inline]
-    fn push(&mut self, lane: &Lane<'a>, number: u32, target: *mut u8, len: usize) {
-        let at = self.filled % GROUP;
-        self.keys[at] = lane.key;
-        self.nonces[at] = lane.nonce;
-        self.numbers[at] = number;
-        self.targets[at] = (target, len);
-        self.filled = at + 1;
-        if self.filled == GROUP {
-            self.run();
-            self.filled = 0;
-        }
-    }
-
+impl Scattered<'_> {
     #[target_feature(enable = "avx512bw,avx512ifma,avx512vbmi2")]
     fn run(&self) {
         let nonces = transposed_nonces(&self.nonces);

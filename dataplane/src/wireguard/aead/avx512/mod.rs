@@ -13,9 +13,10 @@ mod poly;
 
 use super::kernel::compare;
 use super::lane::Lane;
+use super::scattered::Block;
 use super::{GROUP, TAG};
 use arrayvec::ArrayVec;
-use chacha::{Block, Columns, Scattered};
+use chacha::{Columns, Scattered};
 use poly::EIGHT;
 
 /// Whether this processor has all that is used here.

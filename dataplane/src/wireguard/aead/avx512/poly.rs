@@ -6,7 +6,8 @@
 
 use super::super::TAG;
 use super::super::lane::Lane;
-use super::chacha::{Block, first};
+use super::super::scattered::Block;
+use super::chacha::first;
 use std::arch::x86_64::*;
 
 /// Lanes.
