@@ -200,6 +200,7 @@ fn wg_show() {
         peers[1].get("endpoint").is_none() && peers[1]["problem"].as_str().unwrap().contains("private key")
     );
     assert_ne!(fake.run("wg show --dump -o json").code, 0);
+    assert_eq!(fake.run("wg rotate").stdout, "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=\n");
 }
 
 #[test]

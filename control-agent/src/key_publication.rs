@@ -4,7 +4,7 @@
 
 use crate::{
     backoff::Backoff,
-    calc::{Calculated, OwnKeys},
+    calc::{Calculated, LANES, OwnKeys},
     datastore::{Datastore, Expected, Run, StoreError, Write},
     health::Health,
     model::{Key, Kind, Node, Resource},
@@ -13,9 +13,12 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use margay_api::dataplane::v1::{GetStatusRequest, dataplane_client::DataplaneClient};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::transport::Channel;
+
+/// How often the dataplane is asked which key it has.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The running publication. It ends when this is dropped.
 pub struct KeyPublication {
@@ -96,6 +99,8 @@ impl Publisher {
                 tokio::select! {
                     changed = self.desired.changed() => changed,
                     changed = self.progress.changed() => changed,
+                    // The dataplane may have been given another key.
+                    () = tokio::time::sleep(LOOK) => Ok(()),
                 }
             };
             if changed.is_err() {
@@ -111,15 +116,15 @@ impl Publisher {
             self.health.good("off");
             return Ok(());
         };
-        let keys = match own.wanted {
-            [false, false] => [String::new(), String::new()],
+        let (keys, lanes) = match own.wanted {
+            [false, false] => ([String::new(), String::new()], None),
             wanted => {
-                let key = self.key().await?;
-                wanted.map(|wanted| if wanted { key.clone() } else { String::new() })
+                let (key, lanes) = self.key().await?;
+                (wanted.map(|wanted| if wanted { key.clone() } else { String::new() }), lanes)
             }
         };
-        if *published != keys {
-            self.publish(&keys).await?;
+        if *published != keys || own.lanes != lanes {
+            self.publish(&keys, lanes.as_deref()).await?;
             tracing::info!(keys = ?keys, "published WireGuard's public key");
         }
         match own.wanted {
@@ -129,24 +134,31 @@ impl Publisher {
         Ok(())
     }
 
-    /// The dataplane's, in base64.
-    async fn key(&mut self) -> Result<String, Obstacle> {
+    /// The dataplane's, in base64, and how many lanes it takes.
+    async fn key(&mut self) -> Result<(String, Option<String>), Obstacle> {
         let asked = self.client.get_status(GetStatusRequest {}).await;
         let status = asked.map_err(|status| Obstacle::Dataplane(status.message().to_owned()))?.into_inner();
         match (status.wireguard_public_key.as_slice(), status.wireguard_problem) {
             ([], problem) if problem.is_empty() => Err(Obstacle::NoKeyYet),
             ([], problem) => Err(Obstacle::NoKey(problem)),
-            (key, _) => Ok(STANDARD.encode(key)),
+            (key, _) => {
+                let lanes = Some(status.wireguard_lanes).filter(|lanes| *lanes > 0);
+                Ok((STANDARD.encode(key), lanes.map(|lanes| lanes.to_string())))
+            }
         }
     }
 
-    async fn publish(&self, keys: &[String; 2]) -> Result<(), Obstacle> {
+    async fn publish(&self, keys: &[String; 2], lanes: Option<&str>) -> Result<(), Obstacle> {
         let key = Key::global(Kind::Node, &self.node);
         let Some(entry) = self.store.get(&key).await? else { return Ok(()) };
         let Ok(Resource::Node(mut node)) = Resource::from_json(&entry.json) else {
             return Err(Obstacle::Unreadable);
         };
         set(&mut node, keys);
+        match lanes {
+            Some(lanes) => node.metadata.annotations.insert(LANES.into(), lanes.into()),
+            None => node.metadata.annotations.remove(LANES),
+        };
         let json = Resource::Node(node).to_json().into();
         let write = Write::Put { key, json, expected: Expected::Version(entry.version) };
         self.store.commit(vec![write], Run::Real).await?;

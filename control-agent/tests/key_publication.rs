@@ -3,6 +3,7 @@
 mod rig;
 
 use margay_agent::{
+    calc::LANES,
     datastore::{Datastore, Expected, Memory, Run, Write},
     model::{Key, Kind, Resource},
 };
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 const PRINTED: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+
+const NEXT: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
 
 async fn put(store: &Memory, kind: &str, name: &str, spec: Value) {
     let object =
@@ -27,7 +30,8 @@ async fn becomes(store: &Memory, status: Value) {
         loop {
             let entry = store.get(&Key::global(Kind::Node, "a")).await.unwrap().unwrap();
             let node: Value = serde_json::from_str(&entry.json).unwrap();
-            if node["status"] == status {
+            let lanes = &node["metadata"]["annotations"][LANES];
+            if node["status"] == status && lanes.as_str() == Some("16").filter(|_| !status.is_null()) {
                 return;
             }
             tokio::task::yield_now().await;
@@ -62,6 +66,10 @@ async fn the_key_is_published_while_encryption_is_on() {
     let both = json!({"wireguardEnabled": true, "wireguardEnabledV6": true});
     put(&store, "FelixConfiguration", "default", both).await;
     becomes(&store, json!({"wireguardPublicKey": PRINTED, "wireguardPublicKeyV6": PRINTED})).await;
+
+    // Rotated, while nothing else happens.
+    fake.has_key(vec![9; 32]);
+    becomes(&store, json!({"wireguardPublicKey": NEXT, "wireguardPublicKeyV6": NEXT})).await;
 
     put(&store, "FelixConfiguration", "default", json!({})).await;
     becomes(&store, Value::Null).await;

@@ -11,7 +11,7 @@ use margay_dataplane::net::{Nanos, WorkerId};
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::ecn;
-use margay_dataplane::wireguard::PublicKey;
+use margay_dataplane::wireguard::{LANES, PublicKey, Secret};
 use pb::change::Change;
 use std::collections::BTreeMap;
 
@@ -288,7 +288,112 @@ fn another_worker_opens_what_is_its_own() {
 fn claim(node: &Simulation, worker: WorkerId) -> bool {
     let keyring = node.state.publisher().current().keyring.clone();
     let mut sessions = keyring.openings(false).peekable();
-    sessions.peek().is_some() && sessions.all(|opening| opening.owner(worker) == worker)
+    let lane = |opening: &margay_dataplane::wireguard::Opening| opening.lane(0).unwrap().0.owner(worker);
+    sessions.peek().is_some() && sessions.all(|opening| lane(opening) == worker)
+}
+
+/// With the peer's lanes.
+fn in_lanes(mut changes: Vec<pb::Change>, lanes: u32) -> Vec<pb::Change> {
+    for change in &mut changes {
+        if let Some(Change::WireguardPeer(peer)) = &mut change.change {
+            peer.lanes = lanes;
+        }
+    }
+    changes
+}
+
+/// What the network would do with lanes' ports, it does here: each goes to the next worker.
+fn spread(node: &Simulation, workers: u8) {
+    let keyring = node.state.publisher().current().keyring.clone();
+    for (opening, lane) in
+        keyring.openings(false).flat_map(|opening| (0..LANES).map(move |lane| (opening, lane)))
+    {
+        let worker = WorkerId(lane as u8 % workers);
+        let (lane, place) = opening.lane((lane as u64) << 56).expect("it is of a node of ours");
+        assert_eq!((lane.owner(worker), place), (worker, 0));
+    }
+}
+
+#[test]
+fn a_nodes_workers_share_the_packets_of_one_peer_and_flows_keep_their_order() {
+    let mut pair = Pair::new(Setup { workers: 3, ..Setup::default() });
+    let keys = [0, 1].map(|own| pair.public(own));
+    for own in 0..2 {
+        pair.nodes[own].commit(in_lanes(told(own, keys[1 - own]), 16)).unwrap();
+    }
+    // The response is the last that node b says before it may get packets.
+    pair.nodes[0].push("cali1", &across(0, 0, 1, 53));
+    let mut held = vec![];
+    pair.step_through(NOW, |own, frame| match own == 0 && frame[42] == 4 {
+        true => {
+            held.push(frame);
+            vec![]
+        }
+        false => vec![frame],
+    });
+    spread(&pair.nodes[1], 3);
+    held.iter().for_each(|frame| pair.nodes[1].push("eth0", frame));
+    pair.step(NOW);
+    assert!(pair.nodes[1].pop("cali9").is_some(), "{}", pair.told());
+    pair.seen.clear();
+
+    let mut last = BTreeMap::new();
+    for number in 1..=20u32 {
+        for flow in 0..100 {
+            let mut frame = vec![];
+            let step = ip(workload_mac(1), gateway_mac(), WORKLOADS[0][0], WORKLOADS[1][0], 64);
+            step.udp(4_000 + flow, 53).write(&mut frame, &number.to_be_bytes()).unwrap();
+            pair.nodes[0].push("cali1", &frame);
+        }
+        pair.step(NOW);
+        while let Some(frame) = pair.nodes[1].pop("cali9") {
+            let flow = u16::from_be_bytes([frame[34], frame[35]]);
+            let number = u32::from_be_bytes(*frame[42..].first_chunk().unwrap());
+            assert_eq!(last.insert(flow, number).unwrap_or(0) + 1, number, "flow {flow}");
+        }
+    }
+    assert_eq!(last.len(), 100);
+    assert!(last.values().all(|number| *number == 20), "{}", pair.told());
+    let sealed: Vec<_> =
+        pair.seen.iter().filter(|(own, frame)| *own == 0 && frame[23] == 17 && frame[42] == 4).collect();
+    let port = |frame: &[u8]| u16::from_be_bytes([frame[34], frame[35]]);
+    let ports: std::collections::BTreeSet<u16> = sealed.iter().map(|(_, frame)| port(frame)).collect();
+    assert!(ports.len() >= 12 && ports.iter().all(|port| *port == 51_820 || *port > 0xc000), "{ports:?}");
+    let lane_of = |port: u16| if port == 51_820 { 0 } else { port - 0xc000 };
+    assert!(sealed.iter().all(|(_, frame)| u16::from(frame[57]) == lane_of(port(frame))));
+    // Those who share are all of them, and the peer is still where it is.
+    let opened = |worker: &margay_dataplane::worker::Worker| {
+        let nodes = worker.graph().counters().read();
+        nodes.iter().find(|node| node.name == "wg-decrypt").map_or(0, |node| node.packets)
+    };
+    assert!(pair.nodes[1].workers.iter().all(|worker| opened(worker) > 200), "{}", pair.told());
+    let kind = margay_dataplane::fib::TunnelKind::Wireguard4;
+    let status = pair.nodes[1].state.wireguard().unwrap().status(kind).remove(0);
+    assert_eq!(status.endpoint, Some((addr(NODES[0][0]), 51_820)));
+    // Each once, in whatever lane.
+    let (again, before) =
+        (sealed.iter().rev().take(40), dropped(&pair.nodes[1], DropReason::WireguardReplayed));
+    let again: Vec<_> = again.map(|(_, frame)| frame.clone()).collect();
+    again.iter().for_each(|frame| pair.nodes[1].push("eth0", frame));
+    pair.step(NOW);
+    assert_eq!(dropped(&pair.nodes[1], DropReason::WireguardReplayed), before + 40);
+}
+
+#[test]
+fn a_peer_that_turns_out_to_be_one_of_ours_gets_a_session_with_lanes() {
+    let mut pair = ready();
+    let keys = [0, 1].map(|own| pair.public(own));
+    for (lanes, spread) in [(16, true), (0, false)] {
+        for own in 0..2 {
+            pair.nodes[own].commit(in_lanes(told(own, keys[1 - own]), lanes)).unwrap();
+        }
+        pair.step(Nanos::from_secs(6));
+        let got = (0..64).filter(|flow| pair.give(0, &across(0, 0, 4_000 + flow, 53)).is_some()).count();
+        assert_eq!(got, 64, "{}", pair.told());
+        let ports = pair.seen.iter().filter(|(own, frame)| *own == 0 && frame[23] == 17 && frame[42] == 4);
+        assert_eq!(ports.map(|(_, frame)| frame[34]).any(|port| port == 0xc0), spread);
+        pair.seen.clear();
+    }
 }
 
 /// UDP of `len` bytes in all, from workload 1.
@@ -486,6 +591,78 @@ fn tunnels_are_turned_on_and_off_under_traffic() {
         .map(|interface| interface.name.to_string())
         .collect();
     assert!(names.contains(&"margay-wireguard".to_owned()), "{names:?}");
+}
+
+#[test]
+fn keys_follow_one_another_under_traffic_and_nothing_is_lost() {
+    let mut pair = ready();
+    let mut number = 0u16;
+    let mut talk = |pair: &mut Pair, steps: u32| {
+        for _ in 0..steps {
+            for own in 0..2 {
+                let (sport, dport) = if own == 0 { (4000, 53) } else { (53, 4000) };
+                number += 1;
+                let sent = across(own, number as usize % 2, sport, dport);
+                assert_eq!(
+                    pair.give(own, &sent).expect("each arrives")[14..],
+                    arrived(&sent),
+                    "{}",
+                    pair.told()
+                );
+            }
+            pair.step(Nanos::from_secs(1));
+        }
+    };
+    talk(&mut pair, 30);
+    let old = [0, 1].map(|own| pair.public(own));
+    // One, the other, and both at once; the other hears of it a little later.
+    for (round, rotating) in [&[0][..], &[1], &[0, 1]].into_iter().enumerate() {
+        for own in rotating {
+            let now = pair.nodes[*own].now();
+            let key = Secret::new([100 + 10 * round as u8 + *own as u8; 32]);
+            pair.nodes[*own].state.rotate_key(&key, now);
+        }
+        talk(&mut pair, 20);
+        for own in rotating {
+            let public = pair.public(*own);
+            pair.nodes[1 - own].commit(told(1 - own, public)).unwrap();
+            talk(&mut pair, 7);
+        }
+        talk(&mut pair, 250);
+        let sessions = pair.nodes.each_ref().map(|node| {
+            let keyring = node.state.publisher().current().keyring.clone();
+            [false, true].map(|v6| keyring.openings(v6).count())
+        });
+        assert!(sessions.as_flattened().iter().all(|count| (1..=3).contains(count)), "{sessions:?}");
+    }
+    assert!([0, 1].iter().all(|own| pair.public(*own) != old[*own]));
+    let lost =
+        [DropReason::WireguardUnknownSession, DropReason::WireguardNoSession, DropReason::WireguardForged];
+    assert!(
+        pair.nodes.iter().all(|node| lost.iter().all(|reason| dropped(node, *reason) == 0)),
+        "{}",
+        pair.told()
+    );
+}
+
+#[test]
+fn an_old_key_is_good_for_nothing_once_it_has_had_its_time() {
+    let mut pair = ready();
+    let now = pair.nodes[1].now();
+    pair.nodes[1].state.rotate_key(&Secret::new([99; 32]), now);
+    // Node a is not told, and has to do without once the session has ended.
+    for _ in 0..200 {
+        pair.step(Nanos::from_secs(1));
+    }
+    assert!(pair.give(0, &across(0, 0, 1, 53)).is_none());
+    let keyring = pair.nodes[1].state.publisher().current().keyring.clone();
+    assert_eq!(keyring.openings(false).count(), 0, "and no key is left");
+    let public = pair.public(1);
+    pair.nodes[0].commit(told(0, public)).unwrap();
+    for _ in 0..12 {
+        pair.step(Nanos::from_secs(1));
+    }
+    assert!(pair.give(0, &across(0, 0, 1, 53)).is_some(), "{}", pair.told());
 }
 
 #[test]

@@ -16,6 +16,16 @@ Examples:
 
 --dump prints a line for each interface and each peer, with the fields of `wg show all dump`; private keys never.")]
     Show(WgShow),
+
+    /// Give this node another key pair, under traffic.
+    #[command(after_help = "\
+Examples:
+  margayctl wg rotate
+  margayctl --dataplane /run/margay/dataplane.sock wg rotate
+
+The agent publishes the new public key on the Node within seconds. Other nodes take what is sealed under the old one for
+three minutes more, so nothing is lost.")]
+    Rotate,
 }
 
 /// `wg show`.

@@ -61,6 +61,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Dp(Dp::Buffers(look)) => dp::show::<dp::Buffers>(global, look, out).await,
         Command::Dp(Dp::Drops(look)) => dp::show::<dp::Drops>(global, look, out).await,
         Command::Wg(Wg::Show(args)) => wg::show(global, args, out).await,
+        Command::Wg(Wg::Rotate) => wg::rotate(global, out).await,
         Command::Ipam(command) => ipam::run(global, command, out).await,
         Command::Policy(Policy::Explain(args)) => explain::run(global, args, out).await,
         Command::Policy(Policy::Eval(args)) => eval::run(args, out),

@@ -67,6 +67,15 @@ pub async fn show(global: &Global, args: &WgShow, out: &mut Output) -> Outcome {
     Ok(Code::Ok)
 }
 
+/// Has the dataplane take another key pair, and prints the public key.
+pub async fn rotate(global: &Global, out: &mut Output) -> Outcome {
+    let mut dataplane = client::dataplane(global).await?;
+    let rotation = dataplane.rotate_wireguard_key(api::RotateWireguardKeyRequest {});
+    let answer = client::answer(global.timeout, "give the node another key", rotation).await?.into_inner();
+    writeln!(out, "{}", base64(&answer.public_key))?;
+    Ok(Code::Ok)
+}
+
 impl Counted for Wireguard {
     const WHAT: &'static str = "WireGuard interfaces";
 

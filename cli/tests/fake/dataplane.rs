@@ -15,9 +15,10 @@ use margay_api::dataplane::v1::{
     ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
     ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LookupRouteRequest,
     LookupRouteResponse, Nat, NodeRuntime, ObjectError, PolicyId, PortRange, Prefix, Queue, Refused,
-    RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint,
-    StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape,
-    Tunnel, WatchRequest, WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerRuntime,
+    RotateWireguardKeyRequest, RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend, ServedPort,
+    ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
+    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, WatchRequest,
+    WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerRuntime,
     dataplane_server::Dataplane as Service, node_config::NatMapping,
 };
 use tokio_stream::Iter;
@@ -97,6 +98,7 @@ pub fn status() -> DataplaneStatus {
         workload_mtu: 1_450,
         wireguard_public_key: vec![7; 32],
         wireguard_problem: String::new(),
+        wireguard_lanes: 16,
         last_refused: Some(Refused { generation: 40, errors: vec![error] }),
     }
 }
@@ -184,6 +186,13 @@ impl Service for Dataplane {
             ],
         };
         Ok(Response::new(Runtime { workers: vec![worker(0), worker(1)], tsc_hz: 2.5e9 }))
+    }
+
+    async fn rotate_wireguard_key(
+        &self,
+        _: Request<RotateWireguardKeyRequest>,
+    ) -> Result<Response<RotateWireguardKeyResponse>, Status> {
+        Ok(Response::new(RotateWireguardKeyResponse { public_key: vec![8; 32] }))
     }
 
     async fn list_wireguard(

@@ -104,7 +104,7 @@ impl<'a> Settings<'a> {
     }
 
     /// The same of an annotation.
-    fn annotation(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn annotation(&self, name: &str) -> Option<&'a str> {
         let of = |configuration: &'a FelixConfiguration| configuration.metadata.annotations.get(name);
         [self.own, self.cluster].into_iter().flatten().find_map(of).map(String::as_str)
     }

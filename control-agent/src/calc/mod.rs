@@ -34,7 +34,7 @@ pub use frontends::{HealthCheck, ServiceKey};
 pub use ip_sets::node_set_id;
 pub use resources::Resources;
 pub use routes::packed;
-pub use wireguard::OwnKeys;
+pub use wireguard::{LANES, OwnKeys};
 
 /// Everything that the dataplane of `node` needs.
 pub fn desired(resources: &Resources, node: &str) -> Desired {

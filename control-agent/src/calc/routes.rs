@@ -8,8 +8,8 @@ use super::wireguard::Encryption;
 use super::{EndpointKey, Resources, endpoint_key, workload_name};
 use crate::model::scalar::AsNumber;
 use crate::model::{
-    AllowedUse, BgpConfiguration, Cidr, EncapMode, IpPool, Node, ServiceLoopPrevention, SubnetAddr,
-    WorkloadEndpoint,
+    AllowedUse, BgpConfiguration, Cidr, ENCRYPTION, EncapMode, IpPool, Node, ServiceLoopPrevention,
+    SubnetAddr, WorkloadEndpoint,
 };
 use margay_api::dataplane::v1::{
     self as api, Blackhole, Encapsulation, HostMetadata, LocalHost, NextHop, Prefix, Route, Unreachable,
@@ -195,6 +195,11 @@ impl<'a> Ways<'a> {
             gateway(node, net).ok_or_else(|| format!("node {name:?} has no address of that IP version"))?;
         let encapsulation = match self.encryption.reaches(node, net.is_v4()) {
             true => Encapsulation::Wireguard,
+            false if self.encryption.is_required() => {
+                return Err(format!(
+                    "{ENCRYPTION} is Required, and node {name:?} and this one have not both published a WireGuard key"
+                ));
+            }
             false => match self.tunnels.way(net, gateway) {
                 Way::Open(how) => how,
                 Way::Closed(why) => return Err(why),

@@ -1,14 +1,17 @@
 //! Encryption between nodes: whether there is any, and with whom.
 //!
 //! As Calico does it: a node that is told to encrypt says its public key, and nodes that have said theirs reach each other's
-//! workloads encrypted, whatever the pool asks for; all others as ever.
+//! workloads encrypted, whatever the pool asks for; all others as ever, or not at all where that is asked for.
 
 use super::Resources;
 use super::config::Settings;
-use crate::model::{Cidr, Node, SubnetAddr, scalar::Whole};
+use crate::model::{Cidr, ENCRYPTION, Node, SubnetAddr, is_required, scalar::Whole};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use margay_api::dataplane::v1::{Wireguard, WireguardPeer};
 use std::collections::BTreeMap;
+
+/// On a Node: the lanes in which its dataplane takes WireGuard's packets, as it says itself. Nodes without are any WireGuard.
+pub const LANES: &str = "margay.io/wireguard-lanes";
 
 /// The public keys of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct OwnKeys {
     pub wanted: [bool; 2],
     /// What the store says of the node; none: it does not know the node.
     pub published: Option<[String; 2]>,
+    /// What it says of its [`LANES`].
+    pub lanes: Option<String>,
 }
 
 /// Encryption as one node has it.
@@ -88,6 +93,7 @@ impl<'a> Encryption<'a> {
                 public_key_v6,
                 endpoint_v6,
                 endpoint_port_v6,
+                lanes: lanes(node),
                 ..WireguardPeer::default()
             };
             Some((name.clone(), peer))
@@ -101,13 +107,20 @@ impl<'a> Encryption<'a> {
         self.is_on(v4) && self.own.is_some_and(said) && said(node)
     }
 
+    /// Nothing goes to another node's workloads in clear.
+    pub(super) fn is_required(&self) -> bool {
+        // Anything else is refused when it is applied.
+        self.settings.annotation(ENCRYPTION).is_some_and(|text| is_required(text) != Ok(false))
+    }
+
     /// This node's keys.
     pub(super) fn own_keys(&self) -> OwnKeys {
         let published = self.own.map(|own| {
             let status = own.status.clone().unwrap_or_default();
             [status.wireguard_public_key, status.wireguard_public_key_v6]
         });
-        OwnKeys { wanted: VERSIONS.map(|v4| self.is_on(v4)), published }
+        let lanes = self.own.and_then(|own| own.metadata.annotations.get(LANES)).cloned();
+        OwnKeys { wanted: VERSIONS.map(|v4| self.is_on(v4)), published, lanes }
     }
 
     fn is_on(&self, v4: bool) -> bool {
@@ -141,6 +154,11 @@ type End = (Vec<u8>, SubnetAddr, u32);
 
 fn end(end: Option<End>) -> (Vec<u8>, Vec<u8>, u32) {
     end.map_or_else(Default::default, |(key, address, port)| (key, octets(address), port))
+}
+
+/// What is no number says nothing.
+fn lanes(node: &Node) -> u32 {
+    node.metadata.annotations.get(LANES).and_then(|lanes| lanes.parse().ok()).unwrap_or(0)
 }
 
 /// The key that a node has said.

@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod defaults;
+mod encryption;
 mod kind;
 mod kinds;
 pub mod kubernetes;
@@ -19,6 +20,7 @@ mod supported;
 mod tracking;
 mod validate;
 
+pub use encryption::{ENCRYPTION, is_required};
 pub use kind::{Key, Kind, UnknownKind};
 pub use kinds::*;
 pub use load::{LoadError, MAX_INPUT, load, sift};

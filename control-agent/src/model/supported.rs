@@ -3,6 +3,7 @@
 //! Kept apart from [`super::validate`], which says what Calico accepts: a feature that arrives
 //! loses its line here and changes nothing there.
 
+use super::encryption::{ENCRYPTION, is_required};
 use super::kinds::{
     AllowedUse, BgpConfiguration, BgpFilterRule, BgpFilterSpec, BgpPeerSpec, FelixConfiguration,
     GlobalNetworkPolicySpec, IpPoolSpec, IpamConfiguration, MatchOperator, NodeSpec, ProgramClusterRoutes,
@@ -69,7 +70,7 @@ pub(super) fn refusals(resource: &Resource) -> Vec<FieldError> {
 }
 
 /// The settings of a [`FelixConfiguration`] that something acts on.
-const FELIX_HONOURED: [&str; 26] = [
+const FELIX_HONOURED: [&str; 27] = [
     "allowIPIPPacketsFromWorkloads",
     "allowVXLANPacketsFromWorkloads",
     "bpfConntrackTimeouts",
@@ -91,6 +92,7 @@ const FELIX_HONOURED: [&str; 26] = [
     "vxlanVNI",
     "wireguardEnabled",
     "wireguardEnabledV6",
+    "wireguardHostEncryptionEnabled",
     "wireguardKeepAlive",
     "wireguardListeningPort",
     "wireguardListeningPortV6",
@@ -176,6 +178,7 @@ impl Refused {
         let removed = removed.and_then(|text| text.parse::<RemovedBackends>().err());
         let midstream = annotations.get(MIDSTREAM).and_then(|text| picks_up(text).err());
         let windows = annotations.get(TCP_WINDOWS).and_then(|text| is_strict(text).err());
+        let encryption = annotations.get(ENCRYPTION).and_then(|text| is_required(text).err());
         let mapping = annotations.get(NAT_MAPPING).and_then(|text| text.parse::<NatMapping>().err());
         for (name, wrong) in [
             (NODE_PORT_ADDRESSES, node_ports),
@@ -183,6 +186,7 @@ impl Refused {
             (MIDSTREAM, midstream),
             (TCP_WINDOWS, windows),
             (NAT_MAPPING, mapping),
+            (ENCRYPTION, encryption),
         ] {
             self.0.extend(wrong.map(|why| FieldError::new(format!("metadata.annotations[{name:?}]"), why)));
         }
@@ -192,6 +196,9 @@ impl Refused {
         }
         let named = matches!(felix.spec.nat_port_range, Some(Port::Named(_)));
         self.if_used(named, "spec.natPortRange", "give a range of numbers, like 61000:65535");
+        let hosts = felix.spec.wireguard_host_encryption_enabled == Some(true);
+        let why = "hosts' own packets are the kernel's and never pass the dataplane; set it to false, and encrypt them end to end";
+        self.if_used(hosts, "spec.wireguardHostEncryptionEnabled", why);
         // What a dataplane would have to refuse as a whole.
         for (name, value, least, most) in [
             ("vxlanPort", felix.spec.vxlan_port, 1, 65_535),

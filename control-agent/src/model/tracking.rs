@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use super::kinds::BpfConntrackTimeouts;
-use super::scalar::{BpfTimeout, Duration};
+use super::scalar::{BpfTimeout, Duration, either};
 
 /// What becomes of TCP connections and SCTP associations whose beginning was not seen.
 pub const MIDSTREAM: &str = "margay.io/midstream";
@@ -26,14 +26,6 @@ pub fn picks_up(text: &str) -> Result<bool, String> {
 /// Anything else.
 pub fn is_strict(text: &str) -> Result<bool, String> {
     either(text, ["Strict", "Liberal"])
-}
-
-fn either(text: &str, [yes, no]: [&str; 2]) -> Result<bool, String> {
-    match text {
-        _ if text == yes => Ok(true),
-        _ if text == no => Ok(false),
-        other => Err(format!("{other:?} is not a valid value; use {yes} or {no}")),
-    }
 }
 
 /// A timeout in milliseconds; `None`: the dataplane's own.

@@ -26,8 +26,8 @@ use margay_api::{
         ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
         ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
         ListWireguardRequest, ListWireguardResponse, LookupRouteRequest, LookupRouteResponse, ObjectError,
-        Refused, Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest,
-        WatchResponse, change,
+        Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse, Runtime, ServedService,
+        Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest, WatchResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -225,6 +225,7 @@ impl Dataplane for Service {
             version: "fake".into(),
             agent_connected,
             wireguard_public_key: self.0.key.lock().unwrap().clone(),
+            wireguard_lanes: 16,
             ..DataplaneStatus::default()
         }))
     }
@@ -294,6 +295,13 @@ impl Dataplane for Service {
         &self,
         _: Request<ListTunnelsRequest>,
     ) -> Result<Response<ListTunnelsResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
+    }
+
+    async fn rotate_wireguard_key(
+        &self,
+        _: Request<RotateWireguardKeyRequest>,
+    ) -> Result<Response<RotateWireguardKeyResponse>, Status> {
         Err(Status::unimplemented("not for the agent"))
     }
 

@@ -154,6 +154,14 @@ impl Dataplane for Service {
         Ok(Response::new(pb::ListWireguardResponse { interfaces }))
     }
 
+    async fn rotate_wireguard_key(
+        &self,
+        _: tonic::Request<pb::RotateWireguardKeyRequest>,
+    ) -> Result<Response<pb::RotateWireguardKeyResponse>, Status> {
+        let public_key = self.look(|shell| shell.rotate_key()).await?.map_err(Status::failed_precondition)?;
+        Ok(Response::new(pb::RotateWireguardKeyResponse { public_key }))
+    }
+
     async fn lookup_route(
         &self,
         request: tonic::Request<pb::LookupRouteRequest>,

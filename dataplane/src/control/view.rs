@@ -9,6 +9,7 @@ use crate::net::{IfId, PortRange};
 use crate::nodes::WorkerCounters;
 use crate::packet::DropReason;
 use crate::snapshot::Snapshot;
+use crate::wireguard::LANES;
 use margay_api::dataplane::v1::{self as pb, node_config::NatMapping};
 use std::collections::BTreeMap;
 
@@ -71,6 +72,8 @@ pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_se
         last_refused: None,
         wireguard_public_key: state.wireguard().map_or(vec![], |wireguard| wireguard.public().0.to_vec()),
         wireguard_problem: String::new(),
+        // One worker opens all, whatever lane it comes by.
+        wireguard_lanes: if ports.workers().len() > 1 { LANES as u32 } else { 1 },
         policy_memory: Some(pb::PolicyMemory {
             bytes: memory.bytes as u64,
             ceiling,

@@ -81,6 +81,8 @@ pub struct TunnelAdjacency {
     pub tunnel: Tunnel,
     /// The peer that packets are sealed for, where they are.
     pub peer: Option<PeerId>,
+    /// As in [`PeerEnd`]; elsewhere 0.
+    pub lanes: u8,
     /// The tunnel's interface: what policy sees the packet leave by.
     pub tx_if: IfId,
     /// The interface that its packets are sent by.
@@ -123,6 +125,8 @@ pub struct PeerEnd {
     pub peer: PeerId,
     /// Where its packets go: where it was heard last.
     pub endpoint: (Addr, u16),
+    /// Lanes that flows to it are spread over, so that not one of its workers has to open all. Up to 1: none.
+    pub lanes: u8,
     /// As in [`FarEnd`].
     pub path_mtu: Option<u16>,
 }
@@ -269,7 +273,8 @@ impl Overlay {
         // No IPv6 sender goes below the least MTU of all links (RFC 8200 §5).
         let least = if tunnel.kind.is_v4() { 68 } else { 1280 };
         let mtu = self.mtu(tunnel.kind, path).max(least);
-        Some(TunnelAdjacency { tunnel, peer, tx_if: near.interface, underlay: link.tx_if, mtu, outer })
+        let lanes = peer.and_then(|_| self.peers.get(&tunnel.remote)).map_or(0, |far| far.lanes);
+        Some(TunnelAdjacency { tunnel, peer, lanes, tx_if: near.interface, underlay: link.tx_if, mtu, outer })
     }
 
     /// What a route into `tunnel` comes to, whose own packets take the hop `link`.

@@ -49,6 +49,6 @@ impl Node<World> for Encap {
 /// The bits of a flow's hash that tell it from others on the way. Whoever sees them learns nothing of
 /// the hash's key: they are few, and none of those that a flow's place in a table depends on.
 #[inline]
-const fn entropy(hash: u64) -> u16 {
+pub(super) const fn entropy(hash: u64) -> u16 {
     (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as u16
 }

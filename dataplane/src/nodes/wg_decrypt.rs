@@ -13,7 +13,7 @@ use crate::snapshot::Snapshot;
 use crate::wire::wireguard::{MAC, TRANSPORT_HEADER};
 use crate::wire::{ecn, ip4, ip6, read, read_u16};
 use crate::wireguard::aead::{self, Batch, Kernel};
-use crate::wireguard::{Endpoint, Opening};
+use crate::wireguard::{Endpoint, Lane, Opening};
 use arrayvec::ArrayVec;
 
 arcs! {
@@ -21,7 +21,7 @@ arcs! {
     pub enum WgDecryptNext {
         /// What was inside.
         Parse = "inner",
-        /// Of a session that another worker owns.
+        /// Of a session, or a lane of one, that another worker owns.
         Handoff = "foreign",
         /// A message of a handshake, or an empty packet: a sign of life.
         Punt = "punt",
@@ -42,6 +42,9 @@ pub struct WgDecrypt {
 struct Job<'a> {
     position: usize,
     opening: &'a Opening,
+    lane: &'a Lane,
+    /// In the lane.
+    place: u64,
     near: &'a NearEnd,
     counter: u64,
     from: Endpoint,
@@ -115,12 +118,13 @@ impl WgDecrypt {
     }
 }
 
-/// The worker that owns the session of a packet for this node's tunnels.
+/// The worker that owns the lane of a packet for this node's tunnels.
 pub(super) fn owner(world: &World, packet: &Packet<'_>) -> Option<WorkerId> {
     let datagram = packet.l4().get(UDP..)?;
     let v6 = packet.meta.flags.has(PacketFlags::V6);
-    let local = u32::from_le_bytes(read(datagram, 4).ok()?);
-    world.snapshot.keyring.opening(v6, local).map(|opening| opening.owner(world.me))
+    let opening = world.snapshot.keyring.opening(v6, u32::from_le_bytes(read(datagram, 4).ok()?))?;
+    let (lane, _) = opening.lane(u64::from_le_bytes(read(datagram, 8).ok()?))?;
+    Some(lane.owner(world.me))
 }
 
 fn refuse(packet: &mut Packet<'_>, reason: DropReason) -> WgDecryptNext {
@@ -163,17 +167,21 @@ fn look<'a>(
         return Err(refuse(packet, DropReason::BadTunnel));
     };
     let opening = snapshot.keyring.opening(v6, u32::from_le_bytes(local));
-    let Some(opening) = opening.filter(|opening| opening.session.is_good(world.now)) else {
+    let Some(opening) = opening.filter(|opening| opening.session.in_time(world.now)) else {
         return Err(refuse(packet, DropReason::WireguardUnknownSession));
     };
     let len = datagram.len() - TRANSPORT_HEADER - MAC;
-    if opening.owner(world.me) != world.me {
+    let counter = u64::from_le_bytes(counter);
+    let Some((lane, place)) = opening.lane(counter) else {
+        return Err(refuse(packet, DropReason::WireguardReplayed));
+    };
+    if lane.owner(world.me) != world.me {
         packet.meta.flags.set(PacketFlags::SEALED);
         return Err(WgDecryptNext::Handoff);
     }
     let at = packet.meta.l4 + (UDP + TRANSPORT_HEADER) as u16;
     let class = ecn::traffic_class(packet.l3());
-    Ok(Job { position, opening, near, counter: u64::from_le_bytes(counter), from, class, at, len })
+    Ok(Job { position, opening, lane, place, near, counter, from, class, at, len })
 }
 
 /// Leaves the packet that was inside, if it is genuine and may come from this peer.
@@ -189,7 +197,7 @@ fn take<'a>(
         return Err(DropReason::WireguardForged);
     }
     let opening = job.opening;
-    if !opening.replay.accept(job.counter) {
+    if !job.lane.accept(job.place) {
         return Err(DropReason::WireguardReplayed);
     }
     if run.count(opening, job.len) {
@@ -197,7 +205,9 @@ fn take<'a>(
         run.count(opening, job.len);
     }
     let known = snapshot.keyring.peer(opening.peer);
-    if known.is_some_and(|known| known.endpoint != Some(job.from)) {
+    // Where a peer is, its first lane says: the others' source ports are none that it listens at.
+    let says_where = job.place == job.counter;
+    if says_where && known.is_some_and(|known| known.endpoint != Some(job.from)) {
         let v6 = packet.meta.flags.has(PacketFlags::V6);
         world.tell(Event::PeerMoved { v6, session: opening.session.local(), from: job.from });
     }

@@ -1,6 +1,6 @@
 //! Seals packets that leave by encrypted tunnels, all of a vector at once, whomever they are for.
 
-use super::World;
+use super::{World, encap};
 use crate::arcs;
 use crate::fib::TunnelAdjacency;
 use crate::graph::{Next, Node};
@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 use crate::wire::ecn;
 use crate::wire::wireguard::TRANSPORT_HEADER;
 use crate::wireguard::aead::{self, Batch, Kernel};
-use crate::wireguard::{Known, Session, padded_len, sealed_len};
+use crate::wireguard::{Known, LANES, Session, padded_len, sealed_len};
 use arrayvec::ArrayVec;
 
 arcs! {
@@ -28,7 +28,7 @@ arcs! {
 /// The node.
 pub struct WgEncrypt {
     batch: Batch,
-    /// Where a peer's group is, as far as it is of this vector: by the peer's number.
+    /// Where the group of a peer's lane is, as far as it is of this vector: by both their numbers.
     places: Box<[Place; PLACES]>,
     vector: u32,
 }
@@ -42,9 +42,10 @@ struct Place {
     group: u16,
 }
 
-/// The packets of a vector for one peer.
+/// The packets of a vector for one peer, in one lane.
 struct Group<'a> {
     peer: PeerId,
+    lane: u8,
     known: &'a Known,
     session: &'a Session,
     packets: u64,
@@ -58,6 +59,7 @@ struct Job<'a> {
     position: usize,
     group: usize,
     tunnel: &'a TunnelAdjacency,
+    lane: u8,
     class: u8,
 }
 
@@ -89,17 +91,22 @@ impl Node<World> for WgEncrypt {
                 nexts[position] = WgEncryptNext::Drop.index();
                 continue;
             };
-            let group = tunnel.peer.and_then(|peer| self.group(peer, &snapshot, world, &mut groups));
+            // A flow keeps to one lane, and so its order.
+            let lane = match tunnel.lanes {
+                0 | 1 => 0,
+                lanes => (encap::entropy(packet.meta.hash) % u16::from(lanes)) as u8,
+            };
+            let group = tunnel.peer.and_then(|peer| self.group((peer, lane), &snapshot, world, &mut groups));
             let Some(group) = group else {
                 nexts[position] = WgEncryptNext::Hold.index();
                 continue;
             };
             groups[group].packets += 1;
             let class = ecn::traffic_class(packet.l3());
-            jobs.push(Job { position, group, tunnel, class });
+            jobs.push(Job { position, group, tunnel, lane, class });
         }
         for group in &mut groups {
-            group.counter = group.session.reserve(group.packets);
+            group.counter = group.session.reserve(group.lane, group.packets);
         }
         jobs.retain(|job| {
             let good = groups[job.group].counter.is_some();
@@ -119,26 +126,26 @@ impl Node<World> for WgEncrypt {
 }
 
 impl WgEncrypt {
-    /// The group of a peer, if there is a session with it.
+    /// The group of a peer's lane, if there is a session with it.
     fn group<'a>(
         &mut self,
-        peer: PeerId,
+        (peer, lane): (PeerId, u8),
         snapshot: &'a Snapshot,
         world: &World,
         groups: &mut ArrayVec<Group<'a>, VECTOR>,
     ) -> Option<usize> {
-        let mut at = peer.0 as usize % PLACES;
+        let mut at = (peer.0 as usize + LANES * usize::from(lane)) % PLACES;
         while self.places[at].vector == self.vector {
             let group = usize::from(self.places[at].group);
-            if groups[group].peer == peer {
+            if (groups[group].peer, groups[group].lane) == (peer, lane) {
                 return Some(group);
             }
             at = (at + 1) % PLACES;
         }
         let known = snapshot.keyring.peer(peer)?;
-        let session = known.sealing.as_deref().filter(|session| session.is_good(world.now))?;
+        let session = known.sealing.as_deref().filter(|session| session.in_time(world.now))?;
         self.places[at] = Place { vector: self.vector, group: groups.len() as u16 };
-        groups.push(Group { peer, known, session, packets: 0, bytes: 0, counter: None });
+        groups.push(Group { peer, lane, known, session, packets: 0, bytes: 0, counter: None });
         Some(groups.len() - 1)
     }
 
@@ -181,7 +188,7 @@ impl WgEncrypt {
 /// Puts the outer headers before a message.
 fn dress(mut packet: Packet<'_>, job: &Job<'_>) -> WgEncryptNext {
     // Whoever sees the outer header is to learn no more than he must: of congestion, not of what is inside.
-    let headers = job.tunnel.outer.complete(packet.l3(), job.class & 3, 0);
+    let headers = job.tunnel.outer.complete(packet.l3(), job.class & 3, job.lane.into());
     if !packet.set_link_header(headers.as_slice()) {
         packet.meta.drop = DropReason::TxOversized;
         return WgEncryptNext::Drop;

@@ -106,7 +106,7 @@ impl Outer {
 
     /// The headers for one packet, `inner` being all that stands behind them and `class` its DSCP and ECN as far as the outer
     /// header is to tell of them. Where the flow has a source port, it is of `entropy`, so that routers and network cards
-    /// keep the flow together and others apart (RFC 7348 §5).
+    /// keep the flow together and others apart (RFC 7348 §5); elsewhere only if that is above zero.
     #[inline]
     pub fn complete(&self, inner: &[u8], class: u8, entropy: u16) -> Completed {
         let mut out = Completed { bytes: self.bytes, len: self.len };
@@ -133,7 +133,7 @@ impl Outer {
         let ip = usize::from(self.ip);
         let at = ip + if self.v6 { ip6::HEADER_LEN } else { ip4::HEADER_LEN };
         let len = usize::from(self.len) - at + inner.len();
-        if self.by_flow {
+        if self.by_flow || entropy > 0 {
             // Of the ports for anybody's use (RFC 6335 §6).
             out.bytes[at..at + 2].copy_from_slice(&(0xc000 | entropy).to_be_bytes());
         }

@@ -160,6 +160,11 @@ impl Interface {
         self.peers.remove(&public);
     }
 
+    /// Ends a peer's sessions. The next packet begins another.
+    pub fn restart(&mut self, public: PublicKey) {
+        self.wipe(public);
+    }
+
     /// Where a peer was heard last, or is said to be.
     pub fn endpoint(&self, public: PublicKey) -> Option<SocketAddr> {
         self.peers.get(&public)?.endpoint

@@ -1,7 +1,7 @@
 //! What workers seal and open packets with: the sessions of all peers, replaced whole by control when one comes or goes.
 
 use super::replay::Replay;
-use super::session::Session;
+use super::session::{LANES, Session, lane};
 use crate::net::{Addr, PeerId, WorkerId};
 use ahash::RandomState;
 use std::collections::HashMap;
@@ -37,11 +37,18 @@ pub struct Opening {
     pub session: Arc<Session>,
     /// Whose.
     pub peer: PeerId,
-    /// Of the worker that owns it.
-    pub replay: Replay,
-    owner: AtomicU8,
+    /// One, or [`LANES`].
+    lanes: Box<[Lane]>,
     packets: AtomicU64,
     data: AtomicU64,
+}
+
+/// A part of a session's packets that one worker opens.
+#[derive(Debug)]
+pub struct Lane {
+    /// Of the worker that owns it.
+    replay: Replay,
+    owner: AtomicU8,
 }
 
 /// What was exchanged with a peer. Any worker may add to it, once a vector.
@@ -91,14 +98,14 @@ impl Keyring {
         self.openings[usize::from(v6)].values()
     }
 
-    /// Packets of this session may come.
-    pub fn open(&mut self, v6: bool, peer: PeerId, session: Arc<Session>) -> Arc<Opening> {
+    /// Packets of this session may come; in lanes, of a peer that is said to use them.
+    pub fn open(&mut self, v6: bool, peer: PeerId, session: Arc<Session>, lanes: bool) -> Arc<Opening> {
         let local = session.local();
+        let lane = |_| Lane { replay: Replay::default(), owner: AtomicU8::new(NOBODY) };
         let opening = Arc::new(Opening {
             session,
             peer,
-            replay: Replay::default(),
-            owner: AtomicU8::new(NOBODY),
+            lanes: (0..if lanes { LANES } else { 1 }).map(lane).collect(),
             packets: AtomicU64::new(0),
             data: AtomicU64::new(0),
         });
@@ -112,11 +119,37 @@ impl Keyring {
     }
 }
 
-/// The session's packets were none's so far.
+/// The lane's packets were none's so far.
 const NOBODY: u8 = u8::MAX;
 
 impl Opening {
-    /// The worker whose the session's packets are: the first that asks, as that is the one which gets them from the network.
+    /// The lane that a counter is of, and its place in that. None where it is of none that there is.
+    #[inline]
+    pub fn lane(&self, counter: u64) -> Option<(&Lane, u64)> {
+        match &*self.lanes {
+            [only] => Some((only, counter)),
+            lanes => {
+                let (number, place) = lane(counter);
+                Some((lanes.get(number)?, place))
+            }
+        }
+    }
+
+    /// Packets opened, `data` of them not empty.
+    #[inline]
+    pub fn received(&self, packets: u64, data: u64) {
+        self.packets.fetch_add(packets, Relaxed);
+        self.data.fetch_add(data, Relaxed);
+    }
+
+    /// Genuine packets that came, and how many of them were not empty.
+    pub fn count(&self) -> (u64, u64) {
+        (self.packets.load(Relaxed), self.data.load(Relaxed))
+    }
+}
+
+impl Lane {
+    /// The worker whose the lane's packets are: the first that asks, as that is the one which gets them from the network.
     #[inline]
     pub fn owner(&self, me: WorkerId) -> WorkerId {
         match self.owner.load(Relaxed) {
@@ -128,16 +161,11 @@ impl Opening {
         }
     }
 
-    /// The owner opened packets, `data` of them not empty.
+    /// Takes a place in the lane, of a packet that is genuine: false where it was seen, or is too old to tell. For the owner
+    /// alone.
     #[inline]
-    pub fn received(&self, packets: u64, data: u64) {
-        self.packets.store(self.packets.load(Relaxed) + packets, Relaxed);
-        self.data.store(self.data.load(Relaxed) + data, Relaxed);
-    }
-
-    /// Genuine packets that came, and how many of them were not empty.
-    pub fn count(&self) -> (u64, u64) {
-        (self.packets.load(Relaxed), self.data.load(Relaxed))
+    pub fn accept(&self, place: u64) -> bool {
+        self.replay.accept(place)
     }
 }
 
@@ -175,13 +203,22 @@ mod tests {
     use crate::wireguard::{Secret, session};
 
     #[test]
-    fn the_first_worker_keeps_a_session() {
+    fn the_first_worker_keeps_a_lane() {
         let keys = TransportKeys { send: Secret::default(), receive: Secret::default() };
         let session = Arc::new(session::Session::new(7, 8, true, &keys, Nanos(0)));
         let mut keyring = Keyring::default();
-        let opening = keyring.open(false, PeerId(1), session);
+        let opening = keyring.open(false, PeerId(1), session.clone(), false);
         assert!(keyring.opening(true, 7).is_none(), "of the other interface");
-        assert_eq!([3, 5, 3].map(|worker| opening.owner(WorkerId(worker))), [WorkerId(3); 3]);
+        let (lane, place) = opening.lane(3 << 56 | 9).unwrap();
+        assert_eq!(place, 3 << 56 | 9, "as it came");
+        assert_eq!([3, 5, 3].map(|worker| lane.owner(WorkerId(worker))), [WorkerId(3); 3]);
+        let lanes = keyring.open(true, PeerId(1), session, true);
+        let owner = |counter, worker| lanes.lane(counter).map(|(lane, _)| lane.owner(WorkerId(worker)));
+        assert_eq!(owner(3 << 56 | 9, 5), Some(WorkerId(5)));
+        assert_eq!((owner(3 << 56, 7), owner(9, 7)), (Some(WorkerId(5)), Some(WorkerId(7))));
+        assert_eq!(owner(16 << 56, 7), None);
+        let accept = |counter| lanes.lane(counter).is_some_and(|(lane, place)| lane.accept(place));
+        assert!(accept(1) && accept(15 << 56 | 1) && accept(1 << 56 | 1) && !accept(15 << 56 | 1));
         opening.received(2, 1);
         opening.received(1, 1);
         assert_eq!(opening.count(), (3, 2));

@@ -17,7 +17,7 @@ mod tests;
 
 pub use crypto::{KeyPair, PublicKey, Random, Secret};
 pub use interface::{Event, Interface, Moment, PeerError, Refused};
-pub use keyring::{Endpoint, Keyring, Known, Opening, Traffic};
+pub use keyring::{Endpoint, Keyring, Known, Lane, Opening, Traffic};
 pub use peer::PeerSettings;
 pub use replay::{Replay, WINDOW};
-pub use session::{REJECT_AFTER_TIME, Session, padded_len, sealed_len};
+pub use session::{LANES, REJECT_AFTER_TIME, Session, padded_len, sealed_len};

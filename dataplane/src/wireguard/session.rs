@@ -9,9 +9,15 @@ use crate::net::Nanos;
 use crate::wire::wireguard::{TRANSPORT_HEADER, Transport};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters after which a new session is begun (§6.1).
-pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
-/// Counters after which this one carries nothing more (§6.1).
+/// Lanes that a session's packets may take to a peer that knows of them: their counters begin at the lane's number in the
+/// highest eight bits, so that each lane has a replay window, and an owner, of its own. Whoever takes only lane 0 is like
+/// anybody else.
+pub const LANES: usize = 16;
+/// Counters that a lane has.
+const LANE: u64 = 1 << 56;
+/// Counters of a lane after which a new session is begun: half of them, well before the paper wants one (§6.1).
+pub const REKEY_AFTER_MESSAGES: u64 = LANE / 2;
+/// Counters of others after which a session carries nothing more (§6.1). Ours ends with any of its lanes, long before.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// Age at which it carries nothing more (§6.1).
 pub const REJECT_AFTER_TIME: Nanos = Nanos::from_secs(180);
@@ -25,7 +31,8 @@ pub struct Session {
     begun: Nanos,
     sending: Key,
     receiving: Key,
-    next: AtomicU64,
+    /// Of each lane, counters given out.
+    next: [AtomicU64; LANES],
 }
 
 impl Session {
@@ -38,7 +45,7 @@ impl Session {
             begun: now,
             sending: Key::new(&keys.send),
             receiving: Key::new(&keys.receive),
-            next: AtomicU64::new(0),
+            next: [const { AtomicU64::new(0) }; LANES],
         }
     }
 
@@ -67,21 +74,31 @@ impl Session {
         now.since(self.begun)
     }
 
-    /// Whether it may carry packets still.
+    /// Whether its time is not over yet.
+    #[inline]
+    pub const fn in_time(&self, now: Nanos) -> bool {
+        self.age(now).0 < REJECT_AFTER_TIME.0
+    }
+
+    /// Whether it may carry packets still: there are counters left, too.
     pub fn is_good(&self, now: Nanos) -> bool {
-        self.age(now) < REJECT_AFTER_TIME && self.sent() < REJECT_AFTER_MESSAGES
+        self.in_time(now) && self.sent() < LANE
     }
 
-    /// Counters given out.
+    /// Counters given out, of the lane of which the most were.
     pub fn sent(&self) -> u64 {
-        self.next.load(Ordering::Relaxed)
+        self.next.iter().fold(0, |most, next| most.max(next.load(Ordering::Relaxed)))
     }
 
-    /// The first of `count` counters that are the caller's alone: a vector takes all of its own at once. Nothing when
+    /// The first of `count` counters of a lane that are the caller's alone: a vector takes all of its own at once. Nothing when
     /// there are not so many left.
-    pub fn reserve(&self, count: u64) -> Option<u64> {
-        let after = |next: u64| next.checked_add(count).filter(|next| *next <= REJECT_AFTER_MESSAGES);
-        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).ok()
+    ///
+    /// # Panics
+    /// When there is no such lane.
+    pub fn reserve(&self, lane: u8, count: u64) -> Option<u64> {
+        let after = |next: u64| next.checked_add(count).filter(|next| *next <= LANE);
+        let next = self.next[usize::from(lane)].fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+        next.ok().map(|next| u64::from(lane) * LANE + next)
     }
 
     /// Dresses a packet for sealing. `bytes` is room for the header, the packet of `len` bytes where it is, and room behind
@@ -108,6 +125,12 @@ impl Session {
     }
 }
 
+/// The lane of a counter, and its place in that.
+#[inline]
+pub const fn lane(counter: u64) -> (usize, u64) {
+    ((counter / LANE) as usize, counter % LANE)
+}
+
 /// Bytes of a packet once padded: to whole blocks of sixteen, so that lengths say less, but not above what a tunnel takes.
 pub const fn padded_len(len: usize, mtu: usize) -> usize {
     let blocks = len.next_multiple_of(16);
@@ -122,6 +145,20 @@ pub const fn sealed_len(padded: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_counter_is_of_two_lanes() {
+        let keys = TransportKeys { send: crate::wireguard::Secret::default(), receive: Default::default() };
+        let session = Session::new(1, 2, true, &keys, Nanos(0));
+        assert_eq!([0, 0, 3, 15].map(|of| session.reserve(of, 5).map(lane)), {
+            [Some((0, 0)), Some((0, 5)), Some((3, 0)), Some((15, 0))]
+        });
+        assert_eq!(session.sent(), 10);
+        assert!(session.is_good(Nanos(0)));
+        assert_eq!(session.reserve(3, LANE - 5).map(lane), Some((3, 5)));
+        assert_eq!(session.reserve(3, 1), None, "the next would be another lane's");
+        assert!(!session.is_good(Nanos(0)), "it ends with any of them");
+    }
 
     #[test]
     fn padding_ends_at_the_mtu() {

@@ -1,6 +1,7 @@
 //! Who is reached encrypted, and what the dataplane is told of it.
 
 use super::*;
+use crate::model::ENCRYPTION;
 use margay_api::dataplane::v1::Encapsulation;
 
 const KEYS: [&str; 2] =
@@ -115,9 +116,54 @@ fn what_is_published_is_known() {
     let keys = |a: &str| on("a", &[&told, &own(a)]).own_keys;
     assert_eq!(
         keys(&key(0)),
-        OwnKeys { wanted: [true, false], published: Some([KEYS[0].into(), String::new()]) }
+        OwnKeys { wanted: [true, false], published: Some([KEYS[0].into(), String::new()]), lanes: None }
     );
     assert_eq!(keys("").published, Some(Default::default()));
     let unknown = desired(&resources(&[&told]).into_iter().collect(), "a").own_keys;
     assert_eq!(unknown.published, None);
+}
+
+#[test]
+fn nodes_of_ours_say_how_many_lanes_they_take() {
+    let told = felix("default", "wireguardEnabled: true");
+    let with = |lanes: &str| {
+        let b = of_b(&key(1))
+            .replace("{name: b}", &format!("{{name: b, annotations: {{{}: {lanes:?}}}}}", super::LANES));
+        on("a", &[&told, &own(&key(0)), &b]).wireguard_peers["b"].lanes
+    };
+    assert_eq!(["16", "1", "many", "-1"].map(with), [16, 1, 0, 0]);
+    assert_eq!(
+        on("a", &[&told, &own(&key(0)), &of_b(&key(1))]).wireguard_peers["b"].lanes,
+        0,
+        "any WireGuard"
+    );
+}
+
+#[test]
+fn where_encryption_is_required_nobody_is_reached_in_clear() {
+    let required = |spec: &str, how: &str| {
+        felix("default", spec)
+            .replace("{name: default}", &format!("{{name: default, annotations: {{{ENCRYPTION}: {how}}}}}"))
+    };
+    let of = |felix: &str, a: &str, b: &str| {
+        let desired = on("a", &[felix, &own(a), &of_b(b)]);
+        let closed = matches!(desired.routes[&cidr(CLIENT)].target, Some(Target::Blackhole(_)));
+        (
+            closed,
+            desired.problems.iter().any(|problem| problem.contains("not both published a WireGuard key")),
+        )
+    };
+    let told = required("wireguardEnabled: true", "Required");
+    assert_eq!(of(&told, &key(0), &key(1)), (false, false));
+    assert_eq!(of(&told, &key(0), ""), (true, true), "the other has no key");
+    assert_eq!(of(&told, "", &key(1)), (true, true), "nor this one yet");
+    assert_eq!(of(&required("wireguardEnabled: false", "Required"), &key(0), &key(1)), (true, true));
+    assert_eq!(of(&required("wireguardEnabled: true", "Preferred"), &key(0), ""), (false, false));
+    // For one node alone.
+    let one = required("{}", "Required")
+        .replace("spec: {{}}", "spec: {}")
+        .replace("{name: default,", "{name: node.a,");
+    let told = felix("default", "wireguardEnabled: true");
+    let desired = on("a", &[&told, &one, &own(&key(0)), &of_b("")]);
+    assert!(matches!(desired.routes[&cidr(CLIENT)].target, Some(Target::Blackhole(_))));
 }

@@ -25,6 +25,15 @@ pub use text::{
 pub use timestamp::{Timestamp, TimestampError};
 pub use whole::Whole;
 
+/// Reads a choice of two: whether it is the first.
+pub(super) fn either(text: &str, [yes, no]: [&str; 2]) -> Result<bool, String> {
+    match text {
+        _ if text == yes => Ok(true),
+        _ if text == no => Ok(false),
+        other => Err(format!("{other:?} is not a valid value; use {yes} or {no}")),
+    }
+}
+
 /// A struct of settings, each absent unless written.
 ///
 /// A line is `field: Type, "name in manifests";`, or `field: Type | "", "name";` for what is

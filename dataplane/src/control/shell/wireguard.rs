@@ -6,6 +6,9 @@ use crate::net::Nanos;
 use crate::wireguard::Moment;
 use std::time::{Duration, SystemTime};
 
+/// Keys that may follow one another while the first is good for something still.
+const OLD_KEYS: usize = 4;
+
 impl Shell {
     /// Finds the key, or makes one, when there is need of one for the first time. What fails is tried again.
     pub(super) fn find_key(&mut self) {
@@ -33,6 +36,22 @@ impl Shell {
                 self.keyless = problem;
             }
         }
+    }
+
+    /// Makes another key, and takes it. The public one, or why there is none.
+    pub fn rotate_key(&mut self) -> Result<Vec<u8>, String> {
+        let Some(wireguard) = self.state.wireguard() else {
+            return Err("WireGuard is off here, and has no key: set wireguardEnabled first".into());
+        };
+        if wireguard.old_keys() >= OLD_KEYS {
+            return Err(format!("the key was changed {OLD_KEYS} times in three minutes; wait a while"));
+        }
+        let key = self.key_file.replace(&mut SystemRandom).map_err(|error| error.to_string())?;
+        let now = self.now();
+        self.state.rotate_key(&key, now);
+        let public = self.state.wireguard().map_or(vec![], |wireguard| wireguard.public().0.to_vec());
+        tracing::info!("took another key for WireGuard");
+        Ok(public)
     }
 
     /// Hands over the messages that came, and sends what is to be sent.

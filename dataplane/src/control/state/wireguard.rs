@@ -6,7 +6,9 @@ use crate::fib::{Fib, Hop, PeerEnd, Scope, TunnelKind};
 use crate::net::{Addr, Nanos};
 use crate::nodes::{Datagram, Event};
 use crate::wire::tunnel::Outer;
+use crate::wireguard::Secret;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// DSCP of handshakes, as the kernel's: AF41.
 const CLASS: u8 = 0x88;
@@ -27,6 +29,13 @@ impl State {
         self.wireguard = Some(wireguard);
         self.follow_peers(now);
         self.dirty = true;
+    }
+
+    /// Takes another key, if it has one. Sessions go on.
+    pub fn rotate_key(&mut self, private: &Secret, now: Nanos) {
+        if let Some(wireguard) = &mut self.wireguard {
+            wireguard.rotate(private, now);
+        }
     }
 
     /// WireGuard, once there is a key.
@@ -92,8 +101,14 @@ impl State {
             if overlay.near(TunnelKind::WIREGUARD[family]).is_none() {
                 return vec![];
             }
-            let ends = nodes.iter().filter_map(|(node, peer)| Some((node, peer.ends[family]?)));
-            ends.map(|(node, at)| Wanted { node: node.clone(), at, keepalive: overlay.keepalive }).collect()
+            let ends = nodes.iter().filter_map(|(node, peer)| Some((node, peer.ends[family]?, peer.lanes)));
+            let wanted = |node: &Arc<str>, at, lanes| Wanted {
+                node: node.clone(),
+                at,
+                lanes,
+                keepalive: overlay.keepalive,
+            };
+            ends.map(|(node, at, lanes)| wanted(node, at, lanes)).collect()
         });
         wireguard.follow(wanted, now);
     }
@@ -103,8 +118,9 @@ impl State {
         let kinds = TunnelKind::WIREGUARD.into_iter();
         let peers = kinds.flat_map(|kind| self.wireguard.iter().flat_map(move |of| of.peers(kind)));
         peers
-            .map(|(said, peer, endpoint)| {
-                (said, PeerEnd { peer, endpoint, path_mtu: self.path_mtus.get(endpoint.0) })
+            .map(|(said, peer, endpoint, lanes)| {
+                let path_mtu = self.path_mtus.get(endpoint.0);
+                (said, PeerEnd { peer, endpoint, lanes, path_mtu })
             })
             .collect()
     }

@@ -58,6 +58,11 @@ impl KeyFile {
         }
     }
 
+    /// Puts another key in the place of what is there.
+    pub fn replace(&self, random: &mut impl Random) -> Result<Secret, KeyFileError> {
+        self.make(random)
+    }
+
     fn read(&self, mut file: File) -> Result<Secret, KeyFileError> {
         let mode = file.metadata().map_err(|error| self.failed(error))?.mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -175,6 +180,10 @@ mod tests {
         let key = file.key(&mut Counting(1)).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(file.key(&mut Counting(2)).unwrap(), key, "the same for ever");
+        let next = file.replace(&mut Counting(4)).unwrap();
+        assert_ne!(next, key);
+        assert_eq!(file.key(&mut Counting(2)).unwrap(), next);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(file.key(&mut Counting(3)), Err(KeyFileError::Open { mode: 0o640, .. })));
     }

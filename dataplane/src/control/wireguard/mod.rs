@@ -6,6 +6,7 @@
 
 mod key_file;
 mod peer;
+mod rotation;
 
 pub use key_file::{KeyFile, KeyFileError, SystemRandom};
 pub use peer::{PeerAt, WireguardPeer, address, port};
@@ -18,10 +19,14 @@ use crate::wireguard::{
     self, Endpoint, Interface, KeyPair, Keyring, Moment, Opening, PeerSettings, PublicKey, Random, Secret,
     Session, Traffic, padded_len, sealed_len,
 };
-use std::collections::{BTreeMap, HashMap};
+use rotation::Fading;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The type of a message that begins a handshake.
+const INITIATION: u8 = 1;
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -41,6 +46,8 @@ pub struct Wanted {
     pub node: Arc<str>,
     /// Its key, and where it is said to be.
     pub at: PeerAt,
+    /// Lanes that it takes packets in; 0: it is any WireGuard.
+    pub lanes: u8,
     /// How often it is to hear from us.
     pub keepalive: Option<Nanos>,
 }
@@ -87,6 +94,8 @@ struct Side {
     refused: Vec<(Wanted, String)>,
     /// By our number.
     sessions: BTreeMap<u32, Watched>,
+    /// Under old keys.
+    fading: Fading,
 }
 
 struct Peer {
@@ -117,6 +126,7 @@ impl Wireguard {
             keys: HashMap::new(),
             refused: vec![],
             sessions: BTreeMap::new(),
+            fading: Fading::default(),
         };
         Self {
             public: KeyPair::new(private).public(),
@@ -146,17 +156,9 @@ impl Wireguard {
     }
 
     fn follow_side(&mut self, number: usize, wanted: Vec<Wanted>, now: Nanos) {
+        let moment = self.moment(now);
         let side = &mut self.sides[number];
-        let stays = |public: &PublicKey| wanted.iter().any(|wanted| wanted.at.public == *public);
-        let gone: Vec<PublicKey> = side.peers.keys().filter(|public| !stays(public)).copied().collect();
-        for public in gone {
-            side.interface.remove_peer(public);
-            if let Some(peer) = side.peers.remove(&public) {
-                side.keys.remove(&peer.id);
-                self.keyring.remove_peer(peer.id);
-                (self.changed, self.moved) = (true, true);
-            }
-        }
+        let keys: BTreeSet<PublicKey> = wanted.iter().map(|wanted| wanted.at.public).collect();
         side.refused.clear();
         let mut named = BTreeMap::<PublicKey, Arc<str>>::new();
         for wanted in wanted {
@@ -182,7 +184,18 @@ impl Wireguard {
             }
             self.moved = true;
             if let Some(peer) = side.peers.get_mut(&public) {
+                // It begins to use lanes, or ends: what is under way is lost, and a session with as many follows.
+                if (peer.wanted.lanes > 0) != (wanted.lanes > 0) {
+                    side.interface.restart(public);
+                }
                 peer.wanted = wanted;
+                continue;
+            }
+            if let Some(peer) = side.succeed((&wanted.node, public), &keys, now) {
+                side.keys.insert(peer.id, public);
+                side.peers.insert(public, Peer { wanted, ..peer });
+                // Packets go on under the old key until there is a session under the new one.
+                side.interface.want_session(public, moment, &mut self.random);
                 continue;
             }
             let id = PeerId(self.next_peer);
@@ -191,14 +204,25 @@ impl Wireguard {
             side.keys.insert(id, public);
             side.peers.insert(public, Peer { id, wanted, endpoint: None, traffic, sent: 0, handshake: None });
         }
+        let gone: Vec<PublicKey> =
+            side.peers.keys().filter(|public| !keys.contains(public)).copied().collect();
+        for public in gone {
+            if let Some(peer) = side.peers.remove(&public) {
+                side.forget(public, peer.id);
+                side.keys.remove(&peer.id);
+                self.keyring.remove_peer(peer.id);
+                (self.changed, self.moved) = (true, true);
+            }
+        }
     }
 
-    /// The peers of an interface: where they are said to be, which they are, and where they were heard last.
-    pub fn peers(&self, kind: TunnelKind) -> impl Iterator<Item = (Addr, PeerId, Endpoint)> {
+    /// The peers of an interface: where they are said to be, which they are, where they were heard last, and how many lanes
+    /// they take.
+    pub fn peers(&self, kind: TunnelKind) -> impl Iterator<Item = (Addr, PeerId, Endpoint, u8)> {
         let side = self.sides.iter().filter(move |side| side.kind == kind);
         side.flat_map(|side| side.peers.values()).map(|peer| {
             let said = peer.wanted.at.endpoint;
-            (said.0, peer.id, peer.endpoint.unwrap_or(said))
+            (said.0, peer.id, peer.endpoint.unwrap_or(said), peer.wanted.lanes)
         })
     }
 
@@ -207,7 +231,7 @@ impl Wireguard {
         let number = usize::from(datagram.v6);
         let moment = self.moment(now);
         let from = socket(datagram.from);
-        let outcome = self.sides[number].interface.receive(datagram.bytes(), from, moment, &mut self.random);
+        let outcome = self.sides[number].receive(datagram.bytes(), from, moment, &mut self.random);
         if let Err(refused) = outcome {
             tracing::debug!(%from, %refused, "a WireGuard message was not heeded");
         }
@@ -229,7 +253,10 @@ impl Wireguard {
     /// A genuine packet of a session came from there.
     pub fn peer_moved(&mut self, v6: bool, session: u32, from: Endpoint, now: Nanos) {
         let (number, moment) = (usize::from(v6), self.moment(now));
-        self.sides[number].interface.received(session, socket(from), false, moment, &mut self.random);
+        let side = &mut self.sides[number];
+        if let Some(peer) = side.sessions.get(&session).map(|watched| watched.peer) {
+            side.received((session, peer), Some(socket(from)), false, moment, &mut self.random);
+        }
         self.heed(number, now);
     }
 
@@ -238,16 +265,12 @@ impl Wireguard {
         let moment = self.moment(now);
         for number in 0..self.sides.len() {
             let side = &mut self.sides[number];
-            for (local, watched) in &mut side.sessions {
-                let count = watched.opening.count();
-                let from = side.interface.endpoint(watched.peer);
-                if count != watched.seen
-                    && let Some(from) = from
-                {
-                    let data = count.1 != watched.seen.1;
-                    side.interface.received(*local, from, data, moment, &mut self.random);
-                    watched.seen = count;
-                }
+            let news = side.sessions.iter_mut().filter_map(|(local, watched)| {
+                let seen = std::mem::replace(&mut watched.seen, watched.opening.count());
+                (seen != watched.seen).then_some(((*local, watched.peer), seen.1 != watched.seen.1))
+            });
+            for (session, data) in news.collect::<Vec<_>>() {
+                side.received(session, None, data, moment, &mut self.random);
             }
             for (public, peer) in &mut side.peers {
                 let sent = peer.traffic.sent();
@@ -258,7 +281,9 @@ impl Wireguard {
             if side.interface.next().is_some_and(|next| next <= now) {
                 side.interface.poll(moment, &mut self.random);
             }
+            self.sides[number].fade(now);
             self.heed(number, now);
+            self.sides[number].faded(now);
         }
     }
 
@@ -310,42 +335,57 @@ impl Wireguard {
         let moment = self.moment(now);
         loop {
             let side = &mut self.sides[number];
-            let events: Vec<_> = side.interface.events().collect();
+            let events: Vec<_> = side
+                .interfaces()
+                .enumerate()
+                .flat_map(|(age, interface)| {
+                    interface.events().map(move |event| (age > 0, event)).collect::<Vec<_>>()
+                })
+                .collect();
             if events.is_empty() {
                 break;
             }
             let v6 = !side.kind.is_v4();
-            for event in events {
+            for (old, event) in events {
                 match event {
+                    // Under an old key, nothing is begun.
+                    wireguard::Event::Send { message, .. } if old && message[0] == INITIATION => {}
                     wireguard::Event::Send { to, message } => {
                         self.out.push(Outgoing { kind: side.kind, to: endpoint(to), message });
                     }
                     wireguard::Event::Receive(public, session) => {
-                        let Some(peer) = side.peers.get(&public) else { continue };
+                        let Some((_, peer)) = side.peer_of(public) else { continue };
                         let local = session.local();
-                        let opening = self.keyring.open(v6, peer.id, session);
+                        let lanes = peer.wanted.lanes > 0;
+                        let opening = self.keyring.open(v6, peer.id, session, lanes);
                         side.sessions.insert(local, Watched { opening, peer: public, seen: (0, 0) });
                         self.changed = true;
                     }
                     wireguard::Event::Transmit(public, session) => {
-                        let Some(peer) = side.peers.get_mut(&public) else { continue };
+                        let old = old || side.fading.was(public);
+                        let Some((key, _)) = side.peer_of(public) else { continue };
+                        if old && side.interface.current(key, now).is_some() {
+                            continue;
+                        }
+                        let Some(peer) = side.peers.get_mut(&key) else { continue };
                         peer.handshake = Some(session.begun());
                         self.keyring.peer_mut(peer.id).sealing = Some(session);
                         self.changed = true;
                     }
                     wireguard::Event::Keepalive(public, session) => {
-                        let Some(peer) = side.peers.get(&public) else { continue };
-                        let to = side.interface.endpoint(public);
+                        let Some((key, peer)) = side.peer_of(public) else { continue };
+                        let traffic = peer.traffic.clone();
+                        let to = side.interface.endpoint(key);
                         if let (Some(to), Some(message)) = (to, empty(&mut self.cipher, &session)) {
-                            peer.traffic.exchanged(0, message.len() as u64);
+                            traffic.exchanged(0, message.len() as u64);
                             self.out.push(Outgoing { kind: side.kind, to: endpoint(to), message });
                         }
-                        side.interface.sent(public, false, moment, &mut self.random);
+                        side.interface.sent(key, false, moment, &mut self.random);
                     }
                     wireguard::Event::End(public, session) => {
                         side.sessions.remove(&session.local());
                         self.keyring.close(v6, session.local());
-                        if let Some(peer) = side.peers.get_mut(&public) {
+                        if let Some((_, peer)) = side.peer_of(public) {
                             let known = self.keyring.peer_mut(peer.id);
                             known.sealing.take_if(|sealing| Arc::ptr_eq(sealing, &session));
                             if known.sealing.is_none() {
@@ -376,7 +416,7 @@ impl Wireguard {
 
 /// An empty packet, which says that this node is there.
 fn empty(cipher: &mut Batch, session: &Session) -> Option<Vec<u8>> {
-    let counter = session.reserve(1)?;
+    let counter = session.reserve(0, 1)?;
     let padded = padded_len(0, 0);
     let mut message = vec![0; sealed_len(padded)];
     cipher.seal(&mut [session.outgoing(counter, 0, padded, &mut message).ok()?]);

@@ -3,7 +3,7 @@
 use crate::control::convert::{self, FieldError};
 use crate::fib::TunnelKind;
 use crate::net::Addr;
-use crate::wireguard::{Endpoint, PublicKey};
+use crate::wireguard::{Endpoint, LANES, PublicKey};
 use margay_api::dataplane::v1 as pb;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ const PORTS: [u16; 2] = [51_820, 51_821];
 pub struct WireguardPeer {
     /// By family.
     pub ends: [Option<PeerAt>; 2],
+    /// Lanes that it takes packets in; 0: it is any WireGuard.
+    pub lanes: u8,
 }
 
 /// One end.
@@ -42,7 +44,9 @@ impl WireguardPeer {
             (&message.public_key_v6, &message.endpoint_v6, message.endpoint_port_v6),
             TunnelKind::Wireguard6,
         )?;
-        Ok((message.node.as_str().into(), Self { ends: [v4, v6] }))
+        // More than we have would be no use.
+        let lanes = message.lanes.min(LANES as u32) as u8;
+        Ok((message.node.as_str().into(), Self { ends: [v4, v6], lanes }))
     }
 }
 
@@ -106,6 +110,8 @@ mod tests {
         };
         let (_, peer) = WireguardPeer::parse(&both).unwrap();
         assert_eq!(peer.ends[1].unwrap().endpoint.1, 4000);
+        let lanes = |lanes| WireguardPeer::parse(&pb::WireguardPeer { lanes, ..message() }).unwrap().1.lanes;
+        assert_eq!([0, 1, 16, 4_000].map(lanes), [0, 1, 16, 16]);
     }
 
     #[test]

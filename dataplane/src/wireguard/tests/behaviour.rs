@@ -1,7 +1,7 @@
 //! What nodes do as time passes, and when others misbehave.
 
 use super::*;
-use crate::wireguard::session::REJECT_AFTER_MESSAGES;
+use crate::wireguard::session::REKEY_AFTER_MESSAGES;
 use crate::wireguard::timers::{JITTER, KEEPALIVE_TIMEOUT, REKEY_AFTER_TIME, REKEY_TIMEOUT, WIPE_AFTER};
 
 const START: Nanos = Nanos::from_secs(10);
@@ -86,14 +86,27 @@ fn a_session_ends_with_its_time_and_its_counters() {
     let from = nodes[1].address;
     assert!(!nodes[0].deliver(&slow, from, over));
 
-    assert!(session.reserve(REJECT_AFTER_MESSAGES).is_none(), "some are used");
-    let left = REJECT_AFTER_MESSAGES - session.sent();
-    assert!(session.reserve(left).is_some());
-    assert!(session.reserve(1).is_none());
+    assert!(session.reserve(0, 2 * REKEY_AFTER_MESSAGES).is_none(), "some are used");
+    let left = 2 * REKEY_AFTER_MESSAGES - session.sent();
+    assert!(session.reserve(0, left).is_some());
+    assert!(session.reserve(0, 1).is_none());
     assert!(nodes[0].interface.current(second, START).is_none());
     nodes[0].send(second, b"next", START.plus(REKEY_TIMEOUT));
     settle(&mut nodes, START.plus(REKEY_TIMEOUT));
     assert_eq!(nodes[1].received, [b"next"], "under a new one");
+}
+
+#[test]
+fn a_session_is_renewed_before_its_counters_end() {
+    let mut nodes = connected();
+    let [_, second] = publics(&nodes);
+    let session = nodes[0].interface.current(second, START).unwrap().clone();
+    session.reserve(0, REKEY_AFTER_MESSAGES).unwrap();
+    let later = START.plus(REKEY_TIMEOUT);
+    nodes[0].send(second, b"one more", later);
+    settle(&mut nodes, later);
+    assert_ne!(nodes[0].interface.current(second, later).unwrap().local(), session.local());
+    assert_eq!(nodes[1].received, [b"one more"], "under the old one: nothing waits");
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl Node {
     }
 
     fn seal(&mut self, session: &Arc<Session>, peer: PublicKey, packet: &[u8]) {
-        let counter = session.reserve(1).unwrap();
+        let counter = session.reserve(0, 1).unwrap();
         assert!(self.counters.insert((Arc::as_ptr(session), counter)), "a nonce came twice");
         let mut bytes = vec![0xa5; sealed_len(padded_len(packet.len(), MTU))];
         bytes[TRANSPORT_HEADER..][..packet.len()].copy_from_slice(packet);
