@@ -112,6 +112,9 @@ fn encryption_leaves_the_allocator_alone() {
         if round % 20 == 10 {
             // Without keys for a while: packets wait, and some too long.
             let nobody = margay_dataplane::wireguard::KeyPair::new(&[99; 32]).public();
+            // Forgotten first: a key that follows another leaves the sessions.
+            let gone = change(pb::change::Change::WireguardPeerRemove("far".into()));
+            pair.nodes[0].commit(vec![gone]).unwrap();
             pair.nodes[0].commit(told(0, nobody)).unwrap();
         } else if round % 20 == 12 {
             let public = pair.public(1);

@@ -2,18 +2,22 @@
 #![allow(missing_docs)]
 
 mod build;
+mod clocked;
 mod namespace;
 mod process;
 mod traffic;
 
 use build::*;
+use clocked::{Clocked, bogus_initiation};
 use margay_api::dataplane::v1::{
     self as pb, Encapsulation, change::Change, dataplane_client::DataplaneClient, sync_response::Response,
 };
+use margay_dataplane::net::Nanos;
+use margay_dataplane::wireguard::PublicKey;
 use namespace::{PATIENCE, Station, in_namespace, ip};
 use process::{Agent, Process};
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -103,18 +107,7 @@ impl Go {
         let name = format!("wg{}x{family}", std::process::id());
         let (device, private, ours) = (name.clone(), key.to_owned(), ours.to_owned());
         let child = at.there(move || {
-            let mut command = Command::new("wireguard-go");
-            command
-                .args(["-f", &device])
-                .env("LOG_LEVEL", "error")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            let child = command.spawn().expect("wireguard-go (package wireguard-go)");
-            let deadline = Instant::now() + PATIENCE;
-            while !Path::new(&format!("/var/run/wireguard/{device}.sock")).exists() {
-                assert!(Instant::now() < deadline, "wireguard-go is ready");
-                std::thread::yield_now();
-            }
+            let child = Self::run(&device);
             let near = [format!("{}:51820", NODES[0][0]), format!("[{}]:51821", NODES[0][1])];
             let allowed = ["10.65.0.1/32", "fd65::1/128"][family];
             let port = ["51820", "51821"][family];
@@ -133,6 +126,19 @@ impl Go {
             child
         });
         Self { name, child }
+    }
+
+    /// A device that nobody has told anything yet.
+    fn run(device: &str) -> Child {
+        let mut command = Command::new("wireguard-go");
+        command.args(["-f", device]).env("LOG_LEVEL", "error").stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("wireguard-go (package wireguard-go)");
+        let deadline = Instant::now() + PATIENCE;
+        while !Path::new(&format!("/var/run/wireguard/{device}.sock")).exists() {
+            assert!(Instant::now() < deadline, "wireguard-go is ready");
+            std::thread::yield_now();
+        }
+        child
     }
 
     fn shown(&self, at: &Station, what: &'static str) -> String {
@@ -302,6 +308,26 @@ fn wireguard_go_is_at_the_other_end() {
         let peer = lab.peers(0).remove(0);
         assert_eq!((&peer.endpoint[..], peer.endpoint_port), (&[10, 9, 0, 77][..], 51_999));
 
+        // A flood of initiations by strangers who know our key: they are asked to prove their address, and nobody is in
+        // the way of the session.
+        let initiation = bogus_initiation(PublicKey(*unprinted(&ours).first_chunk().unwrap()));
+        let cookies = lab.outside.there(move || {
+            let socket = UdpSocket::bind("10.9.0.77:0").unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
+            let (mut cookies, mut room) = (0, [0; 256]);
+            let deadline = Instant::now() + PATIENCE;
+            while cookies < 20 && Instant::now() < deadline {
+                (0..64).for_each(|_| drop(socket.send_to(&initiation, "10.9.0.1:51820")));
+                while let Ok(len) = socket.recv(&mut room) {
+                    cookies += u32::from((len, room[0]) == (64, 3));
+                }
+            }
+            cookies
+        });
+        assert!(cookies >= 20, "{cookies} cookies");
+        let (passed, text) = ping(&lab.inside, FAR[0]);
+        assert!(passed, "{text}");
+
         // From an address that is not theirs.
         let before = lab.drops("wireguard-source");
         let name = go[0].name.clone();
@@ -372,5 +398,119 @@ fn two_nodes_turn_encryption_on_and_off_under_traffic() {
         let listed = runtime.block_on(to_b.list_wireguard(pb::ListWireguardRequest {})).unwrap().into_inner();
         assert_eq!(listed.interfaces.len(), 2);
         assert!(listed.interfaces[0].peers[0].received_bytes > 0);
+    });
+}
+
+/// An ICMP echo request to wireguard-go's host, which answers it.
+fn echo(sequence: u16) -> Vec<u8> {
+    let mut packet = vec![];
+    let builder = etherparse::PacketBuilder::ipv4([10, 77, 0, 1], [10, 77, 0, 2], 64);
+    builder.icmpv4_echo_request(7, sequence).write(&mut packet, b"payload").unwrap();
+    packet
+}
+
+/// The sequence numbers of the answers that came, in order.
+fn echoes(end: &mut Clocked) -> Vec<u16> {
+    let answers = std::mem::take(&mut end.received);
+    let number = |packet: Vec<u8>| {
+        assert_eq!((packet[9], packet[20]), (1, 0), "an answer");
+        u16::from_be_bytes([packet[26], packet[27]])
+    };
+    answers.into_iter().map(number).collect()
+}
+
+/// A packet there and back.
+fn there_and_back(end: &mut Clocked, sequence: u16) {
+    let message = end.seal(&echo(sequence));
+    end.send(&message);
+    end.until("an answer", |end| !end.received.is_empty());
+    assert_eq!(echoes(end), [sequence]);
+}
+
+/// What takes minutes or 2^55 packets, on a clock of our own; and what only an attacker sends.
+#[test]
+fn wireguard_go_goes_along_with_our_protocol() {
+    if !is_there() {
+        return;
+    }
+    in_namespace(|| {
+        ip("link set lo up");
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let private = output("wg", &["genkey"], "");
+        let theirs = file("theirs", private.clone());
+        let far = PublicKey(*unprinted(&output("wg", &["pubkey"], &private)).first_chunk().unwrap());
+        let ours = printed(&margay_dataplane::wireguard::KeyPair::new(&[3; 32]).public().0);
+        let name = format!("wg{}clocked", std::process::id());
+        let go = Go { child: Go::run(&name), name };
+        let wg = |arguments: &[&str]| output("wg", &[&["set", &go.name], arguments].concat(), "");
+        wg(&["listen-port", "51999", "private-key", &theirs]);
+        wg(&["peer", &ours, "allowed-ips", "10.77.0.1/32"]);
+        ip(&format!("addr add 10.77.0.2/24 dev {}", go.name));
+        ip(&format!("link set {} mtu 1420 up", go.name));
+        let (here, there) = (([127, 0, 0, 1], 51_998).into(), ([127, 0, 0, 1], 51_999).into());
+        let mut end = Clocked::new(here, [3; 32], far, there);
+        let later = |end: &mut Clocked, seconds| end.now = end.now.plus(Nanos::from_secs(seconds));
+
+        // Another pre-shared key than theirs: their response says nothing to us.
+        let preshared = file("preshared", output("wg", &["genpsk"], ""));
+        wg(&["peer", &ours, "preshared-key", &preshared]);
+        end.ask();
+        end.until("a response that is refused", |end| !end.refused.is_empty());
+        assert!(end.session().is_none() && end.kinds.contains(&2));
+        wg(&["peer", &ours, "preshared-key", "/dev/null"]);
+        later(&mut end, 6);
+
+        // A session; the next when the time for it has come, and the next when counters run short.
+        let first = end.shake_hands(None);
+        there_and_back(&mut end, 1);
+        later(&mut end, 121);
+        there_and_back(&mut end, 2);
+        let second = end.shake_hands(Some(first.local()));
+        there_and_back(&mut end, 3);
+        second.reserve(0, 1 << 55).unwrap();
+        later(&mut end, 6);
+        there_and_back(&mut end, 4);
+        let third = end.shake_hands(Some(second.local()));
+        assert!(third.sent() < 10);
+
+        // From last to first, each twice: each is answered once.
+        let messages: Vec<_> = (100..130).map(|sequence| end.seal(&echo(sequence))).collect();
+        for message in messages.iter().rev().chain(&messages) {
+            end.send(message);
+        }
+        end.until("all answers", |end| end.received.len() >= 30);
+        let mut answered = echoes(&mut end);
+        answered.sort_unstable();
+        assert_eq!(answered, (100..130).collect::<Vec<_>>());
+        there_and_back(&mut end, 5);
+        let mut forged = end.seal(&echo(6));
+        *forged.last_mut().unwrap() ^= 1;
+        end.send(&forged);
+        there_and_back(&mut end, 7);
+
+        // A flood: it asks for a proof of address, and takes ours.
+        let bogus = bogus_initiation(far);
+        end.kinds.clear();
+        let flood = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        later(&mut end, 6);
+        while !end.kinds.contains(&3) {
+            assert!(Instant::now() < deadline, "it is never under load");
+            (0..2_000).for_each(|_| drop(flood.send_to(&bogus, there)));
+            end.restart();
+            later(&mut end, 6);
+            end.ask();
+            end.tell();
+            end.hear();
+        }
+        later(&mut end, 6);
+        end.ask();
+        end.until("a session by the cookie", |end| end.session().is_some());
+        there_and_back(&mut end, 8);
     });
 }

@@ -37,23 +37,34 @@ fuzz_target!(|input: &[u8]| {
         interface.set_peer(&settings, moment.now).expect("a peer like any other");
     }
     let (us, them): (SocketAddr, SocketAddr) = (HERE.into(), THERE.into());
-    if which.is_multiple_of(4) {
+    if which.is_multiple_of(5) {
         emits_what_it_parses(bytes);
         assert!(ours.receive(bytes, them, moment, &mut random).is_err(), "forged out of nothing");
         return;
     }
     ours.want_session(theirs.public(), moment, &mut random);
     let initiation = sent(&mut ours).remove(0);
-    if which % 4 == 1 {
+    if which % 5 == 1 {
         let changed = changed(&initiation, bytes);
         let taken = theirs.receive(&changed, us, moment, &mut random).is_ok();
         // Without load nobody looks at the second code.
         assert_eq!(taken, changed[..132] == initiation[..132]);
         return;
     }
+    if which % 5 == 2 {
+        // Under load: it has come too often.
+        for _ in 0..1_001 {
+            let _ = theirs.receive(&initiation, us, moment, &mut random);
+        }
+        let cookie = sent(&mut theirs).pop().expect("load is answered by a cookie");
+        let changed = changed(&cookie, bytes);
+        let taken = ours.receive(&changed, them, moment, &mut random).is_ok();
+        assert_eq!(taken, changed == cookie);
+        return;
+    }
     theirs.receive(&initiation, us, moment, &mut random).expect("it is genuine");
     let response = sent(&mut theirs).remove(0);
-    if which % 4 == 2 {
+    if which % 5 == 3 {
         let changed = changed(&response, bytes);
         let taken = ours.receive(&changed, them, moment, &mut random).is_ok();
         assert_eq!(taken, changed[..76] == response[..76]);
