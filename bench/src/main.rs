@@ -4,6 +4,7 @@
 //! only such ratios mean much. Every figure is a median with its lowest and highest round.
 //! Before anything is timed, its answers are compared with the slow twin's, or its packets counted.
 
+mod aead;
 mod classbench;
 mod conntrack;
 mod endpoints;
@@ -46,7 +47,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum What {
     /// The cipher of WireGuard alone, beside libraries
-    Aead(wireguard::Options),
+    Aead(aead::Options),
     /// Two AF_XDP ports with nothing between them: the ceiling of any packet path in user space
     Forward(forward::Options),
     /// The whole worker on generated traffic: established flows, new flows, denied flows
@@ -77,6 +78,8 @@ enum What {
     Stream(stream::Options),
     /// Verdicts while contradictory rule sets are swapped: a check, not a measurement
     Swaps(swaps::Options),
+    /// Encrypted tunnels: the whole worker on packets that leave or come encrypted, and handshakes
+    Wireguard(wireguard::Options),
     /// Packets by AF_XDP into a device under test and out of it: rates, loss, delays. See bench/wire
     Wire(tester::Options),
 }
@@ -114,7 +117,7 @@ fn seconds(s: &str) -> Result<f64, String> {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
-        What::Aead(options) => wireguard::run(&options),
+        What::Aead(options) => aead::run(&options),
         What::Forward(options) => forward::run(&options),
         What::Pipeline(options) => pipeline::run(&options),
         What::Plots(options) => plots::run(&options),
@@ -130,6 +133,7 @@ fn main() -> anyhow::Result<()> {
         What::Sets(options) => sets::run(&options),
         What::Stream(options) => stream::run(&options),
         What::Swaps(options) => swaps::run(&options),
+        What::Wireguard(options) => wireguard::run(&options),
         What::Wire(options) => tester::run(&options),
     }
 }

@@ -1,12 +1,15 @@
 //! The cipher of WireGuard's transport: whole vectors, beside libraries that take one packet at a time.
 
 use crate::measure::{Sample, Spread, fill, table};
+use crate::peer::Peer;
 use crate::random::Random;
 use crate::{Common, record};
 use anyhow::{Result, ensure};
 use clap::Args;
 use margay_dataplane::wireguard::aead::{Batch, Kernel, Key, Packet, TAG};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// As in the pool: a frame, and where in it the text begins, behind the headers of the tunnel.
@@ -14,7 +17,7 @@ const FRAME: usize = 2_048;
 const TEXT: usize = 270;
 
 /// Seven small packets, four of middle size, one of full size: 349 bytes on average.
-const IMIX: [usize; 12] = [64, 64, 64, 64, 64, 64, 64, 594, 594, 594, 594, 1_364];
+pub const IMIX: [usize; 12] = [64, 64, 64, 64, 64, 64, 64, 594, 594, 594, 594, 1_364];
 
 /// Command line.
 #[derive(Args, Debug)]
@@ -28,6 +31,9 @@ pub struct Options {
     /// Keys, which packets have in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     keys: u32,
+    /// Intel's multi-buffer library, as `make -C bench/peers/ipsec_mb` builds it
+    #[arg(long, value_name = "PROGRAM")]
+    peer: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -46,7 +52,7 @@ struct Figures {
 }
 
 /// A vector of packets in frames, and the keys that they have.
-struct Vector {
+pub struct Vector {
     keys: Vec<(Key, [u8; 32])>,
     lengths: Vec<usize>,
     frames: Vec<u8>,
@@ -55,7 +61,7 @@ struct Vector {
 }
 
 /// Who seals or opens.
-enum Way {
+pub enum Way {
     Ours(Batch),
     Ring(Vec<ring::aead::LessSafeKey>),
     AwsLc(Vec<aws_lc_rs::aead::LessSafeKey>),
@@ -69,21 +75,29 @@ pub fn run(options: &Options) -> Result<()> {
         let mut vector = Vector::new(bytes as usize, options.batch as usize, options.keys as usize);
         let mut ways = ways(&vector);
         vector.check(&mut ways)?;
+        let mut peer = options.peer.as_ref().map(|program| vector.peer(program)).transpose()?;
         for open in [false, true] {
             let mut rounds: Vec<Vec<[f64; 3]>> = ways.iter().map(|_| vec![]).collect();
+            let mut beside = vec![];
             for _ in 0..options.common.rounds {
                 let mut samples = vec![];
                 for (_, way) in &mut ways {
                     samples.push(fill(span, || vector.turn(way, open))?);
                 }
-                let ring = samples[0].nanos_each();
+                let (ring, cycles) = (samples[0].nanos_each(), samples[0].cycles_each());
+                if let Some(peer) = &mut peer {
+                    let what = if open { "open" } else { "seal" };
+                    let nanos = peer.turn(format_args!("{what} {}", span.as_millis().max(1)))?;
+                    beside.push([nanos, nanos * cycles / ring, ring / nanos]);
+                }
                 for (rounds, sample) in rounds.iter_mut().zip(samples) {
                     rounds.push([sample.nanos_each(), sample.cycles_each(), ring / sample.nanos_each()]);
                 }
             }
             let size = if bytes == 0 { "IMIX".to_owned() } else { format!("{bytes} B") };
             let average = vector.lengths.iter().sum::<usize>() as f64 / vector.lengths.len() as f64;
-            for ((name, _), rounds) in ways.iter().zip(rounds) {
+            let names = ways.iter().map(|(name, _)| name.as_str()).chain(peer.iter().map(|_| "ipsec-mb"));
+            for (name, rounds) in names.zip(rounds.into_iter().chain([beside])) {
                 let of = |at: usize| Spread::of(rounds.iter().map(|round| round[at]));
                 figures.push(Figures {
                     case: format!("{}, {size}, {name}", if open { "open" } else { "seal" }),
@@ -129,13 +143,52 @@ fn ways(vector: &Vector) -> Vec<(String, Way)> {
     peers.into_iter().chain(ours).collect()
 }
 
+impl Way {
+    /// Ours, with the best that this processor has.
+    pub fn best() -> Self {
+        Self::Ours(Batch::new(Kernel::best()))
+    }
+}
+
+/// What the peer says of a packet.
+#[derive(Deserialize)]
+struct Tag {
+    tag: String,
+}
+
 impl Vector {
+    /// Starts the peer with packets of these lengths, and has it show that its tags are right.
+    fn peer(&self, program: &Path) -> Result<Peer> {
+        let mut command = Command::new(program);
+        command.args(self.lengths.iter().map(usize::to_string));
+        let (mut peer, _): (_, serde_json::Value) = Peer::start(&mut command)?;
+        let key = Key::new(&std::array::from_fn(|at| at as u8));
+        for (at, len) in self.lengths.iter().enumerate().take(16) {
+            let mut bytes = vec![0; len + TAG];
+            Batch::new(Kernel::best()).seal(&mut [Packet::new(&key, at as u64, &mut bytes)?]);
+            let right: String = bytes[*len..].iter().map(|byte| format!("{byte:02x}")).collect();
+            let said: Tag = peer.ask(format_args!("tag {at}"))?;
+            ensure!(
+                said.tag == right,
+                "the peer's tag of packet {at} is {}, and should be {right}",
+                said.tag
+            );
+        }
+        Ok(peer)
+    }
+
     fn new(bytes: usize, batch: usize, keys: usize) -> Self {
         let mut random = Random::new(1);
-        let lengths = (0..batch).map(|_| if bytes == 0 { *random.pick(&IMIX) } else { bytes }).collect();
+        let length = |_| if bytes == 0 { *random.pick(&IMIX) } else { bytes };
+        Self::of((0..batch).map(length).collect(), keys)
+    }
+
+    /// Packets of these lengths, for so many keys in turn.
+    pub fn of(lengths: Vec<usize>, keys: usize) -> Self {
+        let mut random = Random::new(1);
         let mut key = || std::array::from_fn(|_| random.bits() as u8);
         let keys = (0..keys).map(|_| key()).map(|key| (Key::new(&key), key)).collect();
-        Self { keys, lengths, frames: vec![0; FRAME * batch], counter: 0 }
+        Self { keys, frames: vec![0; FRAME * lengths.len()], lengths, counter: 0 }
     }
 
     /// What one seals the next opens, and the other way round.
@@ -155,7 +208,7 @@ impl Vector {
     }
 
     /// One vector sealed or opened, and only that timed.
-    fn turn(&mut self, way: &mut Way, open: bool) -> Result<Sample> {
+    pub fn turn(&mut self, way: &mut Way, open: bool) -> Result<Sample> {
         self.counter += self.lengths.len() as u64;
         let count = self.lengths.len() as u64;
         if !open {
@@ -164,7 +217,7 @@ impl Vector {
                 count
             }));
         }
-        self.seal(&mut Way::Ours(Batch::new(Kernel::best())));
+        self.seal(&mut Way::best());
         let mut right = Ok(true);
         let sample = Sample::of(|| {
             right = self.open(way);
