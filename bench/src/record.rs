@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,6 +24,8 @@ struct Machine {
     cpu: String,
     cpus: usize,
     kernel: String,
+    /// What the kernel does about each weakness of the processor that it knows of: some of it costs system calls.
+    mitigations: BTreeMap<String, String>,
     /// Of the last minute, when the run was over: above one, others were at work.
     load: String,
 }
@@ -70,8 +73,20 @@ fn machine() -> Result<Machine> {
         cpu: model.map_or("unknown", |(_, model)| model).to_owned(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        mitigations: mitigations(),
         load: read("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
     })
+}
+
+/// None where the kernel does not tell.
+fn mitigations() -> BTreeMap<String, String> {
+    let folder = std::fs::read_dir("/sys/devices/system/cpu/vulnerabilities").into_iter().flatten().flatten();
+    let told = folder.filter_map(|file| {
+        let state = std::fs::read_to_string(file.path()).ok()?;
+        Some((file.file_name().into_string().ok()?, state.trim().to_owned()))
+    });
+    // What the processor does not have costs nothing.
+    told.filter(|(_, state)| state != "Not affected").collect()
 }
 
 fn output(program: &str, arguments: &[&str]) -> Result<String> {
