@@ -49,6 +49,9 @@ pub struct Options {
     /// Packets of established flows come from the workload, and leave by a tunnel to another node
     #[arg(long, value_enum, conflicts_with_all = ["ipv6", "from_tunnel"])]
     into_tunnel: Option<Tunnel>,
+    /// The worker tells of flows, as while an agent keeps a record of them
+    #[arg(long)]
+    told: bool,
     /// Packets received at once
     #[arg(long, default_value_t = VECTOR as u16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=VECTOR as i64))]
     batch: u16,
@@ -168,6 +171,9 @@ impl Case {
         if let Some(tunnel) = options.from_tunnel.or(options.into_tunnel) {
             ensure!(kind == Kind::Established, "tunnels are for --case established");
             rig.tunnel(tunnel, &rules)?;
+        }
+        if options.told {
+            rig.tell();
         }
         let wanted = if kind == Kind::Denied { Wanted::Denied } else { Wanted::Allowed };
         let mut keys = match options.into_tunnel {

@@ -7,12 +7,12 @@ use crate::tunnel::{self, Tunnel};
 use crate::wire::{Stream, Valve, Wire};
 use anyhow::{Context, Result, ensure};
 use margay_api::dataplane::v1::{self as pb, change::Change};
-use margay_dataplane::conntrack::{FlowHasher, Settings};
+use margay_dataplane::conntrack::{FlowHasher, FlowLog, FlowRecord, RecordRing, Settings};
 use margay_dataplane::control::{Facts, Purpose, State};
 use margay_dataplane::graph::NodeCount;
 use margay_dataplane::io::Device;
 use margay_dataplane::net::{Addr, IfId, Mac, Nanos, Prefix, WorkerId};
-use margay_dataplane::nodes::{Inbox, Limits, WorkerCounters, World};
+use margay_dataplane::nodes::{Inbox, Limits, Logs, Refusal, Refusals, WorkerCounters, World};
 use margay_dataplane::packet::{DropReason, Frames, Pool, VECTOR, Vector};
 use margay_dataplane::policy::{
     Consolidated, Consolidation, Direction, EndpointIdx, PolicyTable, PolicyTree,
@@ -48,6 +48,14 @@ pub struct Rig {
     workload: IfId,
     batch: usize,
     now: Nanos,
+    /// Where the worker tells of flows, if it does.
+    told: Option<Told>,
+}
+
+/// Rings of what a worker tells.
+struct Told {
+    flows: Arc<RecordRing<FlowRecord>>,
+    refusals: Arc<RecordRing<Refusal>>,
 }
 
 /// A rig in its parts.
@@ -98,7 +106,18 @@ impl Rig {
         state.attached(workload, facts(GATEWAY_MAC, &[]), now);
         state.publish();
         let valve = Valve::default();
-        Ok(Self { worker, state, rings, valve, frames, uplink, workload, batch: setup.batch, now })
+        Ok(Self {
+            worker,
+            state,
+            rings,
+            valve,
+            frames,
+            uplink,
+            workload,
+            batch: setup.batch,
+            now,
+            told: None,
+        })
     }
 
     /// Commits changes as an agent would, and has the worker adopt them.
@@ -252,9 +271,29 @@ impl Rig {
         assert!(self.worker.world().flows.is_empty(), "every flow was forgotten");
     }
 
+    /// Has the worker tell of flows, by rings that have room for all of a lap.
+    pub fn tell(&mut self) {
+        let (flows, refusals) = (RecordRing::new(1 << 19), RecordRing::new(1 << 12));
+        let sessions = self.worker.world().flows.capacity();
+        let logs = Logs {
+            flows: Box::new(FlowLog::new(sessions, true, flows.clone())),
+            refusals: Box::new(Refusals::new(refusals.clone())),
+        };
+        assert!(
+            self.rings.commands.push(Command::TellOfFlows(Some(logs))).is_ok(),
+            "the command ring has room"
+        );
+        self.worker.poll(self.now);
+        self.told = Some(Told { flows, refusals });
+    }
+
     /// Listens to the worker's news, so that telling them costs what it costs in the process.
     pub fn listen(&mut self) {
         while self.worker.world().events.pop().is_some() {}
+        if let Some(Told { flows, refusals }) = &self.told {
+            while flows.next().is_some() {}
+            while refusals.next().is_some() {}
+        }
     }
 
     /// Live flows.

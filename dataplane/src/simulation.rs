@@ -3,14 +3,15 @@
 //! It is the real thing but for the kernel: the same [`State`], [`Worker`]s, graph and devices
 //! as in the process, driven by [`Simulation::step`]. Tests, fuzzing and benchmarks use it.
 
-use crate::conntrack::{Directory, Filter, FlowHasher, Settings};
+use crate::conntrack::{Directory, Filter, FlowHasher, FlowLog, Settings};
 use crate::control::{
-    Action, Clock, Differences, Facts, ObjectError, Purpose, State, Stories, Watching, probe,
+    Action, Clock, Differences, Facts, FlowRings, ObjectError, Purpose, State, Stories, Teller, Watching,
+    probe,
 };
 use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
 use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
-use crate::nodes::{Event, Inbox, Limits, Sightings, World};
+use crate::nodes::{Event, Inbox, Limits, Logs, Refusals, Sightings, World};
 use crate::packet::{Frames, Pool};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::worker::{Command, FlowPage, FlowTask, Port, Returned, Rings, Worker};
@@ -265,6 +266,29 @@ impl Simulation {
             assert!(ring.commands.push(watch).is_ok(), "the command ring has room");
         }
         watched
+    }
+
+    /// Has workers tell of flows.
+    ///
+    /// # Panics
+    /// When a ring of commands is full.
+    pub fn tell_of_flows(&self) -> Vec<FlowRings> {
+        let rings = self.workers.iter().map(|worker| FlowRings::new(worker.world().me));
+        let rings: Vec<_> = rings.collect();
+        for ((ring, told), worker) in self.rings.iter().zip(&rings).zip(&self.workers) {
+            let sessions = worker.world().flows.capacity();
+            let flows = Box::new(FlowLog::new(sessions, false, told.flows.clone()));
+            let refusals = Box::new(Refusals::new(told.refusals.clone()));
+            let tell = Command::TellOfFlows(Some(Logs { flows, refusals }));
+            assert!(ring.commands.push(tell).is_ok(), "the command ring has room");
+        }
+        rings
+    }
+
+    /// What was told of flows, as the API has it. The world's time is the virtual clock's.
+    pub fn flow_records(&self, rings: &[FlowRings]) -> Vec<pb::FlowRecord> {
+        let mut teller = Teller::new(&self.state);
+        rings.iter().flat_map(|ring| teller.tell(&ring.take(usize::MAX, self.now.0))).collect()
     }
 
     /// Has the interface's worker take a packet that nobody sent.

@@ -9,7 +9,7 @@ mod build;
 use build::frames::*;
 use build::wireguard::{LINKS, Pair, across, answer, told};
 use build::*;
-use margay_api::dataplane::v1 as pb;
+use margay_api::dataplane::v1::{self as pb, flow_record::Event};
 use margay_dataplane::conntrack::Filter;
 use margay_dataplane::net::{Mac, Nanos};
 use margay_dataplane::packet::{DropReason, L4Checksum};
@@ -168,7 +168,7 @@ fn encryption_leaves_the_allocator_alone() {
 }
 
 #[test]
-fn workers_whose_packets_are_watched_leave_it_alone() {
+fn workers_that_tell_of_packets_and_flows_leave_it_alone() {
     run(2, true);
 }
 
@@ -187,7 +187,8 @@ fn run(workers: u8, traced: bool) {
     let questions = questions.map(|(text, task)| (Arc::new(Filter::parse(text, |_| None).unwrap()), task));
     let request = pb::WatchRequest { steps: true, rx: true, tx: true, drop: true, ..Default::default() };
     let mut stories = traced.then(|| node.watch(&request));
-    let mut told = 0;
+    let flows = if traced { node.tell_of_flows() } else { vec![] };
+    let (mut told, mut records) = (0, vec![]);
     for round in 0..ROUNDS {
         node.commit(desired(round)).unwrap();
         let there = interfaces(&node);
@@ -219,8 +220,13 @@ fn run(workers: u8, traced: bool) {
         node.drops.clear();
         node.check();
         told += stories.as_mut().map_or(0, |stories| node.told(stories, &request).len());
+        records.extend(node.flow_records(&flows).into_iter().map(|record| record.event));
     }
     assert_eq!(traced, told > usize::from(ROUNDS), "{told} packets were told of");
+    for event in [Event::Began, Event::Continued, Event::Ended, Event::Refused] {
+        let records = records.iter().filter(|record| **record == i32::from(event)).count();
+        assert_eq!(traced, records > usize::from(ROUNDS), "{event:?}: {records}");
+    }
     proves_something(&node, workers);
 }
 

@@ -116,6 +116,22 @@ async fn flows_are_listed_counted_and_flushed_and_a_wrong_filter_is_pointed_at()
 }
 
 #[tokio::test]
+async fn flows_are_told_to_the_newest_reader() {
+    let process = Process::start(&["--frames", "1024"]);
+    let mut client = process.client().await;
+    let mut first = client.log_flows(pb::LogFlowsRequest {}).await.unwrap().into_inner();
+    let nothing = pb::LogFlowsResponse::default();
+    assert_eq!(first.message().await.unwrap(), Some(nothing.clone()), "all is set");
+    let mut second = client.log_flows(pb::LogFlowsRequest {}).await.unwrap().into_inner();
+    assert_eq!(first.message().await.unwrap_err().code(), Code::Aborted);
+    assert_eq!(second.message().await.unwrap(), Some(nothing.clone()));
+    drop(second);
+    // Whoever comes after a reader that went away is told as well.
+    let mut third = client.log_flows(pb::LogFlowsRequest {}).await.unwrap().into_inner();
+    assert_eq!(third.message().await.unwrap(), Some(nothing));
+}
+
+#[tokio::test]
 async fn health_says_serving_and_the_socket_goes_with_the_process() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut process = Process::start(&["--frames", "1024"]);

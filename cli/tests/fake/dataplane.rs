@@ -13,10 +13,10 @@ use margay_api::dataplane::v1::{
     ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
     ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
     ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
-    ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LookupRouteRequest,
-    LookupRouteResponse, Nat, NodeRuntime, ObjectError, PolicyId, PortRange, Prefix, Queue, Refused,
-    RotateWireguardKeyRequest, RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend, ServedPort,
-    ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
+    ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LogFlowsRequest, LogFlowsResponse,
+    LookupRouteRequest, LookupRouteResponse, Nat, NodeRuntime, ObjectError, PolicyId, PortRange, Prefix,
+    Queue, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend,
+    ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
     Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, WatchRequest,
     WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerRuntime,
     dataplane_server::Dataplane as Service, node_config::NatMapping,
@@ -109,7 +109,12 @@ impl Service for Dataplane {
     type SyncStream = Iter<IntoIter<Result<SyncResponse, Status>>>;
     type ListRoutesStream = Iter<IntoIter<Result<ListRoutesResponse, Status>>>;
     type WatchStream = Iter<IntoIter<Result<WatchResponse, Status>>>;
+    type LogFlowsStream = Iter<IntoIter<Result<LogFlowsResponse, Status>>>;
     type ListServicesStream = Iter<IntoIter<Result<ServedService, Status>>>;
+
+    async fn log_flows(&self, _: Request<LogFlowsRequest>) -> Result<Response<Self::LogFlowsStream>, Status> {
+        Err(Status::unimplemented("for the agent"))
+    }
 
     async fn sync(&self, _: Request<Streaming<SyncRequest>>) -> Result<Response<Self::SyncStream>, Status> {
         Err(Status::unimplemented("not from here"))

@@ -19,15 +19,16 @@ use margay_api::{
     control::v1::control_client::ControlClient,
     dataplane::v1::{
         Adopted, Change, CountFlowsRequest, CountFlowsResponse, DryRunRequest, DryRunResponse,
-        EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlushFlowsRequest,
+        EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlowRecord, FlushFlowsRequest,
         FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello,
         ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse,
         ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
         ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
         ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
-        ListWireguardRequest, ListWireguardResponse, LookupRouteRequest, LookupRouteResponse, ObjectError,
-        Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse, Runtime, ServedService,
-        Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest, WatchResponse, change,
+        ListWireguardRequest, ListWireguardResponse, LogFlowsRequest, LogFlowsResponse, LookupRouteRequest,
+        LookupRouteResponse, ObjectError, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse,
+        Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest,
+        WatchResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -95,6 +96,8 @@ struct Notes {
     questions: Mutex<Vec<ExplainRequest>>,
     /// WireGuard's public key.
     key: Mutex<Vec<u8>>,
+    /// Who reads about flows.
+    flows: watch::Sender<Option<mpsc::UnboundedSender<Result<LogFlowsResponse, Status>>>>,
 }
 
 impl Fake {
@@ -115,6 +118,7 @@ impl Fake {
             status_asked: watch::channel(0).0,
             questions: Mutex::default(),
             key: Mutex::default(),
+            flows: watch::channel(None).0,
         });
         let service = DataplaneServer::from_arc(Arc::new(Service(server.clone())));
         runtime.spawn(async move {
@@ -123,6 +127,13 @@ impl Fake {
         });
         drop(guard);
         Self { path: path.to_owned(), transactions, server, runtime: Some(runtime) }
+    }
+
+    /// Tells the agent of flows, as soon as it reads.
+    pub async fn tell_flows(&self, records: Vec<FlowRecord>, lost: u64) {
+        let mut reader = self.server.flows.subscribe();
+        let reader = reader.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        reader.send(Ok(LogFlowsResponse { records, lost })).unwrap();
     }
 
     /// The next transaction.
@@ -204,6 +215,13 @@ impl Dataplane for Service {
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
     type ListServicesStream = BoxStream<'static, Result<ServedService, Status>>;
     type ListRoutesStream = BoxStream<'static, Result<ListRoutesResponse, Status>>;
+    type LogFlowsStream = BoxStream<'static, Result<LogFlowsResponse, Status>>;
+
+    async fn log_flows(&self, _: Request<LogFlowsRequest>) -> Result<Response<Self::LogFlowsStream>, Status> {
+        let (reader, stream) = mpsc::unbounded_channel();
+        self.0.flows.send_replace(Some(reader));
+        Ok(Response::new(UnboundedReceiverStream::new(stream).boxed()))
+    }
 
     async fn sync(
         &self,

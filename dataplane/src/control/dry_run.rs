@@ -2,7 +2,7 @@
 
 use super::flow_rpc::{self, Pages};
 use super::flows::{self, Names};
-use super::judge::{Judge, opening};
+use super::judge::{Judge, opened_by};
 use super::server::{MAX_TRANSACTION, Service};
 use super::state::State;
 use crate::net::WorkerId;
@@ -75,7 +75,7 @@ pub fn judge_sessions(
 ) -> pb::DryRunResponse {
     let (now, then) = (Judge::new(present), Judge::new(candidate));
     for seen in sessions {
-        let query = opening(seen);
+        let query = opened_by(seen);
         found.flows += 1;
         // What belongs to a workload that would be gone goes with it.
         let ends = [query.key.src, query.key.dst];

@@ -97,6 +97,19 @@ impl Said {
             && !self.host.iter().any(HostStage::denies)
     }
 
+    /// What was decided at the source's workload, at the destination's, and at host endpoints, without the way to it.
+    pub fn in_short(self) -> (Option<pb::Direction>, Option<pb::Direction>, Vec<pb::HostStage>) {
+        fn short(direction: pb::Direction) -> pb::Direction {
+            let staged = direction.staged.map(|staged| Box::new(short(*staged)));
+            pb::Direction { walk: vec![], minimal_match: String::new(), staged, ..direction }
+        }
+        let stage = |stage: HostStage| {
+            let stage = pb::HostStage::from(stage);
+            pb::HostStage { decision: stage.decision.map(short), ..stage }
+        };
+        (self.egress.map(short), self.ingress.map(short), self.host.into_iter().map(stage).collect())
+    }
+
     /// The first that denies, where policy does.
     pub fn denier(self) -> Option<pb::Direction> {
         let decided = self.host.into_iter().filter_map(|stage| pb::HostStage::from(stage).decision);

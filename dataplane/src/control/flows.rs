@@ -5,7 +5,7 @@ use super::explain::query;
 use super::judge::allows;
 use super::{FieldError, Ports, State};
 use crate::conntrack::{Filter, FilterError, PacketLike};
-use crate::net::{Addr, Nanos, Prefix, WorkerId};
+use crate::net::{Addr, FlowKey, Nanos, Prefix, WorkerId};
 use crate::snapshot::Established;
 use crate::worker::{FlowPage, FlowSeen};
 use margay_api::dataplane::v1 as pb;
@@ -108,14 +108,6 @@ fn nets(state: &State, name: &str) -> Option<Vec<Prefix>> {
 
 /// A session as the API has it.
 pub fn flow(worker: WorkerId, seen: &FlowSeen, names: &Names) -> pb::Flow {
-    let bytes = |addr: Addr| if addr.is_v4() { addr.v4_octets().to_vec() } else { addr.octets().to_vec() };
-    let ported = seen.key.proto.has_ports();
-    let tuple = |key: &crate::net::FlowKey| pb::FlowTuple {
-        source: bytes(key.src),
-        destination: bytes(key.dst),
-        source_port: if ported { key.sport.into() } else { 0 },
-        destination_port: if ported { key.dport.into() } else { 0 },
-    };
     pb::Flow {
         worker: worker.0.into(),
         protocol: seen.key.proto.0.into(),
@@ -127,6 +119,18 @@ pub fn flow(worker: WorkerId, seen: &FlowSeen, names: &Names) -> pb::Flow {
         judged_generation: u64::from(seen.judged.0),
         from: names.name(seen.key.src).into(),
         to: names.name(seen.reply_key.src).into(),
+    }
+}
+
+/// A key as the API has it.
+pub(super) fn tuple(key: &FlowKey) -> pb::FlowTuple {
+    let bytes = |addr: Addr| if addr.is_v4() { addr.v4_octets().to_vec() } else { addr.octets().to_vec() };
+    let ported = key.proto.has_ports();
+    pb::FlowTuple {
+        source: bytes(key.src),
+        destination: bytes(key.dst),
+        source_port: if ported { key.sport.into() } else { 0 },
+        destination_port: if ported { key.dport.into() } else { 0 },
     }
 }
 

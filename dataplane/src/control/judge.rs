@@ -14,23 +14,28 @@ use std::collections::HashMap;
 pub(super) struct Judge<'a> {
     state: &'a State,
     /// Workloads of single addresses.
-    owners: HashMap<Addr, Owner>,
+    owners: HashMap<Addr, Owner<'a>>,
     /// Those that have more.
-    wide: Vec<(Prefix, Owner)>,
+    wide: Vec<(Prefix, Owner<'a>)>,
 }
 
+/// The workload that has an address.
 #[derive(Clone, Copy)]
-struct Owner {
+pub(super) struct Owner<'a> {
+    /// Its display name.
+    pub name: &'a str,
     /// `None`: no policy is held for it.
-    endpoint: Option<EndpointIdx>,
-    active: bool,
+    pub endpoint: Option<EndpointIdx>,
+    /// It is not switched off.
+    pub active: bool,
 }
 
 impl<'a> Judge<'a> {
     /// Judges by `state`.
     pub fn new(state: &'a State) -> Self {
         let (mut owners, mut wide) = (HashMap::new(), vec![]);
-        let owner = |endpoint: &Endpoint| Owner {
+        let owner = |endpoint: &'a Endpoint| Owner {
+            name: &endpoint.name,
             endpoint: state.endpoint_index(&endpoint.id),
             active: endpoint.active,
         };
@@ -58,8 +63,8 @@ impl<'a> Judge<'a> {
             // The host has a part in it, or may have.
             return Said::of(self.state, query).allows();
         }
-        let judged = |owner: Option<Owner>, direction| {
-            owner.is_none_or(|Owner { endpoint, active }| {
+        let judged = |owner: Option<Owner<'_>>, direction| {
+            owner.is_none_or(|Owner { endpoint, active, .. }| {
                 active && endpoint.is_some_and(|of| self.state.policy().judge(of, direction, query).allow)
             })
         };
@@ -71,7 +76,8 @@ impl<'a> Judge<'a> {
         Said::of(self.state, query).denier()
     }
 
-    fn owner(&self, addr: Addr) -> Option<Owner> {
+    /// The workload of this node that has the address.
+    pub fn owner(&self, addr: Addr) -> Option<Owner<'a>> {
         let wide = || self.wide.iter().find(|(net, _)| net.contains(addr)).map(|(_, owner)| *owner);
         self.owners.get(&addr).copied().or_else(wide)
     }
@@ -79,12 +85,16 @@ impl<'a> Judge<'a> {
 
 /// Policy would let the packet that opened the session pass, today.
 pub(super) fn allows(state: &State, seen: &FlowSeen) -> bool {
-    Said::of(state, &opening(seen)).allows()
+    Said::of(state, &opened_by(seen)).allows()
 }
 
 /// The packet that opened a session as policy sees it: to where it leads, from where it came.
-pub(super) fn opening(seen: &FlowSeen) -> Query {
-    let FlowSeen { key, reply_key, state, .. } = seen;
+pub(super) fn opened_by(seen: &FlowSeen) -> Query {
+    opening(&seen.key, &seen.reply_key, seen.state)
+}
+
+/// The same of a session's keys and its state.
+pub(super) fn opening(key: &FlowKey, reply_key: &FlowKey, state: Tracked) -> Query {
     let icmp = match state {
         _ if !key.proto.is_icmp() => Icmp::default(),
         Tracked::Icmp(IcmpState::Message) => Icmp { kind: (key.dport >> 8) as u8, code: key.dport as u8 },

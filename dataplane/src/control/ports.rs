@@ -8,7 +8,7 @@ use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Ours, Program,
 use crate::io::netlink::{Address, Link};
 use crate::io::tap::Tap;
 use crate::net::{IfId, Mac, WorkerId};
-use crate::nodes::{Datagram, Event, Probe, Watcher, WorkerCounters};
+use crate::nodes::{Datagram, Event, Logs, Probe, Watcher, WorkerCounters};
 use crate::packet::{Frames, Vector};
 use crate::worker::{Command, FlowPage, Forgotten, Port, PortCounters, Returned, Rings, Wake};
 use crossbeam::queue::ArrayQueue;
@@ -299,6 +299,7 @@ impl Ports {
                     Returned::Outbox(_)
                     | Returned::Frame(_)
                     | Returned::Forgotten(_)
+                    | Returned::Logs(_)
                     | Returned::Watcher(_)
                     | Returned::Probe(_) => continue,
                 };
@@ -342,6 +343,13 @@ impl Ports {
     pub fn watch(&self, watchers: impl Iterator<Item = Option<Watcher>>) {
         for (at, watcher) in watchers.take(self.workers.len()).enumerate() {
             self.tell(at, Command::Watch(watcher.map(Box::new)));
+        }
+    }
+
+    /// Has each worker tell of flows; `None`: no longer.
+    pub fn tell_of_flows(&self, logs: impl Iterator<Item = Option<Logs>>) {
+        for (at, logs) in logs.take(self.workers.len()).enumerate() {
+            self.tell(at, Command::TellOfFlows(logs));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The gRPC face of the control thread.
 
 use super::shell::{Begun, CommitError, Request, Shell};
-use super::{dry_run, flow_rpc, flows, watch};
+use super::{dry_run, flow_rpc, flow_stream, flows, watch};
 use margay_api::dataplane::v1::{self as pb, dataplane_server::Dataplane};
 use std::pin::Pin;
 use std::time::Duration;
@@ -61,6 +61,7 @@ impl Dataplane for Service {
     type ListServicesStream = Served;
     type WatchStream = watch::Told;
     type ListRoutesStream = Routes;
+    type LogFlowsStream = flow_stream::Records;
 
     async fn sync(
         &self,
@@ -209,6 +210,13 @@ impl Dataplane for Service {
         request: tonic::Request<pb::WatchRequest>,
     ) -> Result<Response<watch::Told>, Status> {
         watch::watch(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn log_flows(
+        &self,
+        _: tonic::Request<pb::LogFlowsRequest>,
+    ) -> Result<Response<flow_stream::Records>, Status> {
+        flow_stream::log(self).await.map(Response::new)
     }
 
     async fn explain(

@@ -2,6 +2,7 @@
 //! what news from the agent, the kernel, the workers and the clock asks for.
 
 mod routes;
+mod told;
 mod views;
 mod watched;
 mod wireguard;
@@ -110,6 +111,8 @@ pub struct Shell {
     without_links: bool,
     /// Somebody traces or captures.
     watched: bool,
+    /// The number of the newest reader of flows, and that it still reads.
+    flow_reader: (u64, bool),
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     /// What uplinks were told to leave to us.
     ours: Ours,
@@ -155,6 +158,7 @@ impl Shell {
             questions: Questions::default(),
             without_links: false,
             watched: false,
+            flow_reader: (0, false),
             statuses: BTreeMap::new(),
             ours: Ours::default(),
             building: None,
@@ -494,7 +498,7 @@ impl Shell {
     /// Asks for what events alone do not tell.
     async fn catch_up(&mut self) {
         if let Err(error) = self.survey_routes().await {
-            tracing::warn!(%error, "W012 the kernel's routes could not be listed; what is known may be old");
+            tracing::warn!(%error, "W017 the kernel's routes could not be listed; what is known may be old");
         }
     }
 

@@ -158,6 +158,7 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -
         return route(world, packet, flow);
     };
     packet.meta.adjacency = adjacency;
+    world.flows.prefetch_count(flow);
     ConntrackNext::Rewrite
 }
 

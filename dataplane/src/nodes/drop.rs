@@ -1,6 +1,6 @@
 //! The end of a packet, with a reason.
 
-use super::{Deciding, Event, World, world::flow_key};
+use super::{Deciding, Event, Refusal, World, world::flow_key};
 use crate::graph::Sink;
 use crate::net::FlowKey;
 use crate::packet::{Packet, PacketFlags, Pool, Vector};
@@ -23,17 +23,50 @@ impl Sink<World> for Drop {
 pub(super) fn account(world: &mut World, packet: Packet<'_>) {
     let reason = packet.meta.drop;
     world.counters.dropped(reason).add(1);
+    if world.refusals.is_some() {
+        refuse(world, &packet);
+    }
     if !world.samples.take(world.now) {
         return;
     }
-    let deciding = reason.is_policy().then(|| Deciding {
+    let key = key(&packet).unwrap_or_default();
+    let (interface, icmp) = (packet.meta.rx_if, packet.meta.icmp);
+    world.tell(Event::Dropped { reason, interface, key, icmp, deciding: deciding(&packet) });
+}
+
+/// Notes who did not get through to whom.
+#[inline(never)]
+fn refuse(world: &mut World, packet: &Packet<'_>) {
+    let (Some(key), Some(refusals)) = (key(packet), &mut world.refusals) else { return };
+    // What gets there is refused by the port that it asks for, from whichever it does.
+    let hash = world.flows.hash(&FlowKey { sport: 0, ..key });
+    refusals.note(
+        hash,
+        Refusal {
+            key,
+            icmp: packet.meta.icmp,
+            interface: packet.meta.rx_if,
+            reason: packet.meta.drop,
+            deciding: deciding(packet),
+            first: world.now,
+            last: world.now,
+            packets: 1,
+            bytes: packet.l3_len() as u64,
+        },
+    );
+}
+
+/// What decided, for what policy denied.
+fn deciding(packet: &Packet<'_>) -> Option<Deciding> {
+    packet.meta.drop.is_policy().then(|| Deciding {
         generation: packet.meta.judged,
         endpoint: packet.meta.endpoint,
         ingress: packet.meta.flags.has(PacketFlags::INGRESS),
         slot: packet.meta.slot,
-    });
-    // Before `parse` is through there is no transport header to read a key from.
-    let key = if packet.meta.l4 > packet.meta.l3 { flow_key(&packet) } else { FlowKey::default() };
-    let (interface, icmp) = (packet.meta.rx_if, packet.meta.icmp);
-    world.tell(Event::Dropped { reason, interface, key, icmp, deciding });
+    })
+}
+
+/// Before `parse` is through there is no transport header to read a key from.
+fn key(packet: &Packet<'_>) -> Option<FlowKey> {
+    (packet.meta.l4 > packet.meta.l3).then(|| flow_key(packet))
 }

@@ -21,6 +21,7 @@ mod plain;
 mod policy;
 mod punt;
 mod quota;
+mod refusals;
 mod rewrite;
 mod route;
 mod service;
@@ -50,6 +51,7 @@ pub use nd::{Nd, NdNext};
 pub use parse::{Parse, ParseNext};
 pub use policy::{Policy, PolicyNext};
 pub use punt::Punt;
+pub use refusals::{Refusal, Refusals};
 pub use rewrite::{Rewrite, RewriteNext};
 pub use route::{Route, RouteNext};
 pub use service::{Service, ServiceNext};
@@ -59,7 +61,7 @@ pub use watch::{DROPPED, ENTERS, Interest, Probe, SENT, Sighting, Sightings, Wat
 pub use wg_decrypt::{WgDecrypt, WgDecryptNext};
 pub use wg_encrypt::{WgEncrypt, WgEncryptNext};
 pub use wg_hold::{Unsealed, WgHold};
-pub use world::{Credit, Limits, World};
+pub use world::{Credit, Limits, Logs, World};
 
 /// `Meta::adjacency` of a packet whose next hop is not resolved.
 pub(crate) const UNRESOLVED: u32 = u32::MAX;

@@ -58,6 +58,7 @@ impl Node<World> for Rewrite {
             packet.meta.drop = DropReason::TxOversized;
             return RewriteNext::Drop;
         }
+        count(world, &packet);
         RewriteNext::Tx
     }
 }
@@ -94,22 +95,31 @@ fn forward(world: &World, packet: &mut Packet<'_>) -> bool {
     true
 }
 
+/// Notes that the packet goes on, for who wants to know what flows carry.
+#[inline(always)]
+fn count(world: &mut World, packet: &Packet<'_>) {
+    if world.flows.is_told_of() && packet.meta.flags.has(PacketFlags::HIT) {
+        world.flows.count(FlowRef(packet.meta.flow), packet.l3_len());
+    }
+}
+
 /// Longer than its way out takes.
 #[cold]
-fn too_long(world: &World, mut packet: Packet<'_>) -> RewriteNext {
+fn too_long(world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
     if !cut::is_allowed(packet.l3()) {
         packet.meta.drop = DropReason::TooBig;
         return RewriteNext::IcmpError;
     }
-    match forward(world, &mut packet) {
-        true => RewriteNext::Cut,
-        false => RewriteNext::Drop,
+    if !forward(world, &mut packet) {
+        return RewriteNext::Drop;
     }
+    count(world, &packet);
+    RewriteNext::Cut
 }
 
 /// By a tunnel, or by no adjacency at all.
 #[inline(never)]
-fn elsewise(world: &World, mut packet: Packet<'_>) -> RewriteNext {
+fn elsewise(world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
     let Some(tunnel) = world.snapshot.fib.tunnel(packet.meta.adjacency) else {
         return without_adjacency(world, packet);
     };
@@ -121,15 +131,16 @@ fn elsewise(world: &World, mut packet: Packet<'_>) -> RewriteNext {
     if packet.l3_len() > usize::from(tunnel.mtu) {
         return too_long(world, packet);
     }
-    match forward(world, &mut packet) {
-        true => RewriteNext::Encap,
-        false => RewriteNext::Drop,
+    if !forward(world, &mut packet) {
+        return RewriteNext::Drop;
     }
+    count(world, &packet);
+    RewriteNext::Encap
 }
 
 /// Held for its next hop, or sent on as it came.
 #[cold]
-fn without_adjacency(world: &World, mut packet: Packet<'_>) -> RewriteNext {
+fn without_adjacency(world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
     if packet.meta.adjacency == UNRESOLVED {
         // Whoever holds it looks at its destination.
         return match translation(world, &packet) {
@@ -150,5 +161,6 @@ fn without_adjacency(world: &World, mut packet: Packet<'_>) -> RewriteNext {
     {
         return RewriteNext::Drop;
     }
+    count(world, &packet);
     RewriteNext::Tx
 }

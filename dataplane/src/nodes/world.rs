@@ -1,7 +1,7 @@
 //! All that a node may touch.
 
-use super::{Datagram, Early, Event, Held, Inbox, Pieces, Unsealed, Watcher, WorkerCounters};
-use crate::conntrack::{self, Directory, FlowHasher, Segment, TcpFlags, TcpSegment};
+use super::{Datagram, Early, Event, Held, Inbox, Pieces, Refusals, Unsealed, Watcher, WorkerCounters};
+use crate::conntrack::{self, Directory, FlowHasher, FlowLog, Segment, TcpFlags, TcpSegment};
 use crate::net::{FlowKey, IfId, Nanos, Proto, WorkerId};
 use crate::packet::{DropReason, Packet, PacketFlags, PktIdx, Pool, Vector};
 use crate::snapshot::Snapshot;
@@ -17,6 +17,14 @@ pub struct Limits {
     pub flows: conntrack::Settings,
     /// Interfaces, VLANs included.
     pub interfaces: u16,
+}
+
+/// What a worker notes of flows for who reads about them.
+pub struct Logs {
+    /// Of its sessions.
+    pub flows: Box<FlowLog>,
+    /// Of what it drops.
+    pub refusals: Box<Refusals>,
 }
 
 /// Packets under way in fragments that a worker remembers: 640 kB.
@@ -62,6 +70,8 @@ pub struct World {
     pub told_exhausted: Option<Nanos>,
     /// When the next packet is shown that staged policies would have had judged otherwise.
     pub differences: Cell<Credit>,
+    /// Somebody wants to know who is refused.
+    pub refusals: Option<Box<Refusals>>,
     /// Somebody wants to see packets' ways.
     pub watcher: Option<Box<Watcher>>,
 }
@@ -100,6 +110,7 @@ impl World {
             told_full: None,
             told_exhausted: None,
             differences: Cell::new(Credit::new(Nanos::from_millis(10), 10)),
+            refusals: None,
             watcher: None,
         })
     }
@@ -125,6 +136,21 @@ impl World {
     pub fn tell(&self, event: Event) {
         if self.events.push(event).is_err() {
             self.counters.lost_events.add(1);
+        }
+    }
+
+    /// Tells of flows, and of who is refused; `None`: no longer. Gives back what told before.
+    pub fn tell_of_flows(&mut self, logs: Option<Logs>) -> Option<Logs> {
+        let (flows, refusals) = logs.map(|Logs { flows, refusals }| (flows, refusals)).unzip();
+        let flows = self.flows.tell_of_sessions(flows);
+        let refusals = std::mem::replace(&mut self.refusals, refusals);
+        flows.zip(refusals).map(|(flows, refusals)| Logs { flows, refusals })
+    }
+
+    /// Tells of what is ripe.
+    pub fn sweep_refusals(&mut self) {
+        if let Some(refusals) = &mut self.refusals {
+            refusals.sweep(self.now);
         }
     }
 

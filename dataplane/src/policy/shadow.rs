@@ -139,6 +139,12 @@ impl Shadow {
         self.staged.tree(endpoint, direction)
     }
 
+    /// What would be decided, where staged policies make a difference to the endpoint. Counts nothing.
+    pub fn would(&self, endpoint: EndpointIdx, direction: Direction, q: &Query) -> Option<Verdict> {
+        self.watch(endpoint, direction)?;
+        Some(self.staged.judge(endpoint, direction, q))
+    }
+
     /// What was counted of one direction of an endpoint.
     #[inline]
     pub fn watch(&self, endpoint: EndpointIdx, direction: Direction) -> Option<&Watch> {

@@ -3,7 +3,7 @@
 use super::FlowPage;
 use crate::io::{Device, DeviceCounters};
 use crate::net::{IfId, Prefix};
-use crate::nodes::{Probe, Watcher};
+use crate::nodes::{Logs, Probe, Watcher};
 use crate::packet::Vector;
 use crate::service::Stale;
 use crossbeam::atomic::AtomicCell;
@@ -72,6 +72,8 @@ pub enum Command {
     Forget(Box<Forgotten>),
     /// Show, count or forget flows: a page of them, a part each poll.
     Show(Box<FlowPage>),
+    /// Tell of flows and of who is refused; `None`: no longer.
+    TellOfFlows(Option<Logs>),
     /// Note what becomes of packets; `None`: no longer.
     Watch(Option<Box<Watcher>>),
     /// Take this packet as if it had come in.
@@ -90,6 +92,8 @@ pub enum Returned {
     Forgotten(Box<Forgotten>),
     /// As far as it goes.
     Shown(Box<FlowPage>),
+    /// Nothing is told there any more.
+    Logs(Logs),
     /// It watches no longer.
     Watcher(Box<Watcher>),
     /// Taken.

@@ -84,6 +84,7 @@ impl Worker {
         if self.reader.refresh(&mut self.world.snapshot) {
             self.world.flows.track(self.world.snapshot.tracking);
         }
+        self.world.flows.set_now(now);
         self.forget();
         self.show();
         self.obey();
@@ -94,6 +95,7 @@ impl Worker {
             port.device.settle(&mut self.pool);
         }
         self.world.flows.expire(now, EXPIRE_BUDGET);
+        self.world.sweep_refusals();
         if now.since(self.counted) >= COUNT_EVERY {
             self.counted = now;
             self.show_counts();
@@ -169,6 +171,13 @@ impl Worker {
                 Command::Detach(interface) => self.detach(interface),
                 Command::Forget(flows) => self.forgetting = Some(Forgetting { flows, cursor: 0 }),
                 Command::Show(page) => self.showing = Some(page),
+                Command::TellOfFlows(logs) => {
+                    let earlier = self.world.tell_of_flows(logs);
+                    self.world.flows.set_now(self.world.now);
+                    if let Some(earlier) = earlier {
+                        self.rings.give_back(Returned::Logs(earlier));
+                    }
+                }
                 Command::Watch(watcher) => {
                     if let Some(earlier) = std::mem::replace(&mut self.world.watcher, watcher) {
                         self.rings.give_back(Returned::Watcher(earlier));

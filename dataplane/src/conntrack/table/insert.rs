@@ -114,6 +114,7 @@ impl Table {
         self.arm(session);
         self.live += 1;
         self.counters.inserted += 1;
+        self.tell_begun(session);
         // Sessions often begin in bursts.
         if let Some(soon) = self.wheel.spare_soon() {
             self.sessions.prefetch_all(soon);

@@ -4,6 +4,7 @@ mod expiry;
 mod index;
 mod insert;
 mod listing;
+mod logging;
 mod session;
 mod simd;
 mod wheel;
@@ -16,6 +17,7 @@ pub use listing::Entry;
 
 use super::directory::Directory;
 use super::flow::{Direction, FlowHasher, FlowRef};
+use super::log::{FlowEvent, FlowLog};
 use super::quota::{Quotas, Side};
 use super::settings::{Settings, SettingsError, Tracking};
 use super::state::{Admit, Observed, Segment, State, Step};
@@ -59,6 +61,8 @@ pub struct Table {
     counters: Counters,
     /// Where translated sessions stand, and under which number, when there are other workers.
     directory: Option<(Arc<Directory>, WorkerId)>,
+    /// Somebody wants to know what becomes of sessions.
+    log: Option<Box<FlowLog>>,
 }
 
 impl Table {
@@ -82,6 +86,7 @@ impl Table {
             effort: Effort::default(),
             counters: Counters::default(),
             directory: None,
+            log: None,
         })
     }
 
@@ -269,6 +274,7 @@ impl Table {
         if self.state(flow).is_none() {
             return false;
         }
+        self.tell(flow.session(), FlowEvent::Ended);
         for direction in Direction::BOTH {
             let flow = FlowRef::new(flow.session(), direction);
             let hash = self.hasher.hash(&self.key(flow));

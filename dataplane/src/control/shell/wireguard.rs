@@ -20,7 +20,7 @@ impl Shell {
             Ok(key) => {
                 // No image of this process's memory is to be left on a disk.
                 if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-                    tracing::warn!(%error, "W015 a core dump of this process would have WireGuard's keys in it");
+                    tracing::warn!(%error, "W018 a core dump of this process would have WireGuard's keys in it");
                 }
                 let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let now = self.now();

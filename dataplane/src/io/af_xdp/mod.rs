@@ -431,7 +431,7 @@ impl Drop for AfXdp {
                 queue = self.queue,
                 frames = self.lent.len(),
                 %error,
-                "the kernel does not let go of a closed AF_XDP socket: its frames are lost until restart"
+                "E002 the kernel does not let go of a closed AF_XDP socket: its frames are lost until restart"
             ),
         }
     }
