@@ -66,6 +66,71 @@ fn watch() {
 }
 
 #[test]
+fn connectivity() {
+    let of = "connectivity test --from shop/client --to shop/web --proto tcp";
+    golden(
+        "connectivity",
+        &[
+            &format!("{of} --port 80"),
+            &format!("{of} --port 80 -o json"),
+            &format!("{of} --port 23"),
+            "connectivity test --from shop/client --to shop/web --proto spell",
+        ],
+    );
+}
+
+#[test]
+fn waiting_for_health_ends_with_the_time_that_is_given() {
+    let fake = Fake::start();
+    let [once, waited] = ["status", "status --wait --timeout 600ms"].map(|line| fake.run(line));
+    assert_eq!((once.code, waited.code), (6, 6));
+    assert_eq!(once.stdout, waited.stdout);
+}
+
+#[test]
+fn a_diagnosis_is_one_archive_without_keys() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("diag.tar");
+    let line = format!("diag collect -f {}", file.display());
+    let ran = fake.run(&line);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let mut archive = tar::Archive::new(fs::File::open(&file).unwrap());
+    let mut files = std::collections::BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        files.insert(name, text);
+    }
+    assert_eq!(files.len(), 24, "{:?}", files.keys());
+    assert!(files["margay-diag/status.json"].contains("\"healthy\": false"));
+    assert!(files["margay-diag/flows/last.jsonl"].lines().count() == 3);
+    let keys = &files["margay-diag/dataplane/wireguard.json"];
+    assert!(keys.contains("<redacted>"), "{keys}");
+    // What is there is not written over.
+    assert_eq!(fake.run(&line).code, 1);
+}
+
+#[test]
+fn flows() {
+    golden(
+        "flows",
+        &[
+            "flows observe",
+            "flows observe --verdict allow -o wide",
+            "flows observe -o json",
+            "flows observe -f --verdict drop",
+            "flows top",
+            "flows top -o wide",
+            "flows top --by reason",
+            "flows top -o jsonl",
+        ],
+    );
+}
+
+#[test]
 fn store_and_delete() {
     golden(
         "store",

@@ -59,7 +59,7 @@ impl Health {
             if healthy {
                 tracing::info!(component = self.name, what = reason, "healthy");
             } else {
-                tracing::warn!(component = self.name, reason, "unhealthy");
+                tracing::warn!(component = self.name, reason, "A003 unhealthy");
             }
         }
         state.healthy = healthy;

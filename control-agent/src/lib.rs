@@ -11,6 +11,7 @@
 //! | [`ipam`] | addresses: pools, blocks, who has which |
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
+//! | [`flows`] | what becomes of flows: named, kept for an hour, written to a file |
 //! | [`cni`] | containers' links become endpoints, for the CNI plugin |
 //! | [`routing`] | BGP: the driver of BIRD |
 //! | [`health_checks`] | `healthCheckNodePort` of services, asked by load balancers over HTTP |
@@ -22,6 +23,7 @@ pub mod calc;
 pub mod cni;
 pub mod control;
 pub mod datastore;
+pub mod flows;
 pub mod health;
 pub mod health_checks;
 pub mod ipam;

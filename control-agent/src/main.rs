@@ -7,6 +7,7 @@ use margay_agent::{
     calc::Calculation,
     control::{self, Agent},
     datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, etcd, fixed},
+    flows::{FileSettings, Flows, LogFile},
     health_checks::HealthChecks,
     ipam::{Collection, Ipam},
     key_publication::KeyPublication,
@@ -85,6 +86,9 @@ struct Arguments {
     #[command(flatten)]
     bgp: BgpArguments,
 
+    #[command(flatten)]
+    flows: FlowArguments,
+
     /// Serve metrics for Prometheus over HTTP at this address, as in 127.0.0.1:9092 [default: nowhere]
     #[arg(long, env = "MARGAY_AGENT_METRICS", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
@@ -120,6 +124,45 @@ struct EtcdArguments {
     /// A file that holds the password of --etcd-user
     #[arg(long, env = "ETCD_PASSWORD_FILE", value_name = "FILE", requires = "etcd_user")]
     etcd_password_file: Option<PathBuf>,
+}
+
+/// What is kept of flows.
+#[derive(Debug, clap::Args)]
+struct FlowArguments {
+    /// Keep a record of flows, for margayctl flows: on or off
+    #[arg(long, env = "MARGAY_FLOWS", value_name = "ON|OFF", default_value = "on", action = clap::ArgAction::Set, value_parser = on_or_off)]
+    flows: bool,
+
+    /// Also write it to this file, a line of JSON each
+    #[arg(long, env = "MARGAY_FLOW_LOG", value_name = "FILE")]
+    flow_log: Option<PathBuf>,
+
+    /// MiB after which the file is moved aside, as FILE.1
+    #[arg(long, env = "MARGAY_FLOW_LOG_SIZE", value_name = "MIB", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    flow_log_size: u32,
+
+    /// How many files there are at most
+    #[arg(long, env = "MARGAY_FLOW_LOG_FILES", value_name = "NUMBER", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    flow_log_files: u32,
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write on or off".to_owned()),
+    }
+}
+
+impl FlowArguments {
+    /// Opens the file, if there is to be one.
+    fn file(&self) -> Result<Option<LogFile>> {
+        let Some(path) = self.flow_log.clone() else { return Ok(None) };
+        let name = path.display().to_string();
+        let (bytes, files) = (u64::from(self.flow_log_size) << 20, self.flow_log_files);
+        let file = LogFile::open(FileSettings { path, bytes, files });
+        Ok(Some(file.with_context(|| format!("--flow-log {name} cannot be written"))?))
+    }
 }
 
 /// Which BIRD speaks BGP for this node.
@@ -231,6 +274,13 @@ async fn run(arguments: Arguments) -> Result<()> {
     );
     let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
     let _collection = Collection::start(ipam.clone(), &node, COLLECTION);
+    let flows = match arguments.flows.flows {
+        true => {
+            let file = arguments.flows.file()?;
+            Some(Arc::new(Flows::start(link.client(), calculation.names(), file, Backoff::LOCAL)))
+        }
+        false => None,
+    };
     let bird = arguments.bgp.settings();
     let bird = bird.map(|settings| Bird::start(settings, calculation.latest(), Backoff::LOCAL));
     let started = Instant::now();
@@ -241,6 +291,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         calculation,
         link,
         health_checks,
+        flows,
         key_publication,
         bird,
         started,
@@ -288,7 +339,7 @@ async fn run(arguments: Arguments) -> Result<()> {
 /// Tells the service manager (sd_notify(3)), if there is one.
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager cannot be told how we are");
+        tracing::warn!(%error, "A005 the service manager cannot be told how we are");
     }
 }
 

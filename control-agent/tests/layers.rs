@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "backoff",
     "health",
     "task",
@@ -11,6 +11,7 @@ const ORDER: [&str; 13] = [
     "ipam",
     "calc",
     "sync",
+    "flows",
     "cni",
     "routing",
     "health_checks",

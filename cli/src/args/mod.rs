@@ -2,7 +2,9 @@
 
 mod bgp;
 mod conntrack;
+mod diagnosis;
 mod dp;
+mod flows;
 mod ipam;
 mod node;
 mod policy;
@@ -22,7 +24,9 @@ pub use self::{
         Conntrack, ConntrackCount, ConntrackFlush, ConntrackGet, ConntrackList, ConntrackTop, CountBy,
         FlowEnd, FlowFilter, FlowFormat,
     },
+    diagnosis::{Connectivity, ConnectivityCommand, Diag, DiagCollect},
     dp::{Dp, Fib, FibLookup, FibShow},
+    flows::{FlowLike, Flows, FlowsObserve, FlowsTop, ObserveFormat, Outcome as FlowOutcome, TopBy},
     ipam::{Ipam, IpamCheck, IpamConfigure, IpamRelease, IpamShow, IpamSplit},
     node::{Node, NodeCheck},
     policy::{
@@ -155,9 +159,10 @@ Exits with 4 if somebody else changed the object in between.")]
 Examples:
   margayctl status
   margayctl status -o json | jq .healthy
+  margayctl status --wait --timeout 2m
 
 Exits with 6 if a component is not healthy.")]
-    Status(Show),
+    Status(StatusAsked),
 
     /// Look at routing between nodes and routers.
     #[command(subcommand, arg_required_else_help = true)]
@@ -166,6 +171,18 @@ Exits with 6 if a component is not healthy.")]
     /// Look into connection tracking: live sessions.
     #[command(subcommand, arg_required_else_help = true)]
     Conntrack(Conntrack),
+
+    /// See what became of flows: who talks to whom, and who is refused.
+    #[command(subcommand, arg_required_else_help = true)]
+    Flows(Flows),
+
+    /// Test connections between endpoints.
+    #[command(subcommand, arg_required_else_help = true)]
+    Connectivity(ConnectivityCommand),
+
+    /// Collect what helps to find out what is wrong.
+    #[command(subcommand, arg_required_else_help = true)]
+    Diag(Diag),
 
     /// Look at the machine.
     #[command(subcommand)]
@@ -224,6 +241,18 @@ pub struct Man {
 /// What only shows.
 #[derive(Args, Debug)]
 pub struct Show {
+    /// How to print it.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// `status`.
+#[derive(Args, Debug)]
+pub struct StatusAsked {
+    /// Wait until every component is healthy, for as long as --timeout says.
+    #[arg(long)]
+    pub wait: bool,
+
     /// How to print it.
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
@@ -346,6 +375,9 @@ mod tests {
             ("margayctl conntrack get tcp 10.0.0.1", ErrorKind::MissingRequiredArgument),
             ("margayctl conntrack get tcp web 10.0.0.1", ErrorKind::ValueValidation),
             ("margayctl conntrack get tpc 10.0.0.1 10.0.0.2", ErrorKind::ValueValidation),
+            ("margayctl connectivity test --from a --to b --proto tcp", ErrorKind::MissingRequiredArgument),
+            ("margayctl flows observe --verdict perhaps", ErrorKind::InvalidValue),
+            ("margayctl flows observe --since yesterday", ErrorKind::ValueValidation),
             ("margayctl conntrack top --by colour", ErrorKind::InvalidValue),
         ];
         for (line, kind) in refused {

@@ -2,12 +2,15 @@
 
 mod bgp;
 mod completion;
+mod connectivity;
 mod conntrack;
 mod delete;
+mod diag;
 mod done;
 mod dp;
 mod eval;
 mod explain;
+mod flows;
 mod get;
 mod ipam;
 mod label;
@@ -24,7 +27,7 @@ mod watch;
 mod wg;
 
 use crate::{
-    args::{Cli, Command, Dp, Fib, Node, Policy, SelectorCommand, Wg},
+    args::{Cli, Command, ConnectivityCommand, Diag, Dp, Fib, Node, Policy, SelectorCommand, Wg},
     exit::Outcome,
     output::Output,
 };
@@ -46,7 +49,10 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Label(args) => label::run(global, args, out).await,
         Command::Status(args) => status::run(global, args, out).await,
         Command::Bgp(command) => bgp::run(global, command, out).await,
+        Command::Connectivity(ConnectivityCommand::Test(args)) => connectivity::run(global, args, out).await,
+        Command::Diag(Diag::Collect(args)) => diag::collect(global, args, out),
         Command::Conntrack(command) => conntrack::run(global, command, out).await,
+        Command::Flows(command) => flows::run(global, command, out).await,
         Command::Dp(Dp::Runtime(look)) => dp::show::<dp::Runtime>(global, look, out).await,
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
         Command::Dp(Dp::Services(look)) => dp::show::<dp::Services>(global, look, out).await,

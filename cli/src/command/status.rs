@@ -1,25 +1,45 @@
 //! `status`: one line a component, then what the node is made of.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use margay_api::{control::v1 as control, dataplane::v1 as dataplane};
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    args::{Global, Show},
+    args::{Global, StatusAsked},
     client,
     exit::{Code, Outcome},
     output::{Cell, Output, Table, Tone, View},
     readable::{count, percent, rounded, span, utc},
 };
 
+/// Between two looks, while it is waited for.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// Asks the agent, which asks the dataplane.
-pub async fn run(global: &Global, args: &Show, out: &mut Output) -> Outcome {
+pub async fn run(global: &Global, args: &StatusAsked, out: &mut Output) -> Outcome {
+    let end = args.wait.then(|| Instant::now() + global.timeout);
+    loop {
+        let read = read(global).await;
+        let again = end.is_some_and(|end| Instant::now() + PAUSE < end);
+        if again && !read.as_ref().is_ok_and(|status| status.healthy) {
+            sleep(PAUSE).await;
+            continue;
+        }
+        let status = read?;
+        out.show(&status, args.output)?;
+        return Ok(if status.healthy { Code::Ok } else { Code::Problems });
+    }
+}
+
+async fn read(global: &Global) -> Outcome<Status> {
     let mut agent = client::agent(global).await?;
     let call = agent.get_status(control::GetStatusRequest {});
-    let status = Status::from(client::answer(global.timeout, "read the status", call).await?.into_inner());
-    out.show(&status, args.output)?;
-    Ok(if status.healthy { Code::Ok } else { Code::Problems })
+    Ok(Status::from(client::answer(global.timeout, "read the status", call).await?.into_inner()))
 }
 
 #[derive(Serialize)]

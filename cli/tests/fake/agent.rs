@@ -9,7 +9,7 @@ use std::{
     vec::IntoIter,
 };
 
-use super::addresses;
+use super::{addresses, observed};
 use margay_api::{
     control::v1::{
         AddressToRelease, Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest,
@@ -17,8 +17,9 @@ use margay_api::{
         CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest, CniGcResponse, CniStatusRequest,
         CniStatusResponse, Component, DeleteRequest, DeleteResponse, Endpoint, ExplainRequest,
         ExplainResponse, GetBgpRequest, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest,
-        ListAddressesResponse, Object, ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest,
-        SplitPoolResponse, Status as NodeStatus, WatchEvent, WatchRequest, apply_request::Mode,
+        ListAddressesResponse, Object, ObserveFlowsRequest, ObserveFlowsResponse, ReleaseAddressesRequest,
+        ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse, Status as NodeStatus,
+        SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent, WatchRequest, apply_request::Mode,
         control_server::Control, watch_event::Type,
     },
     dataplane::v1 as dataplane,
@@ -140,6 +141,7 @@ impl Control for Agent {
     }
 
     type WatchStream = Iter<IntoIter<Result<WatchEvent, Status>>>;
+    type ObserveFlowsStream = Iter<IntoIter<Result<ObserveFlowsResponse, Status>>>;
 
     /// The first watch falls behind, the second is cut off.
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -366,6 +368,21 @@ impl Control for Agent {
             }),
             notes: vec!["the route is that of this node".into()],
         }))
+    }
+
+    async fn observe_flows(
+        &self,
+        request: Request<ObserveFlowsRequest>,
+    ) -> Result<Response<Self::ObserveFlowsStream>, Status> {
+        let told = observed::told(request.get_ref());
+        Ok(Response::new(tokio_stream::iter(vec![Ok(told)])))
+    }
+
+    async fn summarize_flows(
+        &self,
+        request: Request<SummarizeFlowsRequest>,
+    ) -> Result<Response<SummarizeFlowsResponse>, Status> {
+        Ok(Response::new(observed::summary(request.get_ref())))
     }
 
     async fn cni_add(&self, _: Request<CniAddRequest>) -> Result<Response<CniAddResponse>, Status> {

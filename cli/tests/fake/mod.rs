@@ -4,6 +4,7 @@ mod addresses;
 mod agent;
 mod dataplane;
 mod flows;
+mod observed;
 mod routes;
 mod watched;
 

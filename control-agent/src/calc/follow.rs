@@ -1,6 +1,6 @@
 //! Keeps the desired state like the store.
 
-use super::{Desired, Resources, desired};
+use super::{Desired, Names, Resources, desired};
 use crate::{
     backoff::Backoff,
     datastore::{Change, Datastore, Entry, StoreError, Transaction},
@@ -25,6 +25,7 @@ pub struct Calculated {
 /// The running calculation of one node. It ends when this is dropped.
 pub struct Calculation {
     latest: watch::Receiver<Option<Calculated>>,
+    names: watch::Receiver<Arc<Names>>,
     health: Arc<Health>,
     durations: Arc<Histogram>,
     _task: Task,
@@ -34,6 +35,7 @@ impl Calculation {
     /// Follows `store` for `node`. Must be called within a Tokio runtime.
     pub fn start(store: Arc<dyn Datastore>, node: &str, backoff: Backoff) -> Self {
         let (sender, latest) = watch::channel(None);
+        let (tell_names, names) = watch::channel(Arc::default());
         let health = Arc::new(Health::starting("calculation", "waiting for the store"));
         let durations = Arc::<Histogram>::default();
         let follower = Follower {
@@ -42,16 +44,22 @@ impl Calculation {
             resources: Resources::default(),
             unreadable: BTreeMap::new(),
             latest: sender,
+            names: tell_names,
             health: health.clone(),
             durations: durations.clone(),
         };
         let _task = Task::spawn(follower.run(backoff));
-        Self { latest, health, durations, _task }
+        Self { latest, names, health, durations, _task }
     }
 
     /// The latest result; none before the first.
     pub fn latest(&self) -> watch::Receiver<Option<Calculated>> {
         self.latest.clone()
+    }
+
+    /// Whose addresses are whose, by the store that the latest result follows from.
+    pub fn names(&self) -> watch::Receiver<Arc<Names>> {
+        self.names.clone()
     }
 
     /// Whether the desired state follows the store, and what is wrong with it.
@@ -72,6 +80,7 @@ struct Follower {
     /// Objects that this release cannot read, and why, by key.
     unreadable: BTreeMap<Key, String>,
     latest: watch::Sender<Option<Calculated>>,
+    names: watch::Sender<Arc<Names>>,
     health: Arc<Health>,
     durations: Arc<Histogram>,
 }
@@ -188,6 +197,7 @@ impl Follower {
             problems => self.health.bad(problems.join("; ")),
         }
         tracing::debug!(revision, objects = self.resources.len(), "calculated");
+        self.names.send_replace(Arc::new(Names::of(&self.resources)));
         self.latest.send_replace(Some(Calculated { revision, desired: Arc::new(desired) }));
     }
 }

@@ -39,7 +39,7 @@ impl Attachments<'_> {
             Ok(added) => Ok(added),
             Err(error) => {
                 if let Err(undoing) = self.forget(&attachment).await {
-                    tracing::warn!(%attachment, error = %undoing, "an endpoint could not be taken away again; CNI's DEL or GC does it");
+                    tracing::warn!(%attachment, error = %undoing, "A004 an endpoint could not be taken away again; CNI's DEL or GC does it");
                 }
                 Err(error)
             }

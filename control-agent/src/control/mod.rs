@@ -6,6 +6,7 @@ mod bgp;
 mod cni;
 mod explain;
 mod failure;
+mod flows;
 mod metrics;
 mod read;
 mod service;
@@ -14,7 +15,7 @@ mod status;
 pub use metrics::Scraped;
 
 use crate::{
-    calc::Calculation, datastore::Datastore, health_checks::HealthChecks, ipam::Ipam,
+    calc::Calculation, datastore::Datastore, flows::Flows, health_checks::HealthChecks, ipam::Ipam,
     key_publication::KeyPublication, routing::Bird, sync::Link,
 };
 use std::{sync::Arc, time::Duration, time::Instant};
@@ -45,6 +46,8 @@ pub struct Agent {
     pub link: Link,
     /// What load balancers ask.
     pub health_checks: HealthChecks,
+    /// What becomes of flows, where that is kept.
+    pub flows: Option<Arc<Flows>>,
     /// What other nodes know this one by.
     pub key_publication: KeyPublication,
     /// What speaks BGP for this node, if something does.

@@ -1,14 +1,15 @@
 //! The service's methods, each of which is a module of its own.
 
-use super::{Agent, REQUEST_BYTES, failure};
+use super::{Agent, REQUEST_BYTES, failure, flows};
 use futures::stream::BoxStream;
 use margay_api::control::v1::{
     ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, Bgp, CniAddRequest,
     CniAddResponse, CniCheckRequest, CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest,
     CniGcResponse, CniStatusRequest, CniStatusResponse, DeleteRequest, DeleteResponse, ExplainRequest,
     ExplainResponse, GetBgpRequest, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest,
-    ListAddressesResponse, ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest,
-    SplitPoolResponse, Status as AgentStatus, WatchEvent, WatchRequest,
+    ListAddressesResponse, ObserveFlowsRequest, ReleaseAddressesRequest, ReleaseAddressesResponse,
+    SplitPoolRequest, SplitPoolResponse, Status as AgentStatus, SummarizeFlowsRequest,
+    SummarizeFlowsResponse, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(super) fn server(agent: Arc<Agent>) -> Service {
 #[tonic::async_trait]
 impl Control for Methods {
     type WatchStream = BoxStream<'static, Result<WatchEvent, Status>>;
+    type ObserveFlowsStream = flows::Observed;
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
         self.agent.apply(request.into_inner()).await.map(Response::new)
@@ -108,6 +110,20 @@ impl Control for Methods {
         request: Request<CniStatusRequest>,
     ) -> Result<Response<CniStatusResponse>, Status> {
         Ok(Response::new(self.agent.attachments().status(request.into_inner()).await))
+    }
+
+    async fn observe_flows(
+        &self,
+        request: Request<ObserveFlowsRequest>,
+    ) -> Result<Response<flows::Observed>, Status> {
+        self.agent.observe_flows(request.into_inner()).map(Response::new)
+    }
+
+    async fn summarize_flows(
+        &self,
+        request: Request<SummarizeFlowsRequest>,
+    ) -> Result<Response<SummarizeFlowsResponse>, Status> {
+        self.agent.summarize_flows(request.get_ref()).map(Response::new)
     }
 
     async fn get_bgp(&self, _: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {

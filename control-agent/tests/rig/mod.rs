@@ -9,6 +9,7 @@ use margay_agent::{
     calc::Calculation,
     control::{self, Agent},
     datastore::{Datastore, Fixed, fixed},
+    flows::Flows,
     health_checks::HealthChecks,
     ipam::Ipam,
     key_publication::KeyPublication,
@@ -438,6 +439,7 @@ impl Running {
             link.progress(),
             EAGER,
         );
+        let flows = Flows::start(link.client(), calculation.names(), None, EAGER);
         let started = Instant::now();
         let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
         let node = node.into();
@@ -448,6 +450,7 @@ impl Running {
             calculation,
             link,
             health_checks,
+            flows: Some(Arc::new(flows)),
             key_publication,
             bird: None,
             started,

@@ -498,7 +498,7 @@ impl Shell {
     /// Asks for what events alone do not tell.
     async fn catch_up(&mut self) {
         if let Err(error) = self.survey_routes().await {
-            tracing::warn!(%error, "W017 the kernel's routes could not be listed; what is known may be old");
+            tracing::warn!(%error, "W019 the kernel's routes could not be listed; what is known may be old");
         }
     }
 

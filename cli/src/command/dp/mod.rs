@@ -33,7 +33,11 @@ pub use self::{
     services::Services,
     tunnels::Tunnels,
 };
-pub use self::{capture::run as capture, trace::run as trace};
+pub use self::{
+    capture::run as capture,
+    trace::{run as trace, story as tell},
+    watched::Watched,
+};
 use crate::{
     args::{Global, Look},
     client,

@@ -55,7 +55,8 @@ fn bytes(addr: Addr) -> Vec<u8> {
     if addr.is_v4() { addr.v4_octets().to_vec() } else { addr.octets().to_vec() }
 }
 
-fn story(packet: &api::WatchedPacket, out: &mut Output) -> std::io::Result<()> {
+/// A packet's way, a line a node.
+pub fn story(packet: &api::WatchedPacket, out: &mut Output) -> std::io::Result<()> {
     let (outcome, tone) = match packet.outcome.as_str() {
         "tx" => ("sent", Tone::Good),
         "drop" => ("DROPPED", Tone::Bad),

@@ -1,0 +1,72 @@
+//! `connectivity` and `diag`: does it work, and what to send along if it does not.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::output::Format;
+
+/// `connectivity`.
+#[derive(Debug, Subcommand)]
+pub enum ConnectivityCommand {
+    /// Send the first packet of a flow between two endpoints, and compare its fate with what policy says.
+    #[command(after_help = "\
+Examples:
+  margayctl connectivity test --from shop/client --to shop/web --proto tcp --port 80
+  margayctl connectivity test --from shop/client --to 203.0.113.7 --proto udp --port 53 -o json
+  margayctl connectivity test --from shop/client --to shop/web --proto icmp
+
+The dataplane makes the packet up and takes it as if the source had sent it: it goes its whole way, and arrives. Prints what
+was expected and what was seen; where they differ, the packet's story node by node, and exits with 6.")]
+    Test(Connectivity),
+}
+
+/// `connectivity test`.
+#[derive(Args, Debug)]
+pub struct Connectivity {
+    /// Who sends: an endpoint of this node, NAMESPACE/NAME, or an address.
+    #[arg(long, value_name = "WHO")]
+    pub from: String,
+
+    /// To whom: the same, or any address.
+    #[arg(long, value_name = "WHO")]
+    pub to: String,
+
+    /// tcp, udp, icmp or icmp6.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub proto: String,
+
+    /// The destination's port.
+    #[arg(long, value_name = "PORT", required_if_eq_any = [("proto", "tcp"), ("proto", "udp")])]
+    pub port: Option<u16>,
+
+    /// The source's port.
+    #[arg(long, value_name = "PORT", default_value = "61001")]
+    pub sport: u16,
+
+    /// How to print it; wide has the packet's story in any case.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// `diag`.
+#[derive(Debug, Subcommand)]
+pub enum Diag {
+    /// Put what both processes say of themselves into one archive, without keys and secrets.
+    #[command(after_help = "\
+Examples:
+  margayctl diag collect
+  margayctl diag collect -f /tmp/node-a.tar
+
+Each answer is a file of its own; one that cannot be had says why. Whatever looks like a key, a token or a password is blacked
+out. Addresses, names, labels and policies are in it: look at it before you give it away.")]
+    Collect(DiagCollect),
+}
+
+/// `diag collect`.
+#[derive(Args, Debug)]
+pub struct DiagCollect {
+    /// The archive to write [default: margay-diag-NODE-TIME.tar].
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}

@@ -1,0 +1,170 @@
+//! `connectivity test`: what policy says of a packet against what becomes of one.
+
+use std::{
+    io::{self, Write as _},
+    net::IpAddr,
+};
+
+use margay_api::{control::v1 as control, dataplane::v1 as api};
+use margay_dataplane::net::Proto;
+use serde::Serialize;
+
+use super::dp::{Watched, tell};
+use crate::{
+    args::{Connectivity, Global},
+    client,
+    exit::{Code, Failure, Outcome},
+    output::{Format, Output, Tone},
+};
+
+const ATTEMPT: &str = "test the connection";
+
+/// Asks what should become of the first packet of a flow, and sends one.
+pub async fn run(global: &Global, args: &Connectivity, out: &mut Output) -> Outcome {
+    let proto: Proto = args.proto.parse().map_err(|error| {
+        Failure::usage(format!("cannot {ATTEMPT}"), format!("--proto: {error}"), "correct it and try again")
+    })?;
+    let expected = expected(global, args).await?;
+    let [source, destination] = [&expected.from, &expected.to].map(|title| address(title));
+    let (Some(source), Some(destination)) = (source, destination) else {
+        return Err(Failure::new(
+            Code::NotFound,
+            format!("cannot {ATTEMPT}"),
+            format!("the agent knows no address of {} or of {}", args.from, args.to),
+            "name endpoints that have addresses, or the addresses",
+        ));
+    };
+    let probe = api::Probe {
+        source: bytes(source),
+        destination: bytes(destination),
+        protocol: proto.0.into(),
+        source_port: if proto.has_ports() { args.sport.into() } else { 0 },
+        destination_port: args.port.filter(|_| proto.has_ports()).unwrap_or_default().into(),
+    };
+    let request =
+        api::WatchRequest { count: 1, steps: true, probe: Some(probe), ..api::WatchRequest::default() };
+    let mut watched = Watched::begin(global, ATTEMPT, request).await?;
+    let mut packets = vec![];
+    while let Some(message) = watched.next().await? {
+        packets.extend(message.packets);
+    }
+    let Some(packet) = packets.pop() else {
+        return Err(Failure::new(
+            Code::Failed,
+            format!("cannot {ATTEMPT}"),
+            "the dataplane did not say what became of the packet",
+            "see whether it is overloaded: `margayctl dp runtime`",
+        ));
+    };
+    let seen = if packet.outcome == "tx" { "allow" } else { "deny" };
+    let result = Tested {
+        packet: packet.flow.clone(),
+        from: expected.from,
+        to: expected.to,
+        expected: expected.verdict,
+        seen: seen.to_owned(),
+        outcome: outcome(&packet),
+        generation: expected.generation,
+    };
+    let passed = result.expected == result.seen;
+    match args.output {
+        Format::Table | Format::Wide => {
+            result.text(passed, out)?;
+            if !passed || args.output == Format::Wide {
+                writeln!(out)?;
+                tell(&packet, out)?;
+            }
+        }
+        Format::Yaml => out.yaml(&result)?,
+        Format::Json | Format::Jsonl => out.json(&result)?,
+    }
+    Ok(if passed { Code::Ok } else { Code::Problems })
+}
+
+struct Expected {
+    from: String,
+    to: String,
+    verdict: String,
+    generation: u64,
+}
+
+async fn expected(global: &Global, args: &Connectivity) -> Outcome<Expected> {
+    let request = control::ExplainRequest {
+        from: args.from.clone(),
+        to: args.to.clone(),
+        protocol: args.proto.clone(),
+        source_port: args.sport.into(),
+        destination_port: args.port.map(|port| port.to_string()).unwrap_or_default(),
+        // An echo request is what is sent.
+        icmp_type: match args.proto.as_str() {
+            "icmp" => 8,
+            "icmp6" | "icmpv6" => 128,
+            _ => 0,
+        },
+        ..control::ExplainRequest::default()
+    };
+    let mut agent = client::agent(global).await?;
+    let call = agent.explain(request);
+    let answer = client::answer(global.timeout, ATTEMPT, call).await?.into_inner();
+    let Some(result) = answer.result else {
+        return Err(Failure::new(
+            Code::Failed,
+            "this node cannot judge the packet",
+            answer.notes.join("\n"),
+            "ask the agent of a node that has one of the two endpoints, with --agent",
+        ));
+    };
+    Ok(Expected { from: answer.from, to: answer.to, verdict: result.verdict, generation: result.generation })
+}
+
+#[derive(Serialize)]
+struct Tested {
+    /// As it came in.
+    packet: String,
+    from: String,
+    to: String,
+    /// By policy and routes: allow or deny.
+    expected: String,
+    seen: String,
+    /// Sent, or why not.
+    outcome: String,
+    generation: u64,
+}
+
+impl Tested {
+    fn text(&self, passed: bool, out: &mut Output) -> io::Result<()> {
+        let (word, tone) = if passed { ("OK", Tone::Good) } else { ("FAIL", Tone::Bad) };
+        let word = out.paint(word, tone);
+        writeln!(out, "{word}  {} to {}: {}", self.from, self.to, self.packet)?;
+        writeln!(out, "    expected: {}, by generation {}", self.expected, self.generation)?;
+        writeln!(out, "    seen:     {}, {}", self.seen, self.outcome)
+    }
+}
+
+/// The end of its way, in words.
+fn outcome(packet: &api::WatchedPacket) -> String {
+    let fact =
+        |name: &str| packet.verdict.iter().find(|fact| fact.name == name).map(|fact| fact.value.clone());
+    match packet.outcome.as_str() {
+        "tx" => "sent".to_owned(),
+        "drop" => match (fact("reason"), fact("rule")) {
+            (Some(reason), Some(rule)) => format!("dropped: {reason} ({rule})"),
+            (Some(reason), None) => format!("dropped: {reason}"),
+            _ => "dropped".to_owned(),
+        },
+        other => other.to_owned(),
+    }
+}
+
+/// Of "shop/web (10.0.0.1)", or of an address alone.
+fn address(title: &str) -> Option<IpAddr> {
+    let inner = title.rsplit_once('(').map_or(title, |(_, rest)| rest.trim_end_matches(')'));
+    inner.trim().parse().ok()
+}
+
+fn bytes(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    }
+}
