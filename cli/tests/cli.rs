@@ -175,6 +175,14 @@ fn status() {
 }
 
 #[test]
+fn datastore() {
+    golden(
+        "datastore",
+        &["datastore confirm --dry-run", "datastore confirm", "datastore confirm -o json", "datastore"],
+    );
+}
+
+#[test]
 fn ipam() {
     golden(
         "ipam",

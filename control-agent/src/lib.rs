@@ -16,8 +16,10 @@
 //! | [`routing`] | BGP: the driver of BIRD |
 //! | [`health_checks`] | `healthCheckNodePort` of services, asked by load balancers over HTTP |
 //! | [`key_publication`] | the node's public key of WireGuard, on the Node for others |
+//! | [`access`] | who may ask for what, and who did |
 //! | [`control`] | the gRPC server for `margayctl` and for other agents |
 
+pub mod access;
 pub mod backoff;
 pub mod calc;
 pub mod cni;

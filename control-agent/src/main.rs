@@ -3,10 +3,11 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use margay_agent::{
+    access::{Audit, AuditError, Door, Files, Role},
     backoff::Backoff,
     calc::Calculation,
     control::{self, Agent},
-    datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, etcd, fixed},
+    datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, Snapshot, etcd, fixed},
     flows::{FileSettings, Flows, LogFile},
     health_checks::HealthChecks,
     ipam::{Collection, Ipam},
@@ -28,6 +29,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::timeout,
@@ -66,6 +68,9 @@ struct Arguments {
     #[command(flatten)]
     etcd: EtcdArguments,
 
+    #[command(flatten)]
+    past: PastArguments,
+
     /// Manifest of the other machines and their workloads, which then cannot be changed here
     #[arg(long, env = "MARGAY_PEERS", value_name = "FILE")]
     peers: Option<PathBuf>,
@@ -82,6 +87,9 @@ struct Arguments {
         default_value = "/run/margay/dataplane.sock"
     )]
     dataplane: PathBuf,
+
+    #[command(flatten)]
+    access: AccessArguments,
 
     #[command(flatten)]
     bgp: BgpArguments,
@@ -162,6 +170,79 @@ impl FlowArguments {
         let (bytes, files) = (u64::from(self.flow_log_size) << 20, self.flow_log_files);
         let file = LogFile::open(FileSettings { path, bytes, files });
         Ok(Some(file.with_context(|| format!("--flow-log {name} cannot be written"))?))
+    }
+}
+
+/// What is known of a store elsewhere while it is away, and how much of it may go at once.
+#[derive(Debug, clap::Args)]
+struct PastArguments {
+    /// A file of this agent's: what etcd, or the other agent, last held, to start with while that is away
+    #[arg(
+        long,
+        env = "MARGAY_SNAPSHOT",
+        value_name = "FILE",
+        default_value = "/var/lib/margay/snapshot.redb"
+    )]
+    snapshot: PathBuf,
+
+    /// Percent of all objects: where more are gone from etcd at once, as if it had been emptied, they stay in force until
+    /// `margayctl datastore confirm`; 100: never
+    #[arg(long, env = "MARGAY_LOSS_LIMIT", value_name = "PERCENT", default_value = "25")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+    loss_limit: u8,
+}
+
+impl PastArguments {
+    /// One that cannot be used is done without: it is for the worse case, and must not be one.
+    fn snapshot(&self) -> Option<Snapshot> {
+        let opened = Snapshot::open(&self.snapshot);
+        opened
+            .inspect_err(|error| tracing::warn!(%error, "there is no snapshot to start with or to write"))
+            .ok()
+    }
+}
+
+/// Who may talk to this agent, besides root on this machine.
+#[derive(Debug, clap::Args)]
+struct AccessArguments {
+    /// What the group of --listen may: viewer, operator or admin
+    #[arg(long, env = "MARGAY_GROUP_ROLE", value_name = "ROLE", default_value = "operator")]
+    group_role: Role,
+
+    /// Serve the API here too, as in 192.0.2.1:9093, to those whose certificates say who they are
+    #[arg(long, env = "MARGAY_LISTEN_TCP", value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key", "tls_client_ca"])]
+    listen_tcp: Option<SocketAddr>,
+
+    /// Certificate of this agent, for --listen-tcp (PEM); read again when it changes, as are the other two
+    #[arg(long, env = "MARGAY_TLS_CERT", value_name = "FILE", requires = "listen_tcp")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert (PEM)
+    #[arg(long, env = "MARGAY_TLS_KEY", value_name = "FILE", requires = "listen_tcp")]
+    tls_key: Option<PathBuf>,
+
+    /// Certificates of those who sign callers' (PEM)
+    #[arg(long, env = "MARGAY_TLS_CLIENT_CA", value_name = "FILE", requires = "listen_tcp")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Add a line of JSON to this file for each write, and for each that was refused [default: nowhere]
+    #[arg(long, env = "MARGAY_AUDIT_LOG", value_name = "FILE")]
+    audit_log: Option<PathBuf>,
+}
+
+impl AccessArguments {
+    async fn door(&self, listener: UnixListener) -> Result<Door> {
+        let door = Door::unix(listener, self.group_role);
+        let files = (self.tls_cert.clone(), self.tls_key.clone(), self.tls_client_ca.clone());
+        let (Some(at), (Some(certificate), Some(key), Some(client_ca))) = (self.listen_tcp, files) else {
+            return Ok(door);
+        };
+        let listener = TcpListener::bind(at).await.with_context(|| format!("--listen-tcp {at}"))?;
+        Ok(door.and(Door::tls(listener, Files { certificate, key, client_ca })?))
+    }
+
+    fn audit(&self) -> Result<Audit, AuditError> {
+        self.audit_log.as_deref().map_or_else(|| Ok(Audit::default()), Audit::to)
     }
 }
 
@@ -258,8 +339,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let node = node(arguments.node)?;
-    let store = store(&arguments.store, arguments.etcd, arguments.peers.as_deref())?;
+    let store = store(&arguments.store, arguments.etcd, &arguments.past, arguments.peers.as_deref())?;
+    let audit = arguments.access.audit()?;
     let (socket, listener) = Socket::bind(&arguments.listen).await?;
+    let door = arguments.access.door(listener).await?;
     let calculation = Calculation::start(store.clone(), &node, Backoff::LOCAL);
     let link = Link::start(&arguments.dataplane, calculation.latest(), Backoff::LOCAL);
     let (stop, stopping) = watch::channel(false);
@@ -294,6 +377,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         flows,
         key_publication,
         bird,
+        audit,
         started,
         stopping,
     };
@@ -313,7 +397,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         }
         None => None,
     };
-    let mut server = tokio::spawn(control::serve(agent, listener));
+    let mut server = tokio::spawn(control::serve(agent, door));
     tell(NotifyState::Ready);
     tokio::spawn(feed_watchdog());
     let signal = tokio::select! {
@@ -370,11 +454,19 @@ fn node(name: Option<String>) -> Result<String> {
 }
 
 /// The store, with the built-in tiers and the peers laid beneath it.
-fn store(store: &Store, etcd: EtcdArguments, peers: Option<&Path>) -> Result<Arc<dyn Datastore>> {
+fn store(
+    store: &Store,
+    etcd: EtcdArguments,
+    past: &PastArguments,
+    peers: Option<&Path>,
+) -> Result<Arc<dyn Datastore>> {
     let store: Arc<dyn Datastore> = match store {
         Store::Embedded(path) => Arc::new(Embedded::open(path)?),
-        Store::Etcd(endpoints) => Arc::new(Etcd::new(etcd.settings(endpoints), Backoff::LOCAL)),
-        Store::Agent(socket) => Arc::new(Remote::new(socket, Backoff::LOCAL)),
+        Store::Etcd(endpoints) => {
+            let past = etcd::Past { snapshot: past.snapshot(), loss_limit: past.loss_limit };
+            Arc::new(Etcd::with_past(etcd.settings(endpoints), past, Backoff::LOCAL))
+        }
+        Store::Agent(socket) => Arc::new(Remote::with_snapshot(socket, past.snapshot(), Backoff::LOCAL)),
         Store::Memory => Arc::new(Memory::new()),
     };
     let store = Arc::new(Fixed::new(store, "Margay itself", fixed::built_in_tiers()));

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "backoff",
     "health",
     "task",
@@ -16,6 +16,7 @@ const ORDER: [&str; 14] = [
     "routing",
     "health_checks",
     "key_publication",
+    "access",
     "control",
 ];
 

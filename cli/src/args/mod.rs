@@ -2,6 +2,7 @@
 
 mod bgp;
 mod conntrack;
+mod datastore;
 mod diagnosis;
 mod dp;
 mod flows;
@@ -24,6 +25,7 @@ pub use self::{
         Conntrack, ConntrackCount, ConntrackFlush, ConntrackGet, ConntrackList, ConntrackTop, CountBy,
         FlowEnd, FlowFilter, FlowFormat,
     },
+    datastore::{Confirm, Datastore},
     diagnosis::{Connectivity, ConnectivityCommand, Diag, DiagCollect},
     dp::{Dp, Fib, FibLookup, FibShow},
     flows::{FlowLike, Flows, FlowsObserve, FlowsTop, ObserveFormat, Outcome as FlowOutcome, TopBy},
@@ -70,6 +72,22 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SOCKET", env = "MARGAY_AGENT", hide_env_values = true)]
     #[arg(default_value = "/run/margay/agent.sock")]
     pub agent: PathBuf,
+
+    /// Talk to the agent at this address instead, as in https://node-a:9093.
+    #[arg(long, global = true, value_name = "URL", env = "MARGAY_SERVER", hide_env_values = true)]
+    pub server: Option<String>,
+
+    /// Your certificate for --server (PEM), which says who you are and what you may.
+    #[arg(long, global = true, value_name = "FILE", env = "MARGAY_CERT", hide_env_values = true)]
+    pub cert: Option<PathBuf>,
+
+    /// The key of --cert (PEM).
+    #[arg(long, global = true, value_name = "FILE", env = "MARGAY_KEY", hide_env_values = true)]
+    pub key: Option<PathBuf>,
+
+    /// Certificates of those who may have signed the agent's (PEM).
+    #[arg(long, global = true, value_name = "FILE", env = "MARGAY_CA", hide_env_values = true)]
+    pub ca: Option<PathBuf>,
 
     /// The dataplane's socket.
     #[arg(long, global = true, value_name = "SOCKET", env = "MARGAY_DATAPLANE", hide_env_values = true)]
@@ -191,6 +209,10 @@ Exits with 6 if a component is not healthy.")]
     /// Look into the dataplane.
     #[command(subcommand, arg_required_else_help = true)]
     Dp(Dp),
+
+    /// Look after where objects live.
+    #[command(subcommand, arg_required_else_help = true)]
+    Datastore(Datastore),
 
     /// Look into encryption between nodes.
     #[command(subcommand, arg_required_else_help = true)]

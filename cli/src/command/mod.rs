@@ -4,6 +4,7 @@ mod bgp;
 mod completion;
 mod connectivity;
 mod conntrack;
+mod datastore;
 mod delete;
 mod diag;
 mod done;
@@ -27,7 +28,7 @@ mod watch;
 mod wg;
 
 use crate::{
-    args::{Cli, Command, ConnectivityCommand, Diag, Dp, Fib, Node, Policy, SelectorCommand, Wg},
+    args::{Cli, Command, ConnectivityCommand, Datastore, Diag, Dp, Fib, Node, Policy, SelectorCommand, Wg},
     exit::Outcome,
     output::Output,
 };
@@ -53,6 +54,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Diag(Diag::Collect(args)) => diag::collect(global, args, out),
         Command::Conntrack(command) => conntrack::run(global, command, out).await,
         Command::Flows(command) => flows::run(global, command, out).await,
+        Command::Datastore(Datastore::Confirm(args)) => datastore::confirm(global, args, out).await,
         Command::Dp(Dp::Runtime(look)) => dp::show::<dp::Runtime>(global, look, out).await,
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
         Command::Dp(Dp::Services(look)) => dp::show::<dp::Services>(global, look, out).await,

@@ -15,12 +15,13 @@ use margay_api::{
         AddressToRelease, Applied, ApplyRequest, ApplyResponse, AssignAddressesRequest,
         AssignAddressesResponse, Bgp, BgpPeer, CniAddRequest, CniAddResponse, CniCheckRequest,
         CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest, CniGcResponse, CniStatusRequest,
-        CniStatusResponse, Component, DeleteRequest, DeleteResponse, Endpoint, ExplainRequest,
-        ExplainResponse, GetBgpRequest, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest,
-        ListAddressesResponse, Object, ObserveFlowsRequest, ObserveFlowsResponse, ReleaseAddressesRequest,
-        ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse, Status as NodeStatus,
-        SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent, WatchRequest, apply_request::Mode,
-        control_server::Control, watch_event::Type,
+        CniStatusResponse, Component, ConfirmLostRequest, ConfirmLostResponse, DeleteRequest, DeleteResponse,
+        Endpoint, ExplainRequest, ExplainResponse, GetBgpRequest, GetRequest, GetResponse, GetStatusRequest,
+        ListAddressesRequest, ListAddressesResponse, ListLostRequest, ListLostResponse, LostObject, Object,
+        ObserveFlowsRequest, ObserveFlowsResponse, ReleaseAddressesRequest, ReleaseAddressesResponse,
+        SplitPoolRequest, SplitPoolResponse, Status as NodeStatus, SummarizeFlowsRequest,
+        SummarizeFlowsResponse, WatchEvent, WatchRequest, apply_request::Mode, control_server::Control,
+        watch_event::Type,
     },
     dataplane::v1 as dataplane,
 };
@@ -241,6 +242,24 @@ impl Control for Agent {
         }
         let pools = (0..parts).map(|part| format!("split-{part}-four")).collect();
         Ok(Response::new(SplitPoolResponse { pools }))
+    }
+
+    async fn list_lost(&self, _: Request<ListLostRequest>) -> Result<Response<ListLostResponse>, Status> {
+        let object = |kind: &str, namespace: &str, name: &str| LostObject {
+            kind: kind.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        let objects = vec![object("NetworkPolicy", "shop", "web"), object("Tier", "", "security")];
+        Ok(Response::new(ListLostResponse { objects }))
+    }
+
+    async fn confirm_lost(
+        &self,
+        request: Request<ConfirmLostRequest>,
+    ) -> Result<Response<ConfirmLostResponse>, Status> {
+        assert_eq!(request.into_inner().objects.len(), 2, "those that were listed");
+        Ok(Response::new(ConfirmLostResponse {}))
     }
 
     async fn get_bgp(&self, _: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {

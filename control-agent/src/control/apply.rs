@@ -2,6 +2,7 @@
 
 use super::{ADOPTION, Agent, failure};
 use crate::{
+    access::{Caller, Written},
     datastore::{Expected, Listing, Outcome, Run, Write},
     ipam::Books,
     model::{IpPool, Key, Kind, Resource, Tier},
@@ -23,7 +24,26 @@ const ERRORS: usize = 20;
 const DEFAULT_NAMESPACE: &str = "default";
 
 impl Agent {
-    pub(super) async fn apply(&self, request: ApplyRequest) -> Result<ApplyResponse, Status> {
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller,
+        request: ApplyRequest,
+    ) -> Result<ApplyResponse, Status> {
+        let (wait, dry_run) = (request.wait, request.dry_run);
+        let what = format!("{} objects", request.objects.len());
+        let stored = self.put(caller, request).await;
+        let noted: Result<Vec<_>, _> =
+            stored.as_ref().map(|(applied, _)| applied.iter().map(Written::from).collect());
+        if !dry_run {
+            self.audit.note(caller, "apply", &what, noted.as_deref().map_err(|status| *status));
+        }
+        let (applied, revision) = stored?;
+        let adopted_generation = if wait && !dry_run { self.adoption(revision).await? } else { 0 };
+        Ok(ApplyResponse { applied, adopted_generation })
+    }
+
+    /// What became of each object, and the store's revision with them in.
+    async fn put(&self, caller: &Caller, request: ApplyRequest) -> Result<(Vec<Applied>, u64), Status> {
         if request.objects.len() > OBJECTS {
             let count = request.objects.len();
             return Err(Status::invalid_argument(format!(
@@ -35,20 +55,55 @@ impl Agent {
         })?;
         let resources = admit(&request.objects, request.agent)?;
         let listing = self.store.list().await.map_err(failure::store)?;
+        for resource in &resources {
+            let key = resource.key();
+            let before = caller.is_judged_by_content().then(|| before(&listing, &key)).transpose()?.flatten();
+            caller.may_write(&key, before.as_ref(), Some(resource)).map_err(failure::refused)?;
+        }
         together(&resources, &listing)?;
-        let writes =
+        let mut writes =
             resources.into_iter().map(|resource| put(resource, mode)).collect::<Result<Vec<_>, _>>()?;
+        if caller.is_judged_by_content() {
+            writes.iter_mut().for_each(|write| as_judged(write, &listing));
+        }
         let keys: Vec<Key> = writes.iter().map(|write| write.key().clone()).collect();
         let run = if request.dry_run { Run::Dry } else { Run::Real };
         let written = self.store.commit(writes, run).await.map_err(failure::store)?;
         let applied =
             keys.into_iter().zip(&written.outcomes).map(|(key, outcome)| applied(key, *outcome)).collect();
-        let wait = request.wait && run == Run::Real;
-        let adopted_generation = if wait { self.adoption(written.revision).await? } else { 0 };
-        Ok(ApplyResponse { applied, adopted_generation })
+        Ok((applied, written.revision))
     }
 
-    pub(super) async fn delete(&self, request: DeleteRequest) -> Result<DeleteResponse, Status> {
+    pub(super) async fn delete(
+        &self,
+        caller: &Caller,
+        request: DeleteRequest,
+    ) -> Result<DeleteResponse, Status> {
+        let wait = request.wait;
+        let what = format!("{} {}/{}", request.kind, request.namespace, request.name);
+        let deleted = self.take_out(caller, request).await;
+        let written = deleted.as_ref().map(|(key, _)| {
+            [Written {
+                kind: key.kind.to_string(),
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                outcome: "deleted".to_owned(),
+                resource_version: String::new(),
+            }]
+        });
+        self.audit.note(
+            caller,
+            "delete",
+            &what,
+            written.as_ref().map(<[_; 1]>::as_slice).map_err(|status| *status),
+        );
+        let (_, revision) = deleted?;
+        let adopted_generation = if wait { self.adoption(revision).await? } else { 0 };
+        Ok(DeleteResponse { adopted_generation })
+    }
+
+    /// The object that is gone, and the store's revision without it.
+    async fn take_out(&self, caller: &Caller, request: DeleteRequest) -> Result<(Key, u64), Status> {
         let kind = failure::kind(&request.kind)?;
         if request.name.is_empty() {
             return Err(Status::invalid_argument("delete needs the name of one object"));
@@ -59,6 +114,12 @@ impl Agent {
             (true, false) => request.namespace,
         };
         let key = Key { kind, namespace, name: request.name };
+        let listing = match caller.is_judged_by_content() {
+            true => Some(self.store.list().await.map_err(failure::store)?),
+            false => None,
+        };
+        let before = listing.as_ref().map(|listing| before(listing, &key)).transpose()?.flatten();
+        caller.may_write(&key, before.as_ref(), None).map_err(failure::refused)?;
         if kind == Kind::Tier {
             self.check_tier_is_free(&key.name).await?;
         }
@@ -71,10 +132,12 @@ impl Agent {
             "" => Expected::Something,
             version => expected_version(&key, version)?,
         };
-        let delete = Write::Delete { key, expected };
+        let mut delete = Write::Delete { key: key.clone(), expected };
+        if let Some(listing) = &listing {
+            as_judged(&mut delete, listing);
+        }
         let written = self.store.commit(vec![delete], Run::Real).await.map_err(failure::store)?;
-        let adopted_generation = if request.wait { self.adoption(written.revision).await? } else { 0 };
-        Ok(DeleteResponse { adopted_generation })
+        Ok((key, written.revision))
     }
 
     /// Waits, for a bounded time, until the dataplane has adopted what follows from `revision`.
@@ -116,6 +179,25 @@ impl Agent {
                 inside.len()
             ))),
         }
+    }
+}
+
+/// The object as it is stored.
+fn before(listing: &Listing, key: &Key) -> Result<Option<Resource>, Status> {
+    let Ok(at) = listing.entries.binary_search_by(|entry| entry.key.cmp(key)) else { return Ok(None) };
+    let unreadable = |_| {
+        Status::failed_precondition(format!("{key} in the store cannot be read: whose it is nobody knows"))
+    };
+    Resource::from_json(&listing.entries[at].json).map(Some).map_err(unreadable)
+}
+
+/// Whoever was let write because of what an object is writes only what it still is.
+fn as_judged(write: &mut Write, listing: &Listing) {
+    let at = listing.entries.binary_search_by(|entry| entry.key.cmp(write.key()));
+    let is = at.map_or(Expected::Nothing, |at| Expected::Version(listing.entries[at].version));
+    let (Write::Put { expected, .. } | Write::Delete { expected, .. }) = write;
+    if let (Expected::Anything, _) | (Expected::Something, Expected::Version(_)) = (&*expected, is) {
+        *expected = is;
     }
 }
 

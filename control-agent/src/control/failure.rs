@@ -1,11 +1,17 @@
 //! What a gRPC status says of a failure here: the code is what `margayctl` takes its exit code from.
 
 use crate::{
+    access::Refusal,
     cni::CniError,
     datastore::StoreError,
     model::{Kind, UnknownKind},
 };
 use tonic::{Code, Status};
+
+/// The code of what a caller may not do.
+pub(super) fn refused(refusal: Refusal) -> Status {
+    Status::permission_denied(refusal.to_string())
+}
 
 /// The code of a store's refusal.
 pub(super) fn store(error: StoreError) -> Status {

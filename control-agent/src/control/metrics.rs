@@ -31,6 +31,11 @@ fn families(agent: &Agent) -> Families {
 fn health(f: &mut Families, agent: &Agent) {
     let store = agent.store.health().state().healthy;
     f.level("margay_store_connected", "1: the store answers, and its changes are followed.", store.into());
+    f.level(
+        "margay_store_lost_objects",
+        "Gone from the store all at once; they stay in force here until `margayctl datastore confirm`.",
+        agent.store.lost().len() as u64,
+    );
     let parts = agent.parts();
     let healthy =
         f.gauge("margay_agent_component_healthy", "1: it does its work. See `margayctl status` for why not.");

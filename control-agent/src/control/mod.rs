@@ -7,6 +7,7 @@ mod cni;
 mod explain;
 mod failure;
 mod flows;
+mod lost;
 mod metrics;
 mod read;
 mod service;
@@ -15,12 +16,18 @@ mod status;
 pub use metrics::Scraped;
 
 use crate::{
-    calc::Calculation, datastore::Datastore, flows::Flows, health_checks::HealthChecks, ipam::Ipam,
-    key_publication::KeyPublication, routing::Bird, sync::Link,
+    access::{Audit, Door},
+    calc::Calculation,
+    datastore::Datastore,
+    flows::Flows,
+    health_checks::HealthChecks,
+    ipam::Ipam,
+    key_publication::KeyPublication,
+    routing::Bird,
+    sync::Link,
 };
 use std::{sync::Arc, time::Duration, time::Instant};
-use tokio::{net::UnixListener, sync::watch};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::watch;
 use tonic::transport::Server;
 
 /// Bound of one request, in bytes: an apply of many thousand objects.
@@ -52,20 +59,19 @@ pub struct Agent {
     pub key_publication: KeyPublication,
     /// What speaks BGP for this node, if something does.
     pub bird: Option<Bird>,
+    /// Who changed what.
+    pub audit: Audit,
     /// When the agent started.
     pub started: Instant,
     /// Turns true when the agent shuts down, which ends the watches.
     pub stopping: watch::Receiver<bool>,
 }
 
-/// Answers on `listener` until the agent is stopping. Returns when all calls have been answered.
+/// Answers whoever comes in by `door` until the agent is stopping. Returns when all calls have been answered.
 ///
 /// # Errors
-/// The server could not be set up, or the listener failed.
-pub async fn serve(
-    agent: Arc<Agent>,
-    listener: UnixListener,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// The server could not be set up, or the door failed.
+pub async fn serve(agent: Arc<Agent>, door: Door) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<service::Service>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -78,7 +84,7 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(service::server(agent))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+        .serve_with_incoming_shutdown(door, async move {
             // An error means that nobody can say stop any more: the same.
             let _ = stopping.wait_for(|stop| *stop).await;
         })

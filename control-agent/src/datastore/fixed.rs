@@ -113,6 +113,14 @@ impl Datastore for Fixed {
     fn health(&self) -> &Health {
         self.base.health()
     }
+
+    fn lost(&self) -> Vec<Key> {
+        self.base.lost()
+    }
+
+    fn let_go(&self, lost: &[Key]) {
+        self.base.let_go(lost);
+    }
 }
 
 /// The transaction as seen by one to whom the fixed objects were always there.

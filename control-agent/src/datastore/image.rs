@@ -9,6 +9,12 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// The version of an object that its store has lost and that is kept here.
+const LOST: u64 = 0;
+
+/// So many may go at once however few there are.
+const FEW: usize = 20;
+
 /// How many changes the log holds before it forgets the oldest transactions.
 const LOG_CHANGES: usize = 16_384;
 
@@ -26,6 +32,8 @@ struct Content {
     log_changes: usize,
     /// The log has every transaction after this revision.
     forgotten: u64,
+    /// How many of the entries have the version [`LOST`].
+    lost: usize,
 }
 
 /// What a commit would do: checked, not done.
@@ -37,8 +45,9 @@ pub(super) struct Plan {
 impl Image {
     /// What was stored earlier, at the revision it had. Its past is not known.
     pub fn new(entries: impl IntoIterator<Item = Entry>, revision: u64) -> Arc<Self> {
-        let entries = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-        let content = Content { entries, revision, forgotten: revision, ..Content::default() };
+        let entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+        let lost = entries.values().filter(|entry| entry.version == LOST).count();
+        let content = Content { entries, revision, forgotten: revision, lost, ..Content::default() };
         Arc::new(Self { content: RwLock::new(content), revision: watch::Sender::new(revision) })
     }
 
@@ -98,6 +107,39 @@ impl Image {
     pub fn replace(&self, entries: BTreeMap<Key, Entry>) -> u64 {
         let changes = self.read().difference(entries);
         self.publish(changes)
+    }
+
+    /// The same of a store that may have lost its content: if more than `limit` percent of all objects are gone, they
+    /// are kept, under the version 0, which is what their store has of them.
+    pub fn replace_guarded(&self, entries: BTreeMap<Key, Entry>, limit: u8) -> u64 {
+        let changes = self.read().difference(entries);
+        self.publish_guarded(changes, limit)
+    }
+
+    /// Publishes changes that nobody has asked for by their names, guarded likewise.
+    pub fn publish_guarded(&self, changes: Vec<Change>, limit: u8) -> u64 {
+        let changes = self.read().guarded(changes, limit);
+        self.publish(changes)
+    }
+
+    /// How many objects are kept that their store has lost.
+    pub fn lost(&self) -> usize {
+        self.read().lost
+    }
+
+    /// The objects that are kept, of those that `wanted` names.
+    pub fn lost_of(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Entry> {
+        let content = self.read();
+        if content.lost == 0 {
+            return Vec::new();
+        }
+        let lost = content.entries.values().filter(|entry| entry.version == LOST && wanted(&entry.key));
+        lost.cloned().collect()
+    }
+
+    /// These of them are gone, then.
+    pub fn let_go(&self, lost: Vec<Entry>) {
+        self.publish(lost.into_iter().map(Change::Deleted).collect());
     }
 
     /// Every transaction after `revision`.
@@ -173,7 +215,9 @@ impl Content {
                     check(key, *expected, old)?;
                     let new = || Entry { key: key.clone(), json: json.clone(), version: next };
                     match old {
-                        Some(old) if old.json == *json => Outcome::Unchanged(old.version),
+                        Some(old) if old.json == *json && old.version != LOST => {
+                            Outcome::Unchanged(old.version)
+                        }
                         Some(_) => {
                             changes.push(Change::Modified(new()));
                             Outcome::Configured(next)
@@ -198,14 +242,14 @@ impl Content {
 
     fn publish(&mut self, changes: Vec<Change>) {
         for change in &changes {
-            match change {
+            let old = match change {
                 Change::Added(entry) | Change::Modified(entry) => {
-                    self.entries.insert(entry.key.clone(), entry.clone());
+                    self.lost += usize::from(entry.version == LOST);
+                    self.entries.insert(entry.key.clone(), entry.clone())
                 }
-                Change::Deleted(entry) => {
-                    self.entries.remove(&entry.key);
-                }
-            }
+                Change::Deleted(entry) => self.entries.remove(&entry.key),
+            };
+            self.lost -= usize::from(old.is_some_and(|old| old.version == LOST));
         }
         self.revision += 1;
         self.log_changes += changes.len();
@@ -216,6 +260,20 @@ impl Content {
             self.log_changes -= oldest.changes.len();
             self.forgotten = oldest.revision;
         }
+    }
+
+    /// The changes without their deletions, if those are a loss; and never with those of what was lost before.
+    fn guarded(&self, mut changes: Vec<Change>, limit: u8) -> Vec<Change> {
+        changes.retain(|change| !matches!(change, Change::Deleted(entry) if entry.version == LOST));
+        let gone = changes.iter().filter(|change| matches!(change, Change::Deleted(_))).count();
+        if gone > FEW && gone * 100 > self.entries.len() * usize::from(limit) {
+            for change in &mut changes {
+                if let Change::Deleted(entry) = change {
+                    *change = Change::Modified(Entry { version: LOST, ..entry.clone() });
+                }
+            }
+        }
+        changes
     }
 
     fn difference(&self, mut new: BTreeMap<Key, Entry>) -> Vec<Change> {
@@ -240,5 +298,64 @@ fn check(key: &Key, expected: Expected, old: Option<&Entry>) -> Result<(), Store
             Err(StoreError::Conflict { key: key.clone(), expected, actual: old.version })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Kind;
+
+    fn entry(at: usize, version: u64) -> Entry {
+        Entry { key: Key::global(Kind::Tier, format!("t{at:02}")), json: "{}".into(), version }
+    }
+
+    fn listed(range: impl IntoIterator<Item = usize>) -> BTreeMap<Key, Entry> {
+        range.into_iter().map(|at| (entry(at, 5).key, entry(at, 5))).collect()
+    }
+
+    fn versions(image: &Image) -> Vec<u64> {
+        image.list().entries.iter().map(|entry| entry.version).collect()
+    }
+
+    #[test]
+    fn a_loss_is_not_followed_until_it_is_confirmed() {
+        let image = Image::new([], 0);
+        image.replace_guarded(listed(0..80), 25);
+        // A quarter may go, and a few whatever share they are.
+        image.replace_guarded(listed(0..60), 25);
+        assert_eq!((image.list().entries.len(), image.lost()), (60, 0));
+        let small = Image::new([], 0);
+        small.replace_guarded(listed(0..20), 25);
+        small.replace_guarded(listed(0..0), 25);
+        assert_eq!(small.list().entries, []);
+
+        image.replace_guarded(listed([0, 70]), 25);
+        assert_eq!((image.list().entries.len(), image.lost()), (61, 59));
+        // It stays so whatever else happens: after a reconnection, after a restart, when one is deleted.
+        image.replace_guarded(listed([0]), 25);
+        let again = Image::new(image.list().entries, 9);
+        assert_eq!((again.list().entries.len(), again.lost()), (60, 59));
+        again.replace_guarded(listed((0..1).chain(60..99)), 25);
+        assert_eq!(again.lost(), 59);
+
+        // Some are back by themselves, one is written again, one is deleted by its name.
+        again.replace_guarded(listed((0..30).chain(60..99)), 25);
+        assert_eq!(again.lost(), 30);
+        let write =
+            |at| Write::Put { key: entry(at, 0).key, json: "{}".into(), expected: Expected::Anything };
+        let plan = again.plan(&[write(30)]).unwrap();
+        assert!(matches!(plan.written.outcomes[..], [Outcome::Configured(_)]), "it is not there unchanged");
+        assert_eq!(again.versions(&[write(30)]), [0], "the store has none");
+        again.publish(plan.changes);
+        again.let_go(again.lost_of(|key| *key == entry(31, 0).key));
+        assert_eq!((again.lost(), again.list().entries.len()), (28, 98));
+
+        again.let_go(again.lost_of(|_| true));
+        assert_eq!((again.lost(), again.list().entries.len()), (0, 70));
+        assert!(versions(&again).iter().all(|version| *version > 0));
+        // And never, where that is wanted.
+        again.replace_guarded(listed(0..0), 100);
+        assert_eq!(again.list().entries, []);
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod embedded;
 pub mod etcd;
+mod file;
 pub mod fixed;
 mod image;
 pub mod memory;
 pub mod remote;
+mod snapshot;
 
 use crate::{health::Health, model::Key};
 use futures::stream::BoxStream;
@@ -16,6 +18,7 @@ pub use etcd::Etcd;
 pub use fixed::Fixed;
 pub use memory::Memory;
 pub use remote::Remote;
+pub use snapshot::Snapshot;
 
 /// Where objects live.
 ///
@@ -50,6 +53,14 @@ pub trait Datastore: Send + Sync + 'static {
 
     /// Whether the store can be reached, and why not.
     fn health(&self) -> &Health;
+
+    /// Objects that the store has lost all at once, so that they are kept here until somebody says what is meant.
+    fn lost(&self) -> Vec<Key> {
+        Vec::new()
+    }
+
+    /// These of them are meant to be gone: they are, here too.
+    fn let_go(&self, _: &[Key]) {}
 }
 
 /// The transactions after a revision.

@@ -3,6 +3,7 @@
 use super::{
     Change, Datastore, Entry, Expected, Listing, Outcome, Run, StoreError, Watch, Write, Written,
     image::Image,
+    snapshot::{self, Snapshot},
 };
 use crate::{
     backoff::Backoff,
@@ -28,10 +29,10 @@ pub struct Remote {
     socket: PathBuf,
     client: ControlClient<Channel>,
     image: Arc<Image>,
-    /// Has the other agent's content been seen whole, once?
+    /// Has the other agent's content been seen whole, once? Also in an earlier life.
     listed: watch::Receiver<bool>,
     health: Arc<Health>,
-    _follower: Task,
+    _tasks: (Task, Option<Task>),
 }
 
 impl Remote {
@@ -39,10 +40,15 @@ impl Remote {
     ///
     /// Must be called within a Tokio runtime.
     pub fn new(socket: &Path, backoff: Backoff) -> Self {
+        Self::with_snapshot(socket, None, backoff)
+    }
+
+    /// The same, beginning with what was known earlier.
+    pub fn with_snapshot(socket: &Path, snapshot: Option<Snapshot>, backoff: Backoff) -> Self {
         let client = ControlClient::new(margay_api::unix::connect_lazy(socket));
-        let image = Image::new([], 0);
+        let (image, keeper) = snapshot::begin(snapshot);
         let health = Arc::new(Health::starting("store", format!("{}: connecting", socket.display())));
-        let (listed_sender, listed) = watch::channel(false);
+        let (listed_sender, listed) = watch::channel(image.revision() > 0);
         let follower = Follower {
             socket: socket.to_owned(),
             client: client.clone(),
@@ -50,8 +56,8 @@ impl Remote {
             listed: listed_sender,
             health: health.clone(),
         };
-        let _follower = Task::spawn(follower.run(backoff));
-        Self { socket: socket.to_owned(), client, image, listed, health, _follower }
+        let _tasks = (Task::spawn(follower.run(backoff)), keeper);
+        Self { socket: socket.to_owned(), client, image, listed, health, _tasks }
     }
 
     fn ready(&self) -> Result<(), StoreError> {

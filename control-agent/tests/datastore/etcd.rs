@@ -2,11 +2,11 @@
 
 use super::{code, delete, json as set, key, names, put, suite, title};
 use crate::rig::{EAGER, next};
-use etcd_client::Client;
+use etcd_client::{Client, DeleteOptions};
 use margay_agent::{
     datastore::{
-        Datastore, Etcd, Expected, Outcome, Run, StoreError, Write,
-        etcd::{Settings, Tls, User},
+        Datastore, Etcd, Expected, Outcome, Run, Snapshot, StoreError, Write,
+        etcd::{Past, Settings, Tls, User},
     },
     ipam::{AssignError, Ipam, Request},
     model::{Kind, Resource, scalar::Timestamp},
@@ -258,6 +258,118 @@ async fn while_etcd_is_away_its_last_state_is_kept() {
     }
     assert_eq!(seen, ["-go", "+new"]);
     store.commit(vec![delete("keep")], Run::Real).await.unwrap();
+}
+
+/// An agent's store, which begins with this snapshot.
+fn with_snapshot(server: &Server, snapshot: &Path) -> Etcd {
+    // The one before lets go of the file when its last write is over.
+    let snapshot = loop {
+        match Snapshot::open(snapshot) {
+            Ok(snapshot) => break snapshot,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    let past = Past { snapshot: Some(snapshot), ..Past::default() };
+    Etcd::with_past(server.settings("/margay/v1"), past, EAGER)
+}
+
+/// The store, once the file holds what the store does.
+async fn into_snapshot(store: Etcd, server: &Server, snapshot: &Path) -> Etcd {
+    let expected = names(&store).await;
+    drop(store);
+    loop {
+        let again = with_snapshot(server, snapshot);
+        if again.list().await.is_ok() && names(&again).await == expected {
+            return again;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_starts_with_what_it_knew_while_etcd_is_away() {
+    let Some(mut server) = Server::start() else { return };
+    let snapshot = server.dir.path().join("snapshot.redb");
+    let store = listed(with_snapshot(&server, &snapshot)).await;
+    let both = vec![put("a", "10.0.0.0/8", Expected::Anything), put("b", "10.0.0.0/8", Expected::Anything)];
+    store.commit(both, Run::Real).await.unwrap();
+    let expected = store.list().await.unwrap().entries;
+    let mut file = store;
+    while {
+        // The file is written after the store has answered.
+        file = into_snapshot(file, &server, &snapshot).await;
+        file.list().await.unwrap().entries != expected
+    } {}
+    drop(file);
+
+    server.kill();
+    let store = with_snapshot(&server, &snapshot);
+    assert_eq!(store.list().await.unwrap().entries, expected, "at once");
+    let mut changes = store.watch(store.list().await.unwrap().revision).await.unwrap();
+    let refused = store.commit(vec![delete("a")], Run::Real).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    while !store.health().state().reason.ends_with("its last known state is kept") {
+        tokio::task::yield_now().await;
+    }
+
+    // Back, with news: they are told, and nothing else.
+    server.restart();
+    let other = server.store().await;
+    other.commit(vec![put("c", "10.0.0.0/8", Expected::Nothing)], Run::Real).await.unwrap();
+    assert_eq!(next(&mut changes).await.unwrap().changes.iter().map(title).collect::<Vec<_>>(), ["+c"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_etcd_empties_no_agent_until_that_is_confirmed() {
+    let Some(mut server) = Server::start() else { return };
+    let store = server.store().await;
+    let many = |range: std::ops::Range<usize>| {
+        range.map(|at| put(&format!("s{at:02}"), "10.0.0.0/8", Expected::Anything)).collect::<Vec<_>>()
+    };
+    store.commit(many(0..40), Run::Real).await.unwrap();
+    // Who deletes through an agent means it.
+    let gone = (0..30).map(|at| delete(&format!("s{at:02}"))).collect();
+    store.commit(gone, Run::Real).await.unwrap();
+    assert_eq!(store.lost(), []);
+    store.commit(many(0..30), Run::Real).await.unwrap();
+    let mut changes = store.watch(store.list().await.unwrap().revision).await.unwrap();
+
+    // Who deletes under the agents' feet, or loses the disk, may not.
+    let mut raw = Client::connect([&server.endpoint], None).await.unwrap();
+    raw.delete("/margay/v1", Some(DeleteOptions::new().with_prefix())).await.unwrap();
+    until_health(&store, false).await;
+    assert_eq!((names(&store).await.len(), store.lost().len()), (40, 40));
+    server.kill();
+    fs::remove_dir_all(server.dir.path().join("data")).unwrap();
+    server.restart();
+    let empty = server.store().await;
+    assert_eq!(names(&empty).await, [""; 0]);
+    let away = |store: &Etcd| store.health().state().reason.contains("its last known state is kept");
+    while away(&store) || !store.health().state().reason.contains("40 of its objects are gone at once") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((names(&store).await.len(), store.lost().len()), (40, 40));
+    for change in next(&mut changes).await.unwrap().changes.iter() {
+        assert!(title(change).starts_with('~'), "{change:?}");
+    }
+
+    // What is written again is the store's again; what is deleted is gone; for the rest somebody has to say so.
+    let again =
+        vec![put("s00", "10.0.0.0/8", Expected::Version(0)), put("s01", "11.0.0.0/8", Expected::Anything)];
+    store.commit(again, Run::Real).await.unwrap();
+    store.commit(vec![delete("s02")], Run::Real).await.unwrap();
+    assert_eq!((names(&store).await.len(), store.lost().len()), (39, 37));
+    let mut seen = empty.watch(0).await.unwrap();
+    assert_eq!(
+        next(&mut seen).await.unwrap().changes.iter().map(title).collect::<Vec<_>>(),
+        ["+s00", "+s01"]
+    );
+    assert!(!store.health().state().healthy);
+    let lost = store.lost();
+    store.let_go(&lost[1..]);
+    assert_eq!(store.lost(), lost[..1]);
+    store.let_go(&lost);
+    assert!(store.health().state().healthy);
+    assert_eq!(names(&store).await, ["s00", "s01"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use margay_agent::{
+    access::{Audit, Door, Role},
     backoff::Backoff,
     calc::Calculation,
     control::{self, Agent},
@@ -425,6 +426,17 @@ pub struct Running {
 impl Running {
     /// Node `node` over `store`, with the built-in tiers, speaking to the dataplane on `dataplane`.
     pub async fn start(node: &str, store: Arc<dyn Datastore>, socket: &Path, dataplane: &Path) -> Self {
+        Self::audited(node, store, socket, dataplane, Audit::default()).await
+    }
+
+    /// The same, with an audit log.
+    pub async fn audited(
+        node: &str,
+        store: Arc<dyn Datastore>,
+        socket: &Path,
+        dataplane: &Path,
+        audit: Audit,
+    ) -> Self {
         let store: Arc<dyn Datastore> = Arc::new(Fixed::new(store, "Margay itself", fixed::built_in_tiers()));
         let (socket_file, listener) = Socket::bind(socket).await.unwrap();
         let calculation = Calculation::start(store.clone(), node, EAGER);
@@ -453,12 +465,15 @@ impl Running {
             flows: Some(Arc::new(flows)),
             key_publication,
             bird: None,
+            audit,
             started,
             stopping,
         };
         let agent = Arc::new(agent);
         let serving = agent.clone();
-        let server = tokio::spawn(async move { control::serve(serving, listener).await.unwrap() });
+        let server = tokio::spawn(async move {
+            control::serve(serving, Door::unix(listener, Role::Viewer)).await.unwrap()
+        });
         Self { socket: socket.to_owned(), agent, stop, server, socket_file: Some(socket_file) }
     }
 

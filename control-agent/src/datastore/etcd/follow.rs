@@ -21,6 +21,8 @@ pub(super) struct Follower {
     pub name: String,
     pub paths: Paths,
     pub image: Arc<Image>,
+    /// In percent: see [`Past`](super::Past).
+    pub loss_limit: u8,
     pub following: watch::Sender<Following>,
     pub health: Arc<Health>,
 }
@@ -33,8 +35,7 @@ impl Follower {
                 Ok(()) => "the watch ended".to_owned(),
                 Err(reason) => reason,
             };
-            let kept =
-                if self.following.borrow().client.is_some() { "; its last known state is kept" } else { "" };
+            let kept = if self.image.revision() > 0 { "; its last known state is kept" } else { "" };
             self.health.bad(format!("{}: {reason}{kept}", self.name));
             backoff.pause().await;
         }
@@ -52,9 +53,9 @@ impl Follower {
         let mut watch_client = client.watch_client().max_decoding_message_size(MESSAGE);
         let watching = watch_client.watch(self.paths.prefix(), Some(options));
         let mut events = timeout(ANSWER, watching).await.map_err(in_time)?.map_err(|e| e.to_string())?;
-        self.image.replace(listed.entries);
+        self.image.replace_guarded(listed.entries, self.loss_limit);
         self.following.send_replace(Following { client: Some(client), commit: listed.commit });
-        self.health.good(format!("{} followed", self.name));
+        tell(&self.health, &self.name, &self.image);
         backoff.reset();
         self.take(&mut events, listed.revision).await
     }
@@ -82,13 +83,21 @@ impl Follower {
         let mut commit = None;
         for event in transaction {
             let Some(kv) = event.kv() else { continue };
-            if kv.key() == self.paths.commits().as_bytes() {
+            if kv.key() == self.paths.commits().as_bytes() && event.event_type() == EventType::Put {
                 commit = Some(kv.mod_revision());
             }
             let Some(key) = self.paths.key(kv.key()) else { continue };
             changes.extend(self.change(event.event_type(), key, kv)?);
         }
-        self.image.publish(changes);
+        let had_lost = self.image.lost() > 0;
+        match commit {
+            Some(_) => self.image.publish(changes),
+            // By no agent: perhaps by nobody who knows what that is.
+            None => self.image.publish_guarded(changes, self.loss_limit),
+        };
+        if had_lost || self.image.lost() > 0 {
+            tell(&self.health, &self.name, &self.image);
+        }
         // After the image: whoever waits for a commit finds it there.
         self.following.send_modify(|following| following.commit = commit.unwrap_or(following.commit));
         Ok(())
@@ -139,6 +148,17 @@ impl Follower {
                 _ => return Ok(listed),
             }
         }
+    }
+}
+
+/// That etcd is followed, and how far.
+pub(super) fn tell(health: &Health, name: &str, image: &Image) {
+    match image.lost() {
+        0 => health.good(format!("{name} followed")),
+        lost => health.bad(format!(
+            "{name}: {lost} of its objects are gone at once, as if it had been emptied or set back: they stay in force \
+             here. Restore it; or, if they are meant to be gone, `margayctl datastore confirm`"
+        )),
     }
 }
 

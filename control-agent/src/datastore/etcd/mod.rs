@@ -19,14 +19,16 @@ mod path;
 mod settings;
 
 use super::{
-    Change, Datastore, Entry, Listing, Outcome, Run, StoreError, Watch, Write, Written, image::Image,
+    Change, Datastore, Entry, Listing, Outcome, Run, StoreError, Watch, Write, Written,
+    image::Image,
+    snapshot::{self, Snapshot},
 };
 use crate::task::Task;
 use crate::{backoff::Backoff, health::Health, model::Key};
 use etcd_client::{Client, Compare, CompareOp, Error, Txn, TxnOp, TxnResponse};
 use follow::Follower;
 use path::Paths;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};
 
 pub use settings::{Settings, Tls, User};
@@ -44,11 +46,28 @@ pub struct Etcd {
     name: String,
     paths: Paths,
     image: Arc<Image>,
+    /// The image began with a snapshot: something is known before etcd has told anything.
+    begun: bool,
     /// What the follower has: the connection, once it has seen everything; and the revision of the
     /// last commit that the image has.
     following: watch::Receiver<Following>,
     health: Arc<Health>,
-    _follower: Task,
+    _tasks: (Task, Option<Task>),
+}
+
+/// What an agent knows of etcd beforehand, and how far it lets itself be told otherwise.
+pub struct Past {
+    /// What it last held; none: nothing is known.
+    pub snapshot: Option<Snapshot>,
+    /// If more than this share of all objects are gone at once, in percent, other than by somebody's deleting them through
+    /// an agent, they are kept until that is confirmed.
+    pub loss_limit: u8,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self { snapshot: None, loss_limit: 25 }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -62,9 +81,15 @@ impl Etcd {
     ///
     /// Must be called within a Tokio runtime.
     pub fn new(settings: Settings, backoff: Backoff) -> Self {
+        Self::with_past(settings, Past::default(), backoff)
+    }
+
+    /// The same, beginning with what was known earlier.
+    pub fn with_past(settings: Settings, past: Past, backoff: Backoff) -> Self {
         let name = settings.endpoints.join(",");
         let paths = Paths::new(&settings.prefix);
-        let image = Image::new([], 0);
+        let (image, keeper) = snapshot::begin(past.snapshot);
+        let begun = image.revision() > 0;
         let health = Arc::new(Health::starting("store", format!("{name}: connecting")));
         let (sender, following) = watch::channel(Following::default());
         let follower = Follower {
@@ -72,11 +97,17 @@ impl Etcd {
             name: name.clone(),
             paths: paths.clone(),
             image: image.clone(),
+            loss_limit: past.loss_limit,
             following: sender,
             health: health.clone(),
         };
-        let _follower = Task::spawn(follower.run(backoff));
-        Self { name, paths, image, following, health, _follower }
+        let _tasks = (Task::spawn(follower.run(backoff)), keeper);
+        Self { name, paths, image, begun, following, health, _tasks }
+    }
+
+    /// Whether anything is known, from etcd or from earlier.
+    fn known(&self) -> Result<(), StoreError> {
+        if self.begun { Ok(()) } else { self.client().map(drop) }
     }
 
     fn client(&self) -> Result<Client, StoreError> {
@@ -116,6 +147,14 @@ impl Etcd {
                 }
             });
             self.until(|following, _| following.commit >= revision).await?;
+            // Of what etcd had lost before it has nothing to tell.
+            let deleted = |key: &Key| {
+                plan.changes.iter().any(|change| matches!(change, Change::Deleted(old) if old.key == *key))
+            };
+            if self.image.lost() > 0 {
+                self.image.let_go(self.image.lost_of(deleted));
+                follow::tell(&self.health, &self.name, &self.image);
+            }
             plan.written.revision = self.image.revision();
         }
         Ok(Attempt::Done(plan.written))
@@ -205,17 +244,17 @@ enum Attempt {
 #[tonic::async_trait]
 impl Datastore for Etcd {
     async fn list(&self) -> Result<Listing, StoreError> {
-        self.client()?;
+        self.known()?;
         Ok(self.image.list())
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.client()?;
+        self.known()?;
         Ok(self.image.get(key))
     }
 
     async fn watch(&self, revision: u64) -> Result<Watch, StoreError> {
-        self.client()?;
+        self.known()?;
         Ok(self.image.watch(revision))
     }
 
@@ -240,5 +279,17 @@ impl Datastore for Etcd {
 
     fn health(&self) -> &Health {
         &self.health
+    }
+
+    fn lost(&self) -> Vec<Key> {
+        self.image.lost_of(|_| true).into_iter().map(|entry| entry.key).collect()
+    }
+
+    fn let_go(&self, lost: &[Key]) {
+        let lost: BTreeSet<&Key> = lost.iter().collect();
+        self.image.let_go(self.image.lost_of(|key| lost.contains(key)));
+        if self.client().is_ok() && self.image.lost() == 0 {
+            follow::tell(&self.health, &self.name, &self.image);
+        }
     }
 }

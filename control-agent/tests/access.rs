@@ -1,0 +1,269 @@
+//! The agent's API over TCP: who has which certificate may what, and every write is noted down.
+
+mod rig;
+
+use margay_agent::{
+    access::{Audit, Door, Files},
+    control,
+    datastore::Memory,
+};
+use margay_api::control::v1::{
+    ApplyRequest, AssignAddressesRequest, DeleteRequest, GetRequest, GetStatusRequest, WatchRequest,
+    control_client::ControlClient,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair,
+};
+use rig::Running;
+use serde_json::{Value, json};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use tokio::net::TcpListener;
+use tonic::{
+    Code,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+/// Somebody who signs.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate and its key.
+    fn signs(&self, subject: &[(DnType, &str)], purpose: ExtendedKeyUsagePurpose) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        params.extended_key_usages = vec![purpose];
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        let pair = KeyPair::generate().unwrap();
+        (params.signed_by(&pair, &self.0).unwrap().pem(), pair.serialize_pem())
+    }
+
+    fn caller(&self, name: &str, role: &str, namespace: Option<&str>) -> (String, String) {
+        let (role, namespace) = (format!("margay:{role}"), namespace.map(|of| format!("namespace:{of}")));
+        let mut subject = vec![(DnType::CommonName, name), (DnType::OrganizationName, role.as_str())];
+        subject.extend(namespace.as_deref().map(|of| (DnType::OrganizationalUnitName, of)));
+        self.signs(&subject, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Files of a server, which trusts whom this one signs.
+    fn serves(&self, dir: &Path) -> Files {
+        let (certificate, key) =
+            self.signs(&[(DnType::CommonName, "agent")], ExtendedKeyUsagePurpose::ServerAuth);
+        // As those who renew certificates do: another file in the place of the one before.
+        let file = |name: &str, text: &str| {
+            let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, &path).unwrap();
+            path
+        };
+        Files {
+            certificate: file("server.crt", &certificate),
+            key: file("server.key", &key),
+            client_ca: file("ca.crt", &self.0.pem()),
+        }
+    }
+}
+
+/// A connection with this certificate to a server that `trusted` has signed.
+async fn connect(
+    at: SocketAddr,
+    trusted: &Authority,
+    identity: Option<&(String, String)>,
+) -> Result<ControlClient<Channel>, tonic::transport::Error> {
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trusted.0.pem()));
+    if let Some((certificate, key)) = identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    let endpoint = Endpoint::from_shared(format!("https://{at}")).unwrap().tls_config(tls).unwrap();
+    endpoint.connect().await.map(ControlClient::new)
+}
+
+/// Whether somebody answers: TLS 1.3 tells a client that it is refused only when it asks.
+async fn answers(at: SocketAddr, trusted: &Authority, identity: Option<&(String, String)>) -> bool {
+    match connect(at, trusted, identity).await {
+        Ok(mut client) => {
+            client.get(GetRequest { kind: "tier".into(), ..GetRequest::default() }).await.is_ok()
+        }
+        Err(_) => false,
+    }
+}
+
+fn policy(namespace: &str) -> Value {
+    json!({"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+           "metadata": {"name": "web", "namespace": namespace}, "spec": {"selector": "all()"}})
+}
+
+fn pool() -> Value {
+    json!({"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "pods"},
+           "spec": {"cidr": "10.0.0.0/16"}})
+}
+
+fn endpoint(node: &str) -> Value {
+    json!({"apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint",
+           "metadata": {"name": format!("{node}-k8s-web-eth0"), "namespace": "shop"},
+           "spec": {"node": node, "orchestrator": "k8s", "pod": "web", "endpoint": "eth0",
+                    "interfaceName": "cali1", "ipNetworks": ["10.0.0.1/32"]}})
+}
+
+async fn apply(client: &mut ControlClient<Channel>, objects: &[Value]) -> Code {
+    let objects = objects.iter().map(Value::to_string).collect();
+    let request = ApplyRequest { objects, ..ApplyRequest::default() };
+    client.apply(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+async fn get(client: &mut ControlClient<Channel>, kind: &str, namespace: &str) -> Code {
+    let request = GetRequest { kind: kind.into(), namespace: namespace.into(), ..GetRequest::default() };
+    client.get(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// An agent that also listens here, and its audit log.
+async fn serve(dir: &Path, files: Files) -> (Running, SocketAddr) {
+    let audit = Audit::to(&dir.join("audit.jsonl")).unwrap();
+    let (store, socket, dataplane) =
+        (Arc::new(Memory::new()), dir.join("agent.sock"), dir.join("dataplane.sock"));
+    let running = Running::audited("node-a", store, &socket, &dataplane, audit).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let door = Door::tls(listener, files).unwrap();
+    tokio::spawn(control::serve(running.agent.clone(), door));
+    (running, at)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_says_what_its_owner_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Authority::new();
+    let (running, at) = serve(dir.path(), ca.serves(dir.path())).await;
+    let client = async |name: &str, role: &str, namespace: Option<&str>| {
+        connect(at, &ca, Some(&ca.caller(name, role, namespace))).await.unwrap()
+    };
+    use Code::{Ok as Done, PermissionDenied as No};
+
+    let mut admin = client("root", "admin", None).await;
+    assert_eq!(apply(&mut admin, &[pool(), policy("test")]).await, Done);
+    let mut viewer = client("vera", "viewer", None).await;
+    assert_eq!(
+        (get(&mut viewer, "ippool", "").await, apply(&mut viewer, &[policy("shop")]).await),
+        (Done, No)
+    );
+    assert!(viewer.get_status(GetStatusRequest {}).await.is_ok());
+
+    let mut operator = client("olaf", "operator", None).await;
+    assert_eq!(
+        (apply(&mut operator, &[policy("shop")]).await, apply(&mut operator, &[pool()]).await),
+        (Done, No)
+    );
+    assert_eq!(apply(&mut operator, &[policy("shop"), pool()]).await, No, "all or nothing");
+    let addresses =
+        AssignAddressesRequest { handle: "h".into(), num_ipv4: 1, ..AssignAddressesRequest::default() };
+    assert_eq!(operator.assign_addresses(addresses).await.unwrap_err().code(), No);
+
+    let mut confined = client("shopkeeper", "operator", Some("shop")).await;
+    assert_eq!(
+        (apply(&mut confined, &[policy("shop")]).await, apply(&mut confined, &[policy("test")]).await),
+        (Done, No)
+    );
+    assert_eq!(
+        (get(&mut confined, "netpol", "shop").await, get(&mut confined, "netpol", "").await),
+        (Done, No)
+    );
+    assert_eq!(get(&mut confined, "ippool", "").await, No);
+    assert_eq!(confined.get_status(GetStatusRequest {}).await.unwrap_err().code(), No);
+    assert_eq!(confined.watch(WatchRequest::default()).await.unwrap_err().code(), No);
+    let deletion = |namespace: &str| DeleteRequest {
+        kind: "netpol".into(),
+        namespace: namespace.into(),
+        name: "web".into(),
+        ..DeleteRequest::default()
+    };
+    assert_eq!(confined.delete(deletion("test")).await.unwrap_err().code(), No);
+    assert!(confined.delete(deletion("shop")).await.is_ok());
+
+    let mut node = client("node-b", "node", None).await;
+    assert_eq!(
+        (apply(&mut node, &[endpoint("node-b")]).await, apply(&mut node, &[endpoint("node-a")]).await),
+        (Done, No)
+    );
+    assert_eq!(apply(&mut node, &[policy("shop")]).await, No);
+    assert_eq!(apply(&mut node, &[endpoint("node-b")]).await, Done, "again");
+
+    // On this machine's socket it is root, or whoever runs the test: the agent's own user.
+    assert_eq!(apply(&mut running.client().await, &[pool()]).await, Done);
+
+    let log = fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |caller: &str, outcome: &str| {
+        lines.iter().filter(|line| line["caller"] == caller && line["outcome"] == outcome).count()
+    };
+    assert_eq!((count("root", "created"), count("olaf", "created"), count("olaf", "refused")), (2, 1, 3));
+    assert_eq!(
+        (count("vera", "refused"), count("shopkeeper", "deleted"), count("shopkeeper", "refused")),
+        (1, 1, 2)
+    );
+    assert_eq!(
+        (count("node-b", "created"), count("node-b", "unchanged"), count("node-b", "refused")),
+        (1, 1, 2)
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["caller"].as_str().unwrap().starts_with("user ") && line["role"] == "admin")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_get_no_connection_and_renewed_certificates_need_no_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, other) = (Authority::new(), Authority::new());
+    let (_running, at) = serve(dir.path(), ca.serves(dir.path())).await;
+    let known = ca.caller("root", "admin", None);
+    assert!(answers(at, &ca, Some(&known)).await);
+    assert!(!answers(at, &ca, None).await, "without a certificate");
+    assert!(!answers(at, &ca, Some(&other.caller("root", "admin", None))).await, "of another authority");
+    let nobody = ca.signs(&[(DnType::CommonName, "root")], ExtendedKeyUsagePurpose::ClientAuth);
+    assert!(!answers(at, &ca, Some(&nobody)).await, "without a role");
+    let server = ca.signs(
+        &[(DnType::CommonName, "root"), (DnType::OrganizationName, "margay:admin")],
+        ExtendedKeyUsagePurpose::ServerAuth,
+    );
+    assert!(!answers(at, &ca, Some(&server)).await, "a server's is no caller's");
+    let plain = Endpoint::from_shared(format!("http://{at}")).unwrap().connect().await;
+    let answered = match plain {
+        Ok(channel) => ControlClient::new(channel).get_status(GetStatusRequest {}).await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!answered, "without TLS");
+
+    // Files that are no good change nothing; good ones count from the next connection on.
+    fs::write(dir.path().join("server.crt"), "half a certif").unwrap();
+    assert!(answers(at, &ca, Some(&known)).await);
+    other.serves(dir.path());
+    assert!(answers(at, &other, Some(&other.caller("root", "admin", None))).await);
+    assert!(!answers(at, &ca, Some(&known)).await && !answers(at, &other, Some(&known)).await);
+}
+
+#[tokio::test]
+async fn files_that_are_no_good_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Authority::new().serves(dir.path());
+    let refused = async |files: Files| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Door::tls(listener, files).err().unwrap().to_string()
+    };
+    let missing = refused(Files { key: dir.path().join("none"), ..files.clone() }).await;
+    assert!(missing.contains("none: No such file"), "{missing}");
+    let swapped = refused(Files { certificate: files.key.clone(), ..files.clone() }).await;
+    assert!(swapped.contains("server.key holds no certificate in PEM"), "{swapped}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let key = Authority::new().serves(elsewhere.path()).key;
+    let mixed = refused(Files { key, ..files }).await;
+    assert!(mixed.contains("cannot be used"), "{mixed}");
+}
