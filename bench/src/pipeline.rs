@@ -181,9 +181,10 @@ impl Case {
             Some(_) => tunnel::outgoing(WORKLOAD_V4, count),
         };
         let stream = |keys: &[FlowKey]| {
-            let (from, to) = match options.into_tunnel {
-                None => (PEER_MAC, UPLINK_MAC),
-                Some(_) => (WORKLOAD_MAC, GATEWAY_MAC),
+            let (from, to) = match (options.into_tunnel, options.from_tunnel) {
+                (Some(_), _) => (WORKLOAD_MAC, GATEWAY_MAC),
+                (None, Some(Tunnel::Vxlan)) => tunnel::INSIDE,
+                (None, _) => (PEER_MAC, UPLINK_MAC),
             };
             let stream = Stream::new(from, to, keys, options.size.into());
             match options.from_tunnel {

@@ -19,6 +19,8 @@ const UDP: usize = 8;
 /// Both nodes' inner addresses.
 const NEAR_MAC: Mac = Mac([0x66, 0, 0, 0, 0, 1]);
 const FAR_MAC: Mac = Mac([0x66, 0, 0, 0, 0, 2]);
+/// Whom a frame inside of VXLAN is from, and for.
+pub const INSIDE: (Mac, Mac) = (FAR_MAC, NEAR_MAC);
 
 /// A kind of tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
