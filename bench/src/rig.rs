@@ -360,6 +360,7 @@ pub fn facts(mac: Mac, addresses: &[(Addr, u8)]) -> Facts {
         addresses: addresses.to_vec(),
         kernel_neighbours: false,
         queues: vec![WorkerId(0)],
+        super_frames: false,
     }
 }
 

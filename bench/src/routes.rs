@@ -158,6 +158,7 @@ fn uplink() -> Interface {
         host: None,
         through: None,
         untracked: false,
+        super_frames: false,
     }
 }
 

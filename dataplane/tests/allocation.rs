@@ -12,7 +12,7 @@ use build::*;
 use margay_api::dataplane::v1::{self as pb, flow_record::Event};
 use margay_dataplane::conntrack::Filter;
 use margay_dataplane::net::{Mac, Nanos};
-use margay_dataplane::packet::{DropReason, L4Checksum};
+use margay_dataplane::packet::{DropReason, Gso, L4Checksum};
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::arp::Operation;
 use margay_dataplane::worker::FlowTask;
@@ -204,6 +204,13 @@ fn run(workers: u8, traced: bool) {
         }
         for (interface, frame) in traffic(&node, round) {
             node.push(interface, &frame);
+        }
+        // Between workloads, and by a tunnel whose way may have to be found first.
+        for to in ["10.65.0.2", "10.65.0.3", "10.66.1.9", "10.65.1.9"] {
+            let (mut frame, from) = (vec![], workload_mac(1));
+            let step = ip(from, gateway_mac(), "10.65.0.1", to, 64).udp(4000, 80);
+            step.write(&mut frame, &[7; 20_000]).unwrap();
+            (0..3).for_each(|_| node.push_super("cali1", &frame, Gso::Udp, 1200));
         }
         watched(&mut node, Nanos::from_millis(1), round);
         // The neighbour of this round answers, what waited is released; another never does.

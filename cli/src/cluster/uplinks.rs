@@ -85,6 +85,7 @@ impl Uplinks {
                 addresses: uplink.addresses.iter().map(whole).collect(),
                 kernel_neighbours: true,
                 queues: vec![WorkerId(0)],
+                super_frames: false,
             };
             state.attached(id, facts, Nanos::default());
         }

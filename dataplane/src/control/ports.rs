@@ -405,6 +405,7 @@ impl Ports {
             addresses: own.map(|address| (address.addr, address.prefix_len)).collect(),
             kernel_neighbours: uplink,
             queues,
+            super_frames: false,
         })
     }
 

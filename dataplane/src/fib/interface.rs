@@ -34,6 +34,8 @@ pub struct Interface {
     pub through: Option<IfId>,
     /// What comes in by it is judged by untracked policy first.
     pub untracked: bool,
+    /// Its device takes super-frames whole.
+    pub super_frames: bool,
 }
 
 /// What is on the other side of an interface.

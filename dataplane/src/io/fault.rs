@@ -51,7 +51,6 @@ impl<D: Device> Fault<D> {
 impl<D: Device> Device for Fault<D> {
     fn receive(&mut self, pool: &mut Pool, into: &mut Vector, max: usize, now: Nanos) -> usize {
         let max = max.min(into.room());
-        let before = into.len();
         let Some(fresh) = max.checked_sub(usize::from(self.receive.held.is_some())) else { return 0 };
         let mut arrived = Vector::default();
         self.inner.receive(pool, &mut arrived, fresh, now);
@@ -61,8 +60,9 @@ impl<D: Device> Device for Fault<D> {
         {
             arrived.push(idx);
         }
+        let received = pool.all(&mut arrived).map(|packet| packet.count() as usize).sum();
         into.append(&mut arrived);
-        into.len() - before
+        received
     }
 
     fn transmit(&mut self, pool: &mut Pool, packets: &mut Vector, now: Nanos) -> Transmitted {
@@ -119,7 +119,7 @@ impl Direction {
         for mut idx in packets.drain() {
             let fate = random.below(1000);
             if fate < drop {
-                *faulted += 1;
+                *faulted += pool.get(&mut idx).count();
                 pool.free(idx);
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use super::{Device, DeviceCounters, Transmitted};
 use crate::net::Nanos;
-use crate::packet::{HEADROOM, L4Checksum, Pool, Vector};
+use crate::packet::{Gso, HEADROOM, L4Checksum, Pool, Vector};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,7 @@ impl Memory {
             input_capacity: capacity,
             output_capacity: capacity,
             checksum: L4Checksum::Complete,
+            super_frames: false,
         }));
         (Self { wire: wire.clone(), counters: DeviceCounters::default() }, MemoryHandle { wire })
     }
@@ -40,18 +41,33 @@ impl Memory {
 impl MemoryHandle {
     /// Puts a packet on the wire towards the device. `false`, and nothing done, when it is full.
     pub fn push(&self, bytes: &[u8]) -> bool {
+        self.push_super(bytes, Gso::None, 0)
+    }
+
+    /// The same with a super-frame, whose segments have `size` bytes of payload.
+    pub fn push_super(&self, bytes: &[u8], gso: Gso, size: u16) -> bool {
         let mut wire = lock(&self.wire);
         if wire.input.len() >= wire.input_capacity {
             return false;
         }
         let buffer = wire.buffer(bytes);
-        wire.input.push_back(buffer);
+        wire.input.push_back((buffer, gso, size));
         true
     }
 
     /// Takes the oldest packet that the device has sent.
     pub fn pop(&self) -> Option<Vec<u8>> {
+        self.pop_super().map(|(bytes, _)| bytes)
+    }
+
+    /// The same with the size of its segments' payload; 0 of what is no super-frame.
+    pub fn pop_super(&self) -> Option<(Vec<u8>, u16)> {
         lock(&self.wire).output.pop_front()
+    }
+
+    /// Whether the device sends super-frames whole from now on.
+    pub fn set_super_frames(&self, whole: bool) {
+        lock(&self.wire).super_frames = whole;
     }
 
     /// Gives back a buffer from [`pop`](Self::pop), to be used again.
@@ -78,18 +94,34 @@ impl MemoryHandle {
 impl Device for Memory {
     fn receive(&mut self, pool: &mut Pool, into: &mut Vector, max: usize, _now: Nanos) -> usize {
         let mut wire = lock(&self.wire);
-        let max = max.min(into.room());
+        let max = into.len() + max.min(into.room());
         let mut received = 0;
-        while received < max && !wire.input.is_empty() {
-            let Some(mut idx) = pool.alloc() else { break };
-            let Some(bytes) = wire.input.pop_front() else { break };
+        while into.len() < max && !wire.input.is_empty() {
+            let Some((bytes, gso, size)) = wire.input.pop_front() else { break };
+            let long = bytes.len() > pool.frames().capacity();
+            let Some(mut idx) = (if long { pool.alloc_large() } else { None }).or_else(|| pool.alloc())
+            else {
+                wire.input.push_front((bytes, gso, size));
+                break;
+            };
             let mut packet = pool.get(&mut idx);
-            if packet.fill(&bytes) {
+            let fits = packet.fill(&bytes);
+            if fits || gso != Gso::None {
                 packet.meta.checksum = wire.checksum;
+                if gso != Gso::None {
+                    (packet.meta.gso, packet.meta.gso_size) = (gso, size);
+                    (packet.meta.checksum, packet.meta.len) = (L4Checksum::MaybePartial, bytes.len() as u32);
+                    let v6 = bytes.get(14).is_some_and(|first| first >> 4 == 6);
+                    packet.meta.l4 = packet.meta.data + 14 + if v6 { 40 } else { 20 };
+                    if !fits {
+                        packet.room_mut().iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
+                    }
+                }
+                let count = packet.count();
                 into.push(idx);
-                self.counters.rx_packets += 1;
+                self.counters.rx_packets += count;
                 self.counters.rx_bytes += bytes.len() as u64;
-                received += 1;
+                received += count as usize;
             } else {
                 self.counters.kernel.rx_dropped += 1;
                 pool.free(idx);
@@ -105,16 +137,16 @@ impl Device for Memory {
         let mut outcome = Transmitted::default();
         for mut idx in packets.drain().take(room) {
             let packet = pool.get(&mut idx);
-            let bytes = packet.bytes();
-            if bytes.len() == packet.meta.len as usize {
+            let (bytes, count, size) = (packet.bytes(), packet.count(), packet.meta.gso_size);
+            if bytes.len() == packet.meta.len as usize && (size == 0 || wire.super_frames) {
                 let buffer = wire.buffer(bytes);
-                wire.output.push_back(buffer);
-                outcome.sent += 1;
-                self.counters.tx_packets += 1;
+                wire.output.push_back((buffer, size));
+                outcome.sent += count as u32;
+                self.counters.tx_packets += count;
                 self.counters.tx_bytes += bytes.len() as u64;
             } else {
-                outcome.unsendable += 1;
-                self.counters.tx_unsendable += 1;
+                outcome.unsendable += count as u32;
+                self.counters.tx_unsendable += count;
             }
             pool.free(idx);
         }
@@ -140,12 +172,13 @@ impl Device for Memory {
 }
 
 struct Wire {
-    input: VecDeque<Vec<u8>>,
-    output: VecDeque<Vec<u8>>,
+    input: VecDeque<(Vec<u8>, Gso, u16)>,
+    output: VecDeque<(Vec<u8>, u16)>,
     spare: Vec<Vec<u8>>,
     input_capacity: usize,
     output_capacity: usize,
     checksum: L4Checksum,
+    super_frames: bool,
 }
 
 impl Wire {

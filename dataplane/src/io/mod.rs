@@ -16,7 +16,8 @@ use std::os::fd::BorrowedFd;
 /// Devices compose: [`fault::Fault`] and [`pcap::Record`] wrap another device.
 pub trait Device: Send {
     /// Receives up to `max` packets at the end of `into`, which has room for them. Sets each
-    /// one's `data`, `len`, `checksum` and GSO fields. Returns how many.
+    /// one's `data`, `len`, `checksum` and GSO fields, and a super-frame's `l4`. Returns how many packets that
+    /// is: a super-frame counts as the segments that it stands for, here and in all counts.
     fn receive(&mut self, pool: &mut Pool, into: &mut Vector, max: usize, now: Nanos) -> usize;
 
     /// Sends `packets`, first to last. Those the device cannot take stay in the vector.

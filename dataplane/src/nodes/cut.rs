@@ -1,14 +1,17 @@
-//! Cuts IPv4 packets that are too long for their way out, and do not forbid it.
+//! Cuts IPv4 packets that are too long for their way out, and do not forbid it; and super-frames into their
+//! segments, where the way out does not take them whole.
 //!
 //! It is the packet that the workload sent that is cut, not the tunnel's that carries it: so it is its
 //! receiver that puts the pieces together, and no node on the way has to wait for any. Linux does the
-//! same where a tunnel's interface takes less than the packet.
+//! same where a tunnel's interface takes less than the packet. Segments, too, are made before a tunnel's headers
+//! are put on. A super-frame gives up a vector of segments at a time, so that it never takes more frames than that.
 
 use super::World;
 use crate::fib::Fib;
 use crate::graph::Sink;
-use crate::packet::{DropReason, Meta, PacketFlags, PktIdx, Pool, VECTOR, Vector};
+use crate::packet::{DropReason, Gso, HEADROOM, Meta, PacketFlags, PktIdx, Pool, VECTOR, Vector};
 use crate::wire::cut;
+use crate::wire::segment::Super;
 use std::collections::VecDeque;
 
 /// The longest packet that has a piece of its own room here: what a frame takes.
@@ -19,13 +22,19 @@ const MOST: usize = 64;
 /// Pieces on their way on, in order.
 pub struct Pieces {
     queue: VecDeque<PktIdx>,
+    /// Super-frames that are being cut, each with the number of its next segment.
+    supers: VecDeque<(PktIdx, u32)>,
     /// The packet that is being cut.
     whole: Box<[u8; LONGEST]>,
 }
 
 impl Default for Pieces {
     fn default() -> Self {
-        Self { queue: VecDeque::with_capacity(VECTOR * MOST), whole: Box::new([0; LONGEST]) }
+        Self {
+            queue: VecDeque::with_capacity(VECTOR * MOST),
+            supers: VecDeque::with_capacity(VECTOR),
+            whole: Box::new([0; LONGEST]),
+        }
     }
 }
 
@@ -36,7 +45,11 @@ impl Sink<World> for Cut {
     const NAME: &'static str = "cut";
 
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
-        for idx in packets.drain() {
+        for mut idx in packets.drain() {
+            if pool.get(&mut idx).meta.gso != Gso::None {
+                world.pieces.supers.push_back((idx, 0));
+                continue;
+            }
             if let Err((idx, reason)) = cut_up(world, pool, idx) {
                 world.drop(pool, idx, reason);
             }
@@ -90,11 +103,12 @@ impl World {
     /// None waits.
     #[inline]
     pub fn no_pieces(&self) -> bool {
-        self.pieces.queue.is_empty()
+        self.pieces.queue.is_empty() && self.pieces.supers.is_empty()
     }
 
     /// Takes up to a vector of pieces: those for `encap`, and those that are ready for `tx`.
     pub fn release_pieces(&mut self, pool: &mut Pool, encap: &mut Vector, tx: &mut Vector) {
+        self.make_segments(pool);
         let fib = self.snapshot.clone();
         for _ in 0..VECTOR {
             let Some(mut idx) = self.pieces.queue.pop_front() else { break };
@@ -112,4 +126,66 @@ impl World {
             }
         }
     }
+
+    /// Cuts segments off super-frames until there is a vector of pieces.
+    fn make_segments(&mut self, pool: &mut Pool) {
+        while self.pieces.queue.len() < VECTOR
+            && let Some((mut whole, n)) = self.pieces.supers.pop_front()
+        {
+            match segment(pool, &mut whole, n) {
+                Ok(Some(mut piece)) => {
+                    self.pieces.supers.push_front((whole, n + 1));
+                    let packet = pool.get(&mut piece);
+                    let mtu = self.snapshot.fib.mtu(packet.meta.adjacency);
+                    if mtu.is_none_or(|mtu| packet.l3_len() <= usize::from(mtu)) {
+                        self.pieces.queue.push_back(piece);
+                    } else if let Err((piece, reason)) = cut_up(self, pool, piece) {
+                        self.drop(pool, piece, reason);
+                    }
+                }
+                Ok(None) => pool.free(whole),
+                Err(reason) => self.drop_rest(pool, whole, n, reason),
+            }
+        }
+    }
+
+    /// Drops the segments of a super-frame that were not made.
+    fn drop_rest(&mut self, pool: &mut Pool, mut whole: PktIdx, made: u32, reason: DropReason) {
+        let left = pool.get(&mut whole).count().saturating_sub(made.into());
+        // The last of them by itself, so that it is seen.
+        self.counters.dropped(reason).add(left.saturating_sub(1));
+        let meta = pool.get(&mut whole).meta;
+        (meta.gso, meta.gso_size) = (Gso::None, 0);
+        self.drop(pool, whole, reason);
+    }
+}
+
+/// Segment `n` of a super-frame, in a frame of its own; `None`: there are no more.
+fn segment(pool: &mut Pool, whole: &mut PktIdx, n: u32) -> Result<Option<PktIdx>, DropReason> {
+    let of = pool.get(whole);
+    let (l4, proto, size) = (usize::from(of.meta.l4 - of.meta.l3), of.meta.proto, of.meta.gso_size);
+    let count = Super::new(of.l3(), l4, proto, size).ok_or(DropReason::BadL4Header)?.count();
+    if n as usize >= count {
+        return Ok(None);
+    }
+    let mut idx = pool.alloc().ok_or(DropReason::NoFrames)?;
+    let (of, mut piece) = pool.pair(whole, &mut idx);
+    *piece.meta = Meta {
+        data: HEADROOM as u16,
+        l3: HEADROOM as u16,
+        l4: HEADROOM as u16 + l4 as u16,
+        gso: Gso::None,
+        gso_size: 0,
+        // Their keys are not copied.
+        flags: of.meta.flags.without(PacketFlags::KEYED),
+        ..*of.meta
+    };
+    let len = Super::new(of.l3(), l4, proto, size).and_then(|cut| cut.write(n as usize, piece.room_mut()));
+    let Some(len) = len else {
+        pool.free(idx);
+        // Longer than a frame.
+        return Err(DropReason::TxOversized);
+    };
+    piece.meta.len = len as u32;
+    Ok(Some(idx))
 }

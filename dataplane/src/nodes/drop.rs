@@ -22,7 +22,7 @@ impl Sink<World> for Drop {
 /// Counts the packet as dropped, and now and then shows one to the control thread.
 pub(super) fn account(world: &mut World, packet: Packet<'_>) {
     let reason = packet.meta.drop;
-    world.counters.dropped(reason).add(1);
+    world.counters.dropped(reason).add(packet.count());
     if world.refusals.is_some() {
         refuse(world, &packet);
     }
@@ -50,7 +50,7 @@ fn refuse(world: &mut World, packet: &Packet<'_>) {
             deciding: deciding(packet),
             first: world.now,
             last: world.now,
-            packets: 1,
+            packets: packet.count(),
             bytes: packet.l3_len() as u64,
         },
     );

@@ -52,13 +52,14 @@ impl Sink<World> for Handoff {
 }
 
 /// Leaves a packet in `to`'s inbox.
-pub(super) fn send(world: &mut World, pool: &mut Pool, idx: PktIdx, to: WorkerId) {
+pub(super) fn send(world: &mut World, pool: &mut Pool, mut idx: PktIdx, to: WorkerId) {
     // Counted first: the other side may take it at once.
-    world.counters.handed_out.add(1);
+    let count = pool.get(&mut idx).count();
+    world.counters.handed_out.add(count);
     match world.inboxes.get(usize::from(to.0)).map(|inbox| inbox.0.push(idx)) {
         Some(Ok(())) => {}
         Some(Err(idx)) => {
-            world.counters.taken_in.add(1);
+            world.counters.taken_in.add(count);
             world.drop(pool, idx, DropReason::HandoffFull);
         }
         None => unreachable!("interfaces name only workers that exist"),

@@ -65,7 +65,7 @@ impl Sink<World> for Hold {
                 world.held.0.push_back(Waiting { idx, since: world.now, link, next_hop });
             }
         }
-        world.counters.held.set(world.held.len() as u64);
+        world.show_held(pool);
     }
 }
 
@@ -88,6 +88,11 @@ impl World {
                 self.held.0.push_back(waiting);
             }
         }
-        self.counters.held.set(self.held.len() as u64);
+        self.show_held(pool);
+    }
+
+    fn show_held(&mut self, pool: &mut Pool) {
+        let held = self.held.0.iter_mut().map(|waiting| pool.get(&mut waiting.idx).count()).sum();
+        self.counters.held.set(held);
     }
 }

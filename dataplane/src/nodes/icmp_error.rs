@@ -9,8 +9,8 @@ use crate::arcs;
 use crate::fib::{Fib, Hop, Interfaces, Role};
 use crate::graph::Node;
 use crate::net::Proto;
-use crate::packet::{DropReason, Packet, PacketFlags};
-use crate::wire::{ethernet, icmp, tcp};
+use crate::packet::{DropReason, Gso, Packet, PacketFlags};
+use crate::wire::{ethernet, icmp, segment, tcp};
 
 arcs! {
     /// The ways out of [`IcmpError`].
@@ -89,7 +89,8 @@ impl IcmpError {
         nat::restore(packet);
         let (len, proto) = match answer {
             Answer::Error(error) => {
-                let len = icmp::emit_error(error, from, key.src, packet.l3(), &mut self.scratch[..])?;
+                let about = first_segment(packet);
+                let len = icmp::emit_error(error, from, key.src, about, &mut self.scratch[..])?;
                 (len, if v6 { Proto::ICMP6 } else { Proto::ICMP })
             }
             Answer::Reset => (tcp::emit_reset(&key, packet.l4(), &mut self.scratch[..])?, Proto::TCP),
@@ -100,6 +101,7 @@ impl IcmpError {
         packet.fill(&self.scratch[..len]);
         packet.meta.l3 = packet.meta.data;
         packet.meta.drop = DropReason::Unspecified;
+        (packet.meta.gso, packet.meta.gso_size) = (Gso::None, 0);
         packet.meta.proto = proto;
         packet.meta.flags.set(PacketFlags::ORIGINATED);
         world.counters.made();
@@ -113,6 +115,17 @@ impl IcmpError {
         packet.meta.tx_if = back.id;
         Some(IcmpErrorNext::Tx)
     }
+}
+
+/// The packet; of a super-frame its first segment, which is what its sender would know again.
+fn first_segment<'p>(packet: &'p mut Packet<'_>) -> &'p [u8] {
+    let mut len = packet.l3_len();
+    if packet.meta.gso != Gso::None {
+        let (l4, proto) = (usize::from(packet.meta.l4 - packet.meta.l3), packet.meta.proto);
+        let size = packet.meta.gso_size;
+        len = segment::into_first(packet.l3_mut(), l4, proto, size).unwrap_or(len);
+    }
+    packet.l3().get(..len).unwrap_or_default()
 }
 
 /// What says what stopped the packet.

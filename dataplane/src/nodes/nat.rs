@@ -5,12 +5,12 @@
 //! and at the latest when it leaves (`rewrite`). From the first moment that the two differ the key
 //! is noted beside the packet.
 
-use super::{THROUGH, World, route::destination, world::flow_key};
+use super::{THROUGH, World, decap::ends, route::destination, world::flow_key};
 use crate::conntrack::nat::{self, Mapping};
 use crate::conntrack::{FlowRef, InsertError, NewSession};
 use crate::fib::Role;
 use crate::net::{Addr, FlowKey, Proto};
-use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::packet::{DropReason, Gso, Packet, PacketFlags};
 use crate::wire::translate::{Headers, Part, translate};
 use crate::wire::{icmp, ip4, ip6, l4};
 
@@ -36,8 +36,19 @@ pub(super) fn write(packet: &mut Packet<'_>, to: &FlowKey) -> bool {
     let written = translate(packet.l3_mut(), headers, to);
     if !written {
         packet.meta.drop = DropReason::Untranslatable;
+    } else if packet.meta.gso != Gso::None {
+        seed_checksum(packet);
     }
     written
+}
+
+/// Gives a super-frame the checksum from which its segments' begin.
+#[cold]
+pub(super) fn seed_checksum(packet: &mut Packet<'_>) {
+    let (v6, l4) = (packet.meta.flags.has(PacketFlags::V6), usize::from(packet.meta.l4 - packet.meta.l3));
+    let (src, dst) = ends(packet.l3(), v6);
+    let proto = packet.meta.proto;
+    l4::seed_checksum(src, dst, proto, packet.l3_mut().get_mut(l4..).unwrap_or_default());
 }
 
 /// The same before anybody looks at its destination: from now on its key is noted beside it.

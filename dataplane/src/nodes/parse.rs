@@ -3,12 +3,12 @@
 //! Deliberately fat: as five thin nodes the same checks cost half as much again.
 
 use super::world::flow_key;
-use super::{World, decap, host, plain};
+use super::{World, decap, host, nat, plain};
 use crate::arcs;
 use crate::fib::{Interface, Interfaces, Role};
 use crate::graph::Node;
 use crate::net::{Addr, FlowKey, Mac, Proto};
-use crate::packet::{DropReason, L4Checksum, Packet, PacketFlags};
+use crate::packet::{DropReason, Gso, L4Checksum, Packet, PacketFlags};
 use crate::wire::{Malformed, ethernet, icmp, ip4, ip6, l4, nd};
 
 arcs! {
@@ -68,6 +68,10 @@ pub(super) fn any(world: &World, packet: &mut Packet<'_>) -> ParseNext {
 
 #[inline(always)]
 fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason> {
+    // What it announces came, but for want of a buffer was not kept.
+    if packet.len_in_frame() != packet.meta.len as usize {
+        return Err(DropReason::NoLargeFrames);
+    }
     let link = ethernet::Header::parse(packet.bytes()).map_err(|_| DropReason::Truncated)?;
     let interfaces = &world.snapshot.interfaces;
     let interface = match link.vlan {
@@ -106,6 +110,9 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
     } else {
         l4::Header::parse(ip.proto, packet.l4()).map_err(|_| DropReason::BadL4Header)?
     };
+    if packet.gso_proto().is_some_and(|proto| ip.fragment || ip.proto != proto) {
+        return Err(DropReason::BadL4Header);
+    }
     packet.meta.tcp_flags = header.tcp_flags;
     packet.meta.icmp = header.icmp;
 
@@ -154,10 +161,13 @@ fn judge(world: &World, packet: &mut Packet<'_>) -> Result<ParseNext, DropReason
 /// Finishes what a sender may have left to hardware.
 #[inline]
 pub(super) fn finish_checksum(packet: &mut Packet<'_>, src: Addr, dst: Addr) {
+    packet.meta.checksum = L4Checksum::Complete;
+    if packet.meta.gso != Gso::None {
+        return nat::seed_checksum(packet);
+    }
     let (at, proto) = (usize::from(packet.meta.l4 - packet.meta.l3), packet.meta.proto);
     let segment = packet.l3_mut().get_mut(at..).unwrap_or_default();
     l4::repair_partial_checksum(src, dst, proto, segment);
-    packet.meta.checksum = L4Checksum::Complete;
 }
 
 /// The packet may be multicast, or have addresses that are not forwarded, because it is not: it is

@@ -261,6 +261,7 @@ mod tests {
             host: None,
             through: None,
             untracked: n == 0,
+            super_frames: false,
         };
         let interfaces = Arc::new(Interfaces::new(roles.into_iter().enumerate().map(interface)));
         let snapshot = Arc::new(Snapshot { interfaces, ..Snapshot::empty(1) });

@@ -1,12 +1,13 @@
 //! The last touch: time to live, MTU, and the header of the way out.
 
-use super::{THROUGH, UNRESOLVED, World, nat};
+use super::{THROUGH, UNRESOLVED, World, nat, world::carrier};
 use crate::arcs;
 use crate::conntrack::FlowRef;
 use crate::fib::Fib;
 use crate::graph::Node;
 use crate::net::FlowKey;
-use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::packet::{DropReason, Gso, Packet, PacketFlags};
+use crate::wire::segment::Super;
 use crate::wire::{cut, ip4, ip6};
 
 arcs! {
@@ -48,8 +49,8 @@ impl Node<World> for Rewrite {
             packet.meta.drop = DropReason::TtlExceeded;
             return RewriteNext::IcmpError;
         }
-        if packet.l3_len() > usize::from(adjacency.mtu) {
-            return too_long(world, packet);
+        if packet.l3_len() > usize::from(adjacency.mtu) || packet.meta.gso != Gso::None {
+            return too_long(world, packet, adjacency.mtu);
         }
         if !forward(world, &mut packet) {
             return RewriteNext::Drop;
@@ -103,9 +104,12 @@ fn count(world: &mut World, packet: &Packet<'_>) {
     }
 }
 
-/// Longer than its way out takes.
-#[cold]
-fn too_long(world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
+/// Longer than its way out takes, or a super-frame.
+#[inline(never)]
+fn too_long(world: &mut World, mut packet: Packet<'_>, mtu: u16) -> RewriteNext {
+    if packet.meta.gso != Gso::None {
+        return super_frame(world, packet, mtu);
+    }
     if !cut::is_allowed(packet.l3()) {
         packet.meta.drop = DropReason::TooBig;
         return RewriteNext::IcmpError;
@@ -115,6 +119,47 @@ fn too_long(world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
     }
     count(world, &packet);
     RewriteNext::Cut
+}
+
+/// Whole where the way out takes it so; else its segments go on, if they are not too long themselves.
+fn super_frame(world: &mut World, mut packet: Packet<'_>, mtu: u16) -> RewriteNext {
+    let (l4, proto) = (usize::from(packet.meta.l4 - packet.meta.l3), packet.meta.proto);
+    let cut = Super::new(packet.l3(), l4, proto, packet.meta.gso_size);
+    let Some(cut) = cut.filter(|_| packet.gso_proto() == Some(proto)) else {
+        packet.meta.drop = DropReason::BadL4Header;
+        return RewriteNext::Drop;
+    };
+    if cut.longest() > usize::from(mtu) && !cut::is_allowed(packet.l3()) {
+        packet.meta.drop = DropReason::TooBig;
+        return RewriteNext::IcmpError;
+    }
+    let (longest, segments, payload) = (cut.longest(), cut.count(), cut.payload());
+    let fits = longest <= usize::from(mtu);
+    if !forward(world, &mut packet) {
+        return RewriteNext::Drop;
+    }
+    if world.flows.is_told_of() && packet.meta.flags.has(PacketFlags::HIT) {
+        // As the packets that it stands for.
+        let last = longest - (segments * usize::from(packet.meta.gso_size)).saturating_sub(payload);
+        for n in 1..=segments {
+            let len = if n < segments { longest } else { last };
+            world.flows.count(FlowRef(packet.meta.flow), len);
+        }
+    }
+    let snapshot = &*world.snapshot;
+    let whole = carrier(snapshot, packet.meta.tx_if)
+        .and_then(|id| snapshot.interfaces.get(id))
+        .is_some_and(|carrier| carrier.super_frames);
+    match snapshot.fib.adjacency(packet.meta.adjacency) {
+        Some(adjacency) if whole && fits => match packet.set_link_header(adjacency.header.as_slice()) {
+            true => RewriteNext::Tx,
+            false => {
+                packet.meta.drop = DropReason::TxOversized;
+                RewriteNext::Drop
+            }
+        },
+        _ => RewriteNext::Cut,
+    }
 }
 
 /// By a tunnel, or by no adjacency at all.
@@ -128,8 +173,8 @@ fn elsewise(world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
         packet.meta.drop = DropReason::TtlExceeded;
         return RewriteNext::IcmpError;
     }
-    if packet.l3_len() > usize::from(tunnel.mtu) {
-        return too_long(world, packet);
+    if packet.l3_len() > usize::from(tunnel.mtu) || packet.meta.gso != Gso::None {
+        return too_long(world, packet, tunnel.mtu);
     }
     if !forward(world, &mut packet) {
         return RewriteNext::Drop;

@@ -103,6 +103,7 @@ reasons! {
     WireguardReplayed = "wireguard-replayed": "A WireGuard packet that came before, or is too old to tell.",
     WireguardSource = "wireguard-source": "The packet inside a WireGuard packet is from an address that is not routed to the node that sent it.",
     WireguardOverload = "wireguard-overload": "More WireGuard handshakes came than the control thread takes at a time.",
+    NoLargeFrames = "no-large-frames": "No large buffer was left for a packet longer than a frame. Raise --large-frames.",
 }
 
 impl DropReason {

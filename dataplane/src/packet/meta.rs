@@ -7,7 +7,7 @@ use crate::net::{Generation, Icmp, IfId, Proto};
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Meta {
-    /// Bytes from `data` to the packet's end. Larger than a frame for a super-frame. Device.
+    /// Bytes from `data` to the packet's end. Larger than a frame for a super-frame, which has a large buffer. Device.
     pub len: u32,
     /// First byte of the packet. Device; moved by nodes that push or pull a header.
     pub data: u16,
@@ -56,18 +56,17 @@ pub struct Meta {
 
 const _: () = assert!(size_of::<Meta>() == 64);
 
-/// How a super-frame is cut into segments.
+/// What a super-frame's segments are. Its own checksum field has the pseudo-header's sum, from `parse` on: it
+/// goes on to whoever makes segments of it, here or in hardware.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Gso {
     /// It is one packet.
     #[default]
     None,
-    /// TCP over IPv4.
-    Tcp4,
-    /// TCP over IPv6.
-    Tcp6,
-    /// UDP.
+    /// TCP's.
+    Tcp,
+    /// UDP's.
     Udp,
 }
 

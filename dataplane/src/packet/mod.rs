@@ -7,5 +7,6 @@ mod pool;
 pub use drop_reason::DropReason;
 pub use meta::{Gso, L4Checksum, Meta, PacketFlags};
 pub use pool::{
-    Frames, FramesError, HEADROOM, Packet, PktIdx, Pool, Slab, VECTOR, Vector, prefetch, prefetch_element,
+    Frames, FramesError, HEADROOM, LONGEST, Packet, PktIdx, Pool, Slab, VECTOR, Vector, prefetch,
+    prefetch_element,
 };

@@ -33,6 +33,9 @@ pub const HEADROOM: usize = 256;
 /// Packets in a [`Vector`] at most, and in one run of the graph.
 pub const VECTOR: usize = 256;
 
+/// The longest packet of all: what an IP length field can say, with an Ethernet header and two VLAN tags.
+pub const LONGEST: usize = 65_535 + 14 + 8;
+
 /// Pulls the first and the last byte of `what` towards the cache: all of it, up to two lines. A hint.
 #[inline(always)]
 pub fn prefetch<T>(what: &T) {
@@ -81,6 +84,9 @@ pub enum FramesError {
     /// No frames, or more than an index can name.
     #[error("{0} frames: give from 64 to 16777216")]
     Count(u32),
+    /// More large buffers than there could be use for.
+    #[error("{0} large buffers: give at most 65536")]
+    Large(u32),
     /// The kernel had no memory of the kind asked for.
     #[error("cannot map {bytes} bytes of packet memory{}: {source}", if *.hugepages { " on hugepages" } else { "" })]
     Map {
@@ -94,15 +100,20 @@ pub enum FramesError {
 }
 
 /// The frames of the process, their metadata, and the depot through which pools exchange
-/// free ones.
+/// free ones; and large buffers, each of which holds any packet that there can be.
+///
+/// A large buffer is as many places of a frame one behind the other as it needs, beyond the last frame, and
+/// goes by the index of the first: so an index leads to its bytes the same way, whichever it is.
 pub struct Frames {
     mapping: Mapping,
     frame_size: u32,
     count: u32,
+    large: u32,
     meta: Box<[UnsafeCell<Meta>]>,
     /// Meaningful with [`KEYED`](super::PacketFlags::KEYED). Apart from `meta`, which stays one cache line.
     keys: Box<[UnsafeCell<FlowKey>]>,
     depot: ArrayQueue<u32>,
+    large_depot: ArrayQueue<u32>,
 }
 
 // SAFETY: bytes, metadata and key of a frame are reached only through its single owner (see the
@@ -114,13 +125,28 @@ unsafe impl Sync for Frames {}
 impl Frames {
     /// Maps `count` frames of `frame_size` bytes (2,048 or 4,096), all of them in the depot.
     pub fn new(count: u32, frame_size: u32, hugepages: bool) -> Result<Arc<Self>, FramesError> {
+        Self::with_large(count, frame_size, 0, hugepages)
+    }
+
+    /// The same, and `large` buffers for packets longer than a frame.
+    pub fn with_large(
+        count: u32,
+        frame_size: u32,
+        large: u32,
+        hugepages: bool,
+    ) -> Result<Arc<Self>, FramesError> {
         if frame_size != 2048 && frame_size != 4096 {
             return Err(FramesError::FrameSize(frame_size));
         }
         if !(64..=1 << 24).contains(&count) {
             return Err(FramesError::Count(count));
         }
-        let bytes = count as usize * frame_size as usize;
+        if large > 1 << 16 {
+            return Err(FramesError::Large(large));
+        }
+        let stride = stride(frame_size);
+        let places = count + large * stride;
+        let bytes = places as usize * frame_size as usize;
         let mapping =
             Mapping::new(bytes, hugepages).map_err(|source| FramesError::Map { bytes, hugepages, source })?;
         let depot = ArrayQueue::new(count as usize);
@@ -128,12 +154,16 @@ impl Frames {
             // The queue has room for all.
             let _ = depot.push(index);
         }
-        let meta = (0..count).map(|_| UnsafeCell::new(Meta::default())).collect();
-        let keys = (0..count).map(|_| UnsafeCell::new(FlowKey::default())).collect();
-        Ok(Arc::new(Self { mapping, frame_size, count, meta, keys, depot }))
+        let large_depot = ArrayQueue::new(large.max(1) as usize);
+        for index in (count..places).step_by(stride as usize) {
+            let _ = large_depot.push(index);
+        }
+        let meta = (0..places).map(|_| UnsafeCell::new(Meta::default())).collect();
+        let keys = (0..places).map(|_| UnsafeCell::new(FlowKey::default())).collect();
+        Ok(Arc::new(Self { mapping, frame_size, count, large, meta, keys, depot, large_depot }))
     }
 
-    /// First byte of the region and its length, to register with the kernel.
+    /// First byte of the frames' region and its length, to register with the kernel: large buffers are not in it.
     pub fn region(&self) -> (NonNull<u8>, usize) {
         (self.mapping.base(), self.count as usize * self.frame_size as usize)
     }
@@ -143,9 +173,19 @@ impl Frames {
         self.frame_size
     }
 
-    /// Frames in all.
+    /// Frames in all, large buffers apart.
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Large buffers in all.
+    pub fn large(&self) -> u32 {
+        self.large
+    }
+
+    /// Large buffers that are free.
+    pub fn large_in_depot(&self) -> usize {
+        self.large_depot.len()
     }
 
     /// On hugepages.
@@ -174,11 +214,20 @@ impl Frames {
     }
 }
 
+/// Places of a frame that a large buffer takes.
+const fn stride(frame_size: u32) -> u32 {
+    ((HEADROOM + LONGEST) as u32).div_ceil(frame_size)
+}
+
 /// Where the frames are, and what stands beside them.
 #[derive(Clone, Copy)]
 struct Places {
     base: NonNull<u8>,
     frame_shift: u32,
+    /// Indexes from here on are large buffers'.
+    large_from: u32,
+    /// Bytes of one.
+    large_size: u32,
     meta: NonNull<UnsafeCell<Meta>>,
     keys: NonNull<UnsafeCell<FlowKey>>,
 }
@@ -194,16 +243,18 @@ impl Places {
     /// The caller has the frame of this index to itself for as long as the packet lives.
     #[inline(always)]
     unsafe fn packet<'p>(self, index: u32) -> Packet<'p> {
-        let Self { base, frame_shift, meta, keys } = self;
-        // SAFETY: every index made by this file is below `count`, so the frame lies within the mapping, `meta` and `key`
-        // within their slices, all kept by `frames`; and nobody else has them, as the caller says.
+        let Self { base, frame_shift, large_from, large_size, meta, keys } = self;
+        let size = if index < large_from { 1 << frame_shift } else { large_size as usize };
+        // SAFETY: every index made by this file is below `count`, or the first of a large buffer's `stride` places, so the
+        // bytes lie within the mapping, `meta` and `key` within their slices, all kept by `frames`; and nobody else has
+        // them, as the caller says.
         unsafe {
             Packet {
                 meta: &mut *meta.add(index as usize).as_ref().get(),
                 key: &mut *keys.add(index as usize).as_ref().get(),
                 frame: std::slice::from_raw_parts_mut(
                     base.as_ptr().add((index as usize) << frame_shift),
-                    1 << frame_shift,
+                    size,
                 ),
             }
         }
@@ -227,6 +278,8 @@ impl Pool {
         let at = Places {
             base: frames.mapping.base(),
             frame_shift: frames.frame_size.trailing_zeros(),
+            large_from: frames.count,
+            large_size: stride(frames.frame_size) * frames.frame_size,
             meta: NonNull::from(&*frames.meta).cast(),
             keys: NonNull::from(&*frames.keys).cast(),
         };
@@ -255,9 +308,44 @@ impl Pool {
         Some(idx)
     }
 
+    /// A free large buffer, its metadata cleared; `None` when there is none.
+    pub fn alloc_large(&mut self) -> Option<PktIdx> {
+        let mut idx = PktIdx(self.frames.large_depot.pop()?);
+        *self.get(&mut idx).meta = Meta { data: HEADROOM as u16, ..Meta::default() };
+        Some(idx)
+    }
+
+    /// It is a large buffer, which no device can be lent.
+    #[inline]
+    pub fn is_large(&self, idx: &PktIdx) -> bool {
+        idx.0 >= self.at.large_from
+    }
+
+    /// Moves a packet out of its large buffer into a frame. The same packet back where it does not fit one, or there is
+    /// none.
+    pub fn shrink(&mut self, mut large: PktIdx) -> Result<PktIdx, PktIdx> {
+        let Some(mut small) = self.alloc() else { return Err(large) };
+        let (from, to) = self.pair(&mut large, &mut small);
+        let (at, bytes) = (usize::from(from.meta.data), from.bytes());
+        let whole = bytes.len() == from.meta.len as usize;
+        let room = to.frame.get_mut(at..).and_then(|room| room.get_mut(..bytes.len())).filter(|_| whole);
+        let fits = room.map(|room| room.copy_from_slice(bytes)).is_some();
+        if fits {
+            (*to.meta, *to.key) = (*from.meta, *from.key);
+        }
+        let (kept, done) = if fits { (Ok(small), large) } else { (Err(large), small) };
+        self.free(done);
+        kept
+    }
+
     /// Gives a frame back.
     #[inline]
     pub fn free(&mut self, idx: PktIdx) {
+        if self.is_large(&idx) {
+            // The depot has room for every large buffer there is.
+            let _ = self.frames.large_depot.push(idx.0);
+            return;
+        }
         if self.free.len() == self.keep {
             self.give_surplus();
         }
@@ -303,9 +391,16 @@ impl Pool {
         self.at(vector.index(position))
     }
 
+    /// Two packets at once.
+    #[inline]
+    pub fn pair<'p>(&'p mut self, one: &'p mut PktIdx, other: &'p mut PktIdx) -> (Packet<'p>, Packet<'p>) {
+        // SAFETY: both owners are borrowed mutably for as long as the packets live, and no two owners have one index.
+        unsafe { (self.at.packet(one.0), self.at.packet(other.0)) }
+    }
+
     #[inline(always)]
     fn at(&mut self, index: u32) -> Packet<'_> {
-        debug_assert!(index < self.frames.count);
+        debug_assert!((index as usize) < self.frames.meta.len());
         // SAFETY: `index` came from the frame's owner, which the caller borrows mutably for as long as the packet lives.
         unsafe { self.at.packet(index) }
     }
@@ -352,6 +447,7 @@ impl Pool {
     /// Hands a frame to a device, to receive into: its offset in the region.
     #[inline]
     pub fn lend(&mut self, idx: PktIdx) -> u64 {
+        debug_assert!(!self.is_large(&idx), "a large buffer is not the kernel's to have");
         u64::from(idx.0) * u64::from(self.frames.frame_size)
     }
 
@@ -415,6 +511,40 @@ mod tests {
         assert_eq!(pool.held() + frames.in_depot(), 1024);
         drop(pool);
         assert_eq!(frames.in_depot(), 1024);
+    }
+
+    #[test]
+    fn large_buffers_hold_what_no_frame_does_and_are_counted_apart() {
+        for frame_size in [2048, 4096] {
+            let frames = Frames::with_large(64, frame_size, 3, false).unwrap();
+            let mut pool = Pool::new(frames.clone(), 64);
+            assert_eq!(frames.region().1, 64 * frame_size as usize, "the kernel has nothing to do with them");
+            let longest: Vec<u8> = (0..LONGEST).map(|n| n as u8).collect();
+            let mut large: Vec<PktIdx> = std::iter::from_fn(|| pool.alloc_large()).collect();
+            assert_eq!((large.len(), frames.large_in_depot()), (3, 0));
+            for idx in &mut large {
+                assert!(pool.is_large(idx));
+                assert!(pool.get(idx).fill(&longest));
+            }
+            for idx in &mut large {
+                assert_eq!(pool.get(idx).bytes(), longest);
+            }
+            let mut large = large.into_iter();
+            let idx = pool.shrink(large.next().unwrap()).unwrap_err();
+            pool.free(idx);
+            let mut idx = large.next().unwrap();
+            assert!(pool.get(&mut idx).fill(b"short"));
+            pool.get(&mut idx).meta.l3 = 7;
+            let mut idx = pool.shrink(idx).unwrap();
+            assert!(!pool.is_large(&idx));
+            let packet = pool.get(&mut idx);
+            assert_eq!((packet.bytes(), packet.meta.l3), (&b"short"[..], 7));
+            pool.free(idx);
+            large.for_each(|idx| pool.free(idx));
+            assert_eq!(frames.large_in_depot(), 3);
+            drop(pool);
+            assert_eq!(frames.in_depot(), 64);
+        }
     }
 
     #[test]

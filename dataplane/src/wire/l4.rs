@@ -119,7 +119,7 @@ pub fn flow_key(l3: &[u8], l4: &[u8], v6: bool, proto: Proto, icmp: Icmp) -> Flo
 
 /// Where the checksum stands in the header of `proto`, for those whose checksum a local stack
 /// may leave to the hardware.
-const fn checksum_offset(proto: Proto) -> Option<usize> {
+pub const fn checksum_offset(proto: Proto) -> Option<usize> {
     match proto {
         Proto::TCP => Some(16),
         Proto::UDP => Some(6),
@@ -151,6 +151,15 @@ pub fn repair_partial_checksum(src: Addr, dst: Addr, proto: Proto, segment: &mut
     };
     segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     true
+}
+
+/// Leaves of the checksum of `segment` only the pseudo-header's sum, as a local stack does for hardware: what makes
+/// segments of a super-frame begins from there.
+pub fn seed_checksum(src: Addr, dst: Addr, proto: Proto, segment: &mut [u8]) {
+    let pseudo = checksum::Sum::default().pseudo_header(src, dst, proto, segment.len() as u32).folded();
+    if let Some(field) = checksum_offset(proto).and_then(|at| segment.get_mut(at..at + 2)) {
+        field.copy_from_slice(&pseudo.to_be_bytes());
+    }
 }
 
 #[cold]

@@ -17,6 +17,7 @@ pub mod l4;
 pub mod mss;
 pub mod nd;
 pub mod sctp;
+pub mod segment;
 pub mod tcp;
 pub mod translate;
 pub mod tunnel;

@@ -278,9 +278,12 @@ impl Worker {
 
     /// Packets that other workers left for us: flows we own, packets to send by our queues.
     fn take_inbox(&mut self) -> usize {
+        let mut taken = 0;
         for _ in 0..VECTOR {
             let Some(mut idx) = self.world.inboxes[usize::from(self.world.me.0)].take() else { break };
-            let meta = self.pool.get(&mut idx).meta;
+            let packet = self.pool.get(&mut idx);
+            taken += packet.count();
+            let meta = packet.meta;
             self.world.flows.prefetch(meta.hash);
             if meta.flags.has(PacketFlags::SEALED) {
                 self.sealed.push(idx);
@@ -292,16 +295,15 @@ impl Worker {
                 self.input.push(idx);
             }
         }
-        let taken = self.sealed.len() + self.spare.len() + self.pieces.len() + self.input.len();
         if taken > 0 {
-            self.world.counters.taken_in.add(taken as u64);
+            self.world.counters.taken_in.add(taken);
             self.graph.inject(self.entries.tx, &mut self.spare);
             self.graph.inject(self.entries.wg_decrypt, &mut self.sealed);
             self.graph.inject(self.entries.fragments, &mut self.pieces);
             self.graph.inject(self.entries.conntrack, &mut self.input);
             self.run();
         }
-        taken
+        taken as usize
     }
 
     fn release_held(&mut self) -> usize {

@@ -47,7 +47,7 @@ enum Step {
 
 fuzz_target!(|input: Input| {
     let workers = 1 + input.workers % 4;
-    let mut node = standard(Setup { workers, frames: 4096, flows: 64, ticks: || 0 });
+    let mut node = standard(Setup { workers, frames: 4096, large: 4, flows: 64, ticks: || 0 });
     let wholes: Vec<_> = PACKETS.iter().map(|(to, port)| whole(to, *port)).collect();
     let pieces: Vec<_> = wholes.iter().zip(0u16..).map(|(whole, id)| cut(whole, id, 128)).collect();
     let mut sent = [0u64; 4];

@@ -41,7 +41,7 @@ enum Step {
 
 fuzz_target!(|input: Input| {
     let workers = if input.four_workers { 4 } else { 1 };
-    let mut node = standard(Setup { workers, frames: 256, flows: 64, ticks: || 0 });
+    let mut node = standard(Setup { workers, frames: 256, large: 4, flows: 64, ticks: || 0 });
     node.vlan("eth0", 100, UPLINK_MAC, &[(addr("172.16.0.1"), 24)]);
     for step in input.steps {
         take(&mut node, step);

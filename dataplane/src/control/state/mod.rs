@@ -42,6 +42,8 @@ pub struct Facts {
     pub kernel_neighbours: bool,
     /// The workers that serve its queues.
     pub queues: Vec<WorkerId>,
+    /// Its device takes super-frames.
+    pub super_frames: bool,
 }
 
 /// What an interface is for.

@@ -119,6 +119,7 @@ impl State {
             host: self.host_of(slot),
             through: self.through(slot),
             untracked: self.has_untracked(slot),
+            super_frames: facts.super_frames,
         })
     }
 }

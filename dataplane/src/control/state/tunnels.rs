@@ -97,6 +97,7 @@ impl State {
                 addresses: vec![],
                 kernel_neighbours: false,
                 queues: vec![],
+                super_frames: false,
             };
             if let Some(slot) = self.slots.get_mut(&id) {
                 let next = Slot { facts: Some(facts), up: true, ..slot.clone() };

@@ -28,6 +28,7 @@ fn interface(id: u16, role: Role, addresses: &[(&str, u8)]) -> Interface {
         host: None,
         through: None,
         untracked: false,
+        super_frames: false,
     }
 }
 

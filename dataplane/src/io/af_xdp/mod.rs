@@ -282,6 +282,42 @@ impl AfXdp {
         socket.completion.release();
     }
 
+    /// Puts packets on the ring, as many as there is room for.
+    fn push(&mut self, pool: &mut Pool, packets: &mut Vector, outcome: &mut Transmitted) {
+        let Some(socket) = &mut self.socket else { return };
+        let frame_size = self.frames.frame_size();
+        let mut drain = packets.drain();
+        while socket.tx.has_room() {
+            let Some(mut idx) = drain.next() else { break };
+            if pool.is_large(&idx) {
+                // What has become short: an error about a super-frame.
+                idx = pool.shrink(idx).unwrap_or_else(|large| large);
+            }
+            let large = pool.is_large(&idx);
+            let meta = &*pool.get(&mut idx).meta;
+            // The kernel swallows a descriptor that leaves its frame, and the frame with it.
+            if u64::from(meta.data) + u64::from(meta.len) > u64::from(frame_size)
+                || meta.len < ETHERNET_HEADER
+                || large
+            {
+                let count = pool.get(&mut idx).count();
+                outcome.unsendable += count as u32;
+                self.counters.tx_unsendable += count;
+                pool.free(idx);
+                continue;
+            }
+            let (addr, len) = pool.lend_packet(idx);
+            self.lent.insert(addr);
+            self.sending += 1;
+            socket.tx.push(Descriptor { addr, len, options: 0 });
+            outcome.sent += 1;
+            self.counters.tx_packets += 1;
+            self.counters.tx_bytes += u64::from(len);
+        }
+        drop(drain);
+        socket.tx.publish();
+    }
+
     /// Frames of another region must not come near our rings.
     #[inline]
     fn check(&self, pool: &Pool) {
@@ -318,31 +354,15 @@ impl Device for AfXdp {
     fn transmit(&mut self, pool: &mut Pool, packets: &mut Vector, _now: Nanos) -> Transmitted {
         self.check(pool);
         let mut outcome = Transmitted::default();
-        let Some(socket) = &mut self.socket else { return outcome };
-        let frame_size = self.frames.frame_size();
-        let mut drain = packets.drain();
-        while socket.tx.has_room() {
-            let Some(mut idx) = drain.next() else { break };
-            let meta = &*pool.get(&mut idx).meta;
-            // The kernel swallows a descriptor that leaves its frame, and the frame with it.
-            if u64::from(meta.data) + u64::from(meta.len) > u64::from(frame_size)
-                || meta.len < ETHERNET_HEADER
-            {
-                outcome.unsendable += 1;
-                self.counters.tx_unsendable += 1;
-                pool.free(idx);
-                continue;
+        self.push(pool, packets, &mut outcome);
+        if !packets.is_empty() && !self.granted.zerocopy {
+            // A burst of segments may be longer than the ring. With copies, what is in it can be sent at once.
+            if let Some(socket) = &mut self.socket {
+                socket.wake_tx();
             }
-            let (addr, len) = pool.lend_packet(idx);
-            self.lent.insert(addr);
-            self.sending += 1;
-            socket.tx.push(Descriptor { addr, len, options: 0 });
-            outcome.sent += 1;
-            self.counters.tx_packets += 1;
-            self.counters.tx_bytes += u64::from(len);
+            self.complete(pool);
+            self.push(pool, packets, &mut outcome);
         }
-        drop(drain);
-        socket.tx.publish();
         self.counters.tx_full += packets.len() as u64;
         outcome
     }

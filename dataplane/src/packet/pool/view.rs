@@ -2,7 +2,8 @@
 
 use super::HEADROOM;
 use crate::net::FlowKey;
-use crate::packet::{Meta, PacketFlags};
+use crate::net::Proto;
+use crate::packet::{Gso, Meta, PacketFlags};
 
 /// One packet, borrowed for as long as a node looks at it.
 pub struct Packet<'p> {
@@ -107,6 +108,32 @@ impl Packet<'_> {
         (usize::from(self.meta.data) + self.meta.len as usize).saturating_sub(usize::from(self.meta.l3))
     }
 
+    /// How many packets it stands for: of a super-frame, its segments, as soon as `l4` is known.
+    #[inline(always)]
+    pub fn count(&self) -> u64 {
+        if self.meta.gso == Gso::None { 1 } else { self.segments() }
+    }
+
+    #[cold]
+    fn segments(&self) -> u64 {
+        let header = match self.meta.gso {
+            Gso::Udp => 8,
+            _ => self.window::<13>(self.meta.l4).map_or(20, |head| u32::from(head[12] >> 4) * 4),
+        };
+        let end = u32::from(self.meta.data) + self.meta.len;
+        let payload = end.saturating_sub(u32::from(self.meta.l4) + header);
+        u64::from(payload.div_ceil(self.meta.gso_size.max(1).into()).max(1))
+    }
+
+    /// The transport protocol of a super-frame's kind.
+    pub fn gso_proto(&self) -> Option<Proto> {
+        match self.meta.gso {
+            Gso::None => None,
+            Gso::Tcp => Some(Proto::TCP),
+            Gso::Udp => Some(Proto::UDP),
+        }
+    }
+
     /// Puts `header` right in front of the IP header, as the packet's new beginning.
     /// `false`, and nothing done, when there is no room.
     #[inline]
@@ -150,6 +177,11 @@ impl Packet<'_> {
         self.meta.data = HEADROOM as u16;
         self.meta.len = bytes.len() as u32;
         true
+    }
+
+    /// `N` bytes of headroom right in front of the packet, for a device's own header; `None`: there is less.
+    pub fn before_mut<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        self.window_mut(self.meta.data.checked_sub(N as u16)?)
     }
 
     /// All that can be written from the usual headroom on, for devices that copy into a frame.
