@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const FOLDER: &str = "src/io/af_xdp";
-const SOURCES: [&str; 2] = ["xdp.bpf", "guard.bpf"];
+const SOURCES: [&str; 3] = ["xdp.bpf", "guard.bpf", "lead.bpf"];
 const PACKAGES: &str = "on Debian: apt-get install clang libbpf-dev linux-libc-dev";
 
 fn main() -> ExitCode {

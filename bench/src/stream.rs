@@ -17,7 +17,8 @@ use margay_api::dataplane::v1::{
 };
 use margay_api::unix;
 use margay_dataplane::control::{
-    DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Service, Shell, WorkerEnd, WorkloadRing,
+    DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Service, Shell, WorkerEnd, WorkloadPorts,
+    WorkloadRing,
 };
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::{FlowKey, Proto, WorkerId};
@@ -153,6 +154,7 @@ impl Dataplane {
         let options = DeviceOptions {
             af_xdp: Default::default(),
             generic_only: true,
+            workload_ports: WorkloadPorts::AfXdp,
             workload: WorkloadRing { frames: 512, burst: 512 },
         };
         let ports = Ports::new(frames, options, vec![end]);

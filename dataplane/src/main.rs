@@ -8,7 +8,7 @@ use margay_api::unix;
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{
     DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Purpose, Service, Shell, State, WorkerEnd,
-    WorkloadRing, watchdog,
+    WorkloadPorts, WorkloadRing, watchdog,
 };
 use margay_dataplane::fib::{Scope, TableId};
 use margay_dataplane::io::af_xdp::{BusyPoll, Options};
@@ -91,6 +91,13 @@ struct Args {
     /// Interfaces at most
     #[arg(long, default_value_t = 4096, value_name = "N")]
     interfaces: u16,
+    /// What workloads' packets come by: af-xdp, a socket on the workload's link; tap, a tap beside it, which passes super-frames
+    /// of up to 64 KiB whole (Linux 6.6)
+    #[arg(long, env = "MARGAY_WORKLOAD_PORTS", default_value = "af-xdp")]
+    workload_ports: WorkloadPortKind,
+    /// Buffers for super-frames on their way, of 66 KiB each; with --workload-ports tap
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    large_frames: u32,
     /// Receive frames that a workload's interface holds at rest
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=32_768))]
     workload_ring: u32,
@@ -166,6 +173,12 @@ enum XdpMode {
     Generic,
 }
 
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum WorkloadPortKind {
+    AfXdp,
+    Tap,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum IdleMode {
     Adaptive,
@@ -231,6 +244,10 @@ async fn run(args: Args, cores: Vec<CoreId>) -> anyhow::Result<()> {
             ..Options::default()
         },
         generic_only: args.xdp_mode == XdpMode::Generic,
+        workload_ports: match args.workload_ports {
+            WorkloadPortKind::AfXdp => WorkloadPorts::AfXdp,
+            WorkloadPortKind::Tap => WorkloadPorts::Tap,
+        },
         workload: WorkloadRing { frames: args.workload_ring, burst: args.workload_burst },
     };
     let kernel_routes = kernel_routes(&args.kernel_routes)?;
@@ -284,9 +301,10 @@ fn kernel_routes(tables: &[KernelTable]) -> anyhow::Result<KernelRoutes> {
 }
 
 fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {
-    let bytes = u64::from(args.frames) * u64::from(args.frame_size);
+    let large = if args.workload_ports == WorkloadPortKind::Tap { args.large_frames } else { 0 };
+    let bytes = u64::from(args.frames) * u64::from(args.frame_size) + u64::from(large) * (66 << 10);
     if args.hugepages != Hugepages::Off {
-        match Frames::new(args.frames, args.frame_size, true) {
+        match Frames::with_large(args.frames, args.frame_size, large, true) {
             Ok(frames) => {
                 tracing::info!(frames = args.frames, "packet buffers are on hugepages");
                 return Ok(frames);
@@ -301,7 +319,7 @@ fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {
             Err(error) => tracing::info!(%error, "packet buffers are on ordinary pages"),
         }
     }
-    Frames::new(args.frames, args.frame_size, false).context("--frames")
+    Frames::with_large(args.frames, args.frame_size, large, false).context("--frames")
 }
 
 /// What `make` takes of memory is of the node (NUMA) of `core`, where there are several: the kernel gives that of the

@@ -261,6 +261,7 @@ impl Mill {
             DropReason::HandoffFull,
             DropReason::TxOversized,
             DropReason::NoFrames,
+            DropReason::NoLargeFrames,
             DropReason::DeviceGone,
             DropReason::FlowTableFull,
             DropReason::InjectedFault,

@@ -53,7 +53,7 @@ pub use flows::{Asked, Names, Questions};
 pub use host_endpoint::{Failsafe, FailsafePort, HostEndpoint, On};
 pub use kernel_routes::{Follow, KernelRoutes};
 pub use passage::{End, HostStage, host_stages, walk_host_lists};
-pub use ports::{DeviceOptions, FlowMemory, Ports, WorkerEnd, WorkloadRing};
+pub use ports::{DeviceOptions, FlowMemory, Ports, WorkerEnd, WorkloadPorts, WorkloadRing};
 pub use probe::probe;
 pub use route::{Gateway, Target};
 pub use server::Service;

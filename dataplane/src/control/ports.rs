@@ -4,8 +4,9 @@ use super::state::{Facts, Purpose};
 use crate::conntrack::Table;
 use crate::graph::NodeCounters;
 use crate::io::Device;
-use crate::io::af_xdp::{AfXdp, Attachment, Guard, Named, Options, Ours, Program, Role};
+use crate::io::af_xdp::{AfXdp, Attachment, Guard, Lead, Named, Options, Ours, Program, Role};
 use crate::io::netlink::{Address, Link};
+use crate::io::offload::OffloadTap;
 use crate::io::tap::Tap;
 use crate::net::{IfId, Mac, WorkerId};
 use crate::nodes::{Datagram, Event, Logs, Probe, Watcher, WorkerCounters};
@@ -63,9 +64,23 @@ pub struct DeviceOptions {
     pub af_xdp: Options,
     /// Run XDP programs in the stack even where the driver could.
     pub generic_only: bool,
+    /// What workloads' packets come by.
+    pub workload_ports: WorkloadPorts,
     /// Receive rings of workloads' sockets.
     pub workload: WorkloadRing,
 }
+
+/// What carries the packets of workloads between their links and us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadPorts {
+    /// An AF_XDP socket on the link: frames as they would be on a wire.
+    AfXdp,
+    /// A tap beside the link: super-frames whole.
+    Tap,
+}
+
+/// Queues of a workload's tap at most, each served by another worker.
+const TAP_QUEUES: usize = 4;
 
 /// How much a workload's socket can receive while its worker is busy.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +118,10 @@ pub struct Served {
     program: Option<Arc<Program>>,
     /// Of the tap for an uplink's host traffic: that uplink, and what leads the traffic here.
     guard: Option<(u32, Guard)>,
+    /// Of a workload that comes by a tap: what leads its packets there. It stays until no worker has a queue, so that
+    /// nothing takes a way around policy.
+    _lead: Option<Lead>,
+    super_frames: bool,
     /// Frames its sockets hold for receiving.
     frames: u32,
     /// Queues that workers have not given back yet, once it is being closed.
@@ -164,7 +183,7 @@ impl Ports {
     /// Returns the link, which for a tap is only there now.
     pub fn open(&mut self, id: IfId, mut link: Link, purpose: &Purpose) -> Result<Link, String> {
         let mut devices: Vec<Box<dyn Device>> = vec![];
-        let mut guard = None;
+        let (mut guard, mut lead) = (None, None);
         let (mode, program, ring) = match purpose {
             Purpose::Tunnel(_) => return Err("no device carries a tunnel's interface".into()),
             Purpose::Host => {
@@ -182,6 +201,16 @@ impl Ports {
                 guard = Some((of.index, Guard::attach(near, far).map_err(|e| e.to_string())?));
                 devices.push(Box::new(tap));
                 (format!("tap for {uplink}"), None, 0)
+            }
+            Purpose::Workload(_) if self.options.workload_ports == WorkloadPorts::Tap => {
+                let name = format!("margay-w{}", id.0);
+                let queues = self.workers.len().min(TAP_QUEUES);
+                let tap = OffloadTap::make(&name, queues).map_err(|e| e.to_string())?;
+                let near = Named { name: &link.name, index: link.index };
+                let far = Named { name: &name, index: tap.index };
+                lead = Some(Lead::attach(near, far).map_err(|e| e.to_string())?);
+                devices.extend(tap.queues.into_iter().map(|queue| Box::new(queue) as Box<dyn Device>));
+                (format!("tap {name}, super-frames"), None, 0)
             }
             Purpose::Uplink { .. } | Purpose::Workload(_) => {
                 let role =
@@ -235,6 +264,8 @@ impl Ports {
             queues,
             program,
             guard,
+            super_frames: lead.is_some(),
+            _lead: lead,
             frames,
             closing: 0,
         };
@@ -405,7 +436,7 @@ impl Ports {
             addresses: own.map(|address| (address.addr, address.prefix_len)).collect(),
             kernel_neighbours: uplink,
             queues,
-            super_frames: false,
+            super_frames: served.super_frames,
         })
     }
 

@@ -4,6 +4,7 @@ pub mod af_xdp;
 pub mod fault;
 pub mod memory;
 pub mod netlink;
+pub mod offload;
 pub mod pcap;
 pub mod tap;
 

@@ -12,8 +12,8 @@ impl Sink<World> for Drop {
     const NAME: &'static str = "drop";
 
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
-        for position in 0..packets.len() {
-            account(world, pool.nth(packets, position));
+        for packet in pool.all(packets) {
+            account(world, packet);
         }
         pool.free_all(packets);
     }

@@ -140,7 +140,8 @@ fn super_frame(world: &mut World, mut packet: Packet<'_>, mtu: u16) -> RewriteNe
     }
     if world.flows.is_told_of() && packet.meta.flags.has(PacketFlags::HIT) {
         // As the packets that it stands for.
-        let last = longest - (segments * usize::from(packet.meta.gso_size)).saturating_sub(payload);
+        let short = (segments * usize::from(packet.meta.gso_size)).saturating_sub(payload);
+        let last = if segments > 1 { longest.saturating_sub(short) } else { longest };
         for n in 1..=segments {
             let len = if n < segments { longest } else { last };
             world.flows.count(FlowRef(packet.meta.flow), len);

@@ -16,7 +16,7 @@ impl Sink<World> for Tx {
         // Neighbours in a vector mostly leave by the same interface.
         let (mut last, mut out) = (IfId::NONE, None);
         for mut idx in packets.drain() {
-            let tx_if = pool.get(&mut idx).meta.tx_if;
+            let tx_if = pool.meta(&mut idx).tx_if;
             if tx_if != last {
                 (last, out) = (tx_if, carrier(&world.snapshot, tx_if));
             }

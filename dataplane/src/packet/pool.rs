@@ -224,6 +224,8 @@ const fn stride(frame_size: u32) -> u32 {
 struct Places {
     base: NonNull<u8>,
     frame_shift: u32,
+    /// Bytes of a frame.
+    frame_size: u32,
     /// Indexes from here on are large buffers'.
     large_from: u32,
     /// Bytes of one.
@@ -243,8 +245,8 @@ impl Places {
     /// The caller has the frame of this index to itself for as long as the packet lives.
     #[inline(always)]
     unsafe fn packet<'p>(self, index: u32) -> Packet<'p> {
-        let Self { base, frame_shift, large_from, large_size, meta, keys } = self;
-        let size = if index < large_from { 1 << frame_shift } else { large_size as usize };
+        let Self { base, frame_shift, frame_size, large_from, large_size, meta, keys } = self;
+        let size = if index < large_from { frame_size } else { large_size };
         // SAFETY: every index made by this file is below `count`, or the first of a large buffer's `stride` places, so the
         // bytes lie within the mapping, `meta` and `key` within their slices, all kept by `frames`; and nobody else has
         // them, as the caller says.
@@ -254,7 +256,7 @@ impl Places {
                 key: &mut *keys.add(index as usize).as_ref().get(),
                 frame: std::slice::from_raw_parts_mut(
                     base.as_ptr().add((index as usize) << frame_shift),
-                    size,
+                    size as usize,
                 ),
             }
         }
@@ -278,6 +280,7 @@ impl Pool {
         let at = Places {
             base: frames.mapping.base(),
             frame_shift: frames.frame_size.trailing_zeros(),
+            frame_size: frames.frame_size,
             large_from: frames.count,
             large_size: stride(frames.frame_size) * frames.frame_size,
             meta: NonNull::from(&*frames.meta).cast(),
@@ -380,6 +383,13 @@ impl Pool {
     #[inline]
     pub fn get<'p>(&'p mut self, idx: &'p mut PktIdx) -> Packet<'p> {
         self.at(idx.0)
+    }
+
+    /// What is known of the packet behind `idx`.
+    #[inline]
+    pub fn meta<'p>(&'p mut self, idx: &'p mut PktIdx) -> &'p mut Meta {
+        // SAFETY: every index made by this file is one of `meta`'s, and its owner is borrowed mutably for as long.
+        unsafe { &mut *self.at.meta.add(idx.0 as usize).as_ref().get() }
     }
 
     /// The packet at `position` of `vector`.

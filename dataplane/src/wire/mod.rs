@@ -5,6 +5,7 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod coalesce;
 pub mod crc32c;
 pub mod cut;
 pub mod ecn;

@@ -24,6 +24,7 @@
 
 mod guard;
 pub mod ifreq;
+mod lead;
 mod lent;
 mod program;
 mod ring;
@@ -31,6 +32,7 @@ mod share;
 mod socket;
 
 pub use guard::{Guard, Named};
+pub use lead::Lead;
 pub use program::{Attachment, Ours, Program, ProgramError, Role};
 pub use socket::RingSizes;
 

@@ -110,6 +110,19 @@ pub enum ProgramError {
         /// The kernel's word.
         reason: String,
     },
+    /// A workload's packets cannot be led by way of a tap.
+    #[error(
+        "interface {interface}: its packets cannot be led by a tap, since no program can be attached to {at}: \
+         {reason}; Linux 6.6 or later is needed; without it, --workload-ports af-xdp"
+    )]
+    Lead {
+        /// The workload's link.
+        interface: String,
+        /// The interface that refused.
+        at: String,
+        /// The kernel's word.
+        reason: String,
+    },
     /// A prefix was not added or removed; the others of the same call may have been.
     #[error("interface {interface}: prefix {prefix}: {reason} (at most 65536 prefixes of a family)")]
     Prefix {

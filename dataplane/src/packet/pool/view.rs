@@ -184,6 +184,21 @@ impl Packet<'_> {
         self.window_mut(self.meta.data.checked_sub(N as u16)?)
     }
 
+    /// The packet's bytes and the `before` bytes of headroom in front of them.
+    pub fn behind(&self, before: usize) -> &[u8] {
+        self.frame.get(usize::from(self.meta.data).saturating_sub(before)..self.end()).unwrap_or_default()
+    }
+
+    /// The frame from a place on, whatever of the packet is there: for devices that copy into a frame.
+    pub fn place(&self, at: usize) -> &[u8] {
+        self.frame.get(at..).unwrap_or_default()
+    }
+
+    /// [`place`](Self::place), to write.
+    pub fn place_mut(&mut self, at: usize) -> &mut [u8] {
+        self.frame.get_mut(at..).unwrap_or_default()
+    }
+
     /// All that can be written from the usual headroom on, for devices that copy into a frame.
     /// Set `meta.data` to [`HEADROOM`] and `meta.len` afterwards.
     pub fn room_mut(&mut self) -> &mut [u8] {
