@@ -29,7 +29,9 @@ async fn the_way_of_a_change_can_be_followed_and_promtool_finds_nothing_wrong() 
     let adopted = until(&mut progress, adopted).await;
     let (revision, sent) = (adopted.adopted_revision.unwrap(), adopted.sent_generation);
 
-    let text = Scraped(running.agent.clone()).families().await.unwrap().text(Format::Prometheus);
+    let scraped = Scraped(running.agent.clone());
+    assert_eq!(scraped.ready().await, Ok(()));
+    let text = scraped.families().await.unwrap().text(Format::Prometheus);
     lint(&text);
     for line in [
         "margay_build_info{component=\"agent\",version=\"0.1.0\"} 1".to_owned(),

@@ -1,4 +1,4 @@
-//! `GET /metrics`.
+//! `GET /metrics`, and whether the process lives and is ready, as service managers ask (`/livez`, `/readyz`).
 
 use super::{Families, Format};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE};
@@ -26,9 +26,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub trait Metrics: Send + Sync + 'static {
     /// What it has counted by now; else why that cannot be told.
     fn families(&self) -> impl Future<Output = Result<Families, String>> + Send;
+
+    /// Does its work; else what it waits for. A process that is not ready may get there by itself, and is not to be
+    /// restarted for it: one that cannot tell its families is.
+    fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// Serves `/metrics` at `listen` until the future is dropped. Whoever can reach the address can read them, so it
+/// Serves `/metrics`, `/livez` and `/readyz` at `listen` until the future is dropped. Whoever can reach the address can read them, so it
 /// should be one of loopback, or of a network whose machines may.
 ///
 /// # Errors
@@ -85,19 +89,30 @@ async fn answer<M: Metrics>(method: &Method, path: &str, format: Format, metrics
         return refused;
     }
     match path {
-        "/metrics" => match timeout(PATIENCE, metrics.families()).await {
-            Ok(Ok(families)) => response(StatusCode::OK, format.content_type(), families.text(format)),
-            Ok(Err(why)) => response(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why + "\n"),
-            Err(_) => {
-                response(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "it takes too long\n".to_owned())
-            }
+        "/metrics" => match in_time(metrics.families()).await {
+            Ok(families) => response(StatusCode::OK, format.content_type(), families.text(format)),
+            Err(why) => unavailable(why),
         },
+        "/livez" => in_time(metrics.families()).await.map_or_else(unavailable, |_| ok()),
+        "/readyz" => in_time(metrics.ready()).await.map_or_else(unavailable, |()| ok()),
         "/" => {
             let page = "<!doctype html>\n<title>Margay</title>\n<a href=\"/metrics\">Metrics</a>\n";
             response(StatusCode::OK, "text/html; charset=utf-8", page.to_owned())
         }
-        _ => response(StatusCode::NOT_FOUND, "text/plain", "see /metrics\n".to_owned()),
+        _ => response(StatusCode::NOT_FOUND, "text/plain", "see /metrics, /livez or /readyz\n".to_owned()),
     }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("it takes too long".to_owned()))
+}
+
+fn ok() -> Response<String> {
+    response(StatusCode::OK, "text/plain", "ok\n".to_owned())
+}
+
+fn unavailable(why: String) -> Response<String> {
+    response(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why + "\n")
 }
 
 fn response(status: StatusCode, content: &'static str, body: String) -> Response<String> {
@@ -120,6 +135,10 @@ mod tests {
             families.count("margay_seven", "Always seven.", 7);
             Ok(families)
         }
+
+        async fn ready(&self) -> Result<(), String> {
+            Err("store: not there yet".to_owned())
+        }
     }
 
     struct Gone;
@@ -127,6 +146,10 @@ mod tests {
     impl Metrics for Gone {
         async fn families(&self) -> Result<Families, String> {
             Err("it is shutting down".to_owned())
+        }
+
+        async fn ready(&self) -> Result<(), String> {
+            Ok(())
         }
     }
 
@@ -154,6 +177,15 @@ mod tests {
             open.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n")
         );
         assert!(open.ends_with("margay_seven_total 7\n# EOF\n"), "{open}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_something_lives_and_is_not_ready() {
+        assert!(ask(Seven, "GET /livez", "").await.ends_with("\r\n\r\nok\n"));
+        let waits = ask(Seven, "GET /readyz", "").await;
+        assert!(waits.starts_with("HTTP/1.1 503") && waits.ends_with("store: not there yet\n"), "{waits}");
+        assert!(ask(Gone, "GET /livez", "").await.starts_with("HTTP/1.1 503"));
+        assert!(ask(Gone, "GET /readyz", "").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

@@ -12,6 +12,15 @@ impl Metrics for Scraped {
     async fn families(&self) -> Result<Families, String> {
         Ok(families(&self.0))
     }
+
+    async fn ready(&self) -> Result<(), String> {
+        let states = self.0.parts().into_iter().map(|part| (part.name(), part.state()));
+        let waits: Vec<_> = states
+            .filter(|(_, state)| !state.healthy)
+            .map(|(name, state)| format!("{name}: {}", state.reason))
+            .collect();
+        if waits.is_empty() { Ok(()) } else { Err(waits.join("\n")) }
+    }
 }
 
 fn families(agent: &Agent) -> Families {

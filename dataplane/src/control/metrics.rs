@@ -47,6 +47,11 @@ impl Metrics for Service {
     async fn families(&self) -> Result<Families, String> {
         self.look(Shell::metrics).await.map_err(|status| status.message().to_owned())
     }
+
+    /// Without an agent too: what it was told last is enforced.
+    async fn ready(&self) -> Result<(), String> {
+        self.look(|_| ()).await.map_err(|status| status.message().to_owned())
+    }
 }
 
 /// What the shell has besides state and ports.
