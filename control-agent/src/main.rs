@@ -197,7 +197,9 @@ impl PastArguments {
     fn snapshot(&self) -> Option<Snapshot> {
         let opened = Snapshot::open(&self.snapshot);
         opened
-            .inspect_err(|error| tracing::warn!(%error, "there is no snapshot to start with or to write"))
+            .inspect_err(
+                |error| tracing::warn!(%error, "A006 there is no snapshot to start with or to write"),
+            )
             .ok()
     }
 }

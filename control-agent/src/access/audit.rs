@@ -83,7 +83,7 @@ impl Audit {
         // One write: lines of several calls are not mixed.
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = file.write_all(text.as_bytes()) {
-            tracing::error!(%error, text, "the audit log cannot be written");
+            tracing::error!(%error, text, "A008 the audit log cannot be written");
         }
     }
 }

@@ -94,7 +94,7 @@ async fn accept(listener: TcpListener, mut current: Current, accepted: mpsc::Sen
             Ok(accepted) => accepted,
             Err(error) => {
                 // Of one connection, or of all files that may be open: those are closed in time.
-                tracing::warn!(%error, "a connection was not accepted");
+                tracing::warn!(%error, "A009 a connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -113,7 +113,7 @@ async fn accept(listener: TcpListener, mut current: Current, accepted: mpsc::Sen
             match greeted {
                 // Nobody takes it any more: the server ends.
                 Ok(greeted) => drop(accepted.send(greeted).await),
-                Err(why) => tracing::warn!(%address, why, "a connection was refused"),
+                Err(why) => tracing::warn!(%address, why, "A010 a connection was refused"),
             }
         });
     }

@@ -76,7 +76,7 @@ impl Current {
                     self.config = config;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the new certificates are no good: those before stay in use")
+                    tracing::warn!(%error, "A011 the new certificates are no good: those before stay in use")
                 }
             }
         }

@@ -19,7 +19,7 @@ impl Agent {
             Ok(Key { kind, namespace: object.namespace, name: object.name })
         };
         let lost = request.objects.into_iter().map(key).collect::<Result<Vec<_>, Status>>()?;
-        tracing::warn!(
+        tracing::info!(
             objects = lost.len(),
             "objects that the store has lost are confirmed to be meant to be gone"
         );

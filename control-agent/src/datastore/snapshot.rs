@@ -87,7 +87,7 @@ impl Keeper {
             Err(error) => error.to_string(),
         };
         let path = self.file.path().display();
-        tracing::warn!(%path, error, "the snapshot cannot be written: it will be tried again");
+        tracing::warn!(%path, error, "A007 the snapshot cannot be written: it will be tried again");
     }
 }
 
