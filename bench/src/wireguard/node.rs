@@ -309,7 +309,8 @@ impl Node {
 impl Peer {
     fn new(number: usize, ours: PublicKey, now: Nanos) -> Result<Self> {
         let mut key = [9; 32];
-        key[..8].copy_from_slice(&(number as u64 + 1).to_le_bytes());
+        // Not the first byte: of that X25519 leaves out three bits.
+        key[8..16].copy_from_slice(&(number as u64).to_le_bytes());
         let mut interface = Interface::new(KeyPair::new(&key));
         let endpoint = Some(SocketAddr::from((NODE, PORT)));
         let settings = PeerSettings { public: ours, preshared: Secret::default(), endpoint, keepalive: None };
