@@ -18,9 +18,11 @@
 
 #include "kernels.h"
 
-// The loader sets them.
-const volatile __u32 uplink_index = 0;
-const volatile __u32 tap_index = 0;
+// The loader writes it, before anything is attached.
+volatile struct {
+	__u32 uplink;
+	__u32 tap;
+} ends;
 
 struct address {
 	__u8 bytes[16];
@@ -69,7 +71,7 @@ int from_host(struct __sk_buff *skb)
 	}
 	if (skb->ingress_ifindex && !bpf_map_lookup_elem(&addresses, &source))
 		return TC_ACT_UNSPEC;
-	return bpf_redirect(tap_index, 0);
+	return bpf_redirect(ends.tap, 0);
 }
 
 // On the tap, inwards: what the dataplane let pass.
@@ -77,7 +79,7 @@ SEC("classifier")
 int to_host(struct __sk_buff *skb)
 {
 	(void)skb;
-	return bpf_redirect(uplink_index, BPF_F_INGRESS);
+	return bpf_redirect(ends.uplink, BPF_F_INGRESS);
 }
 
 char _license[] SEC("license") = "Apache-2.0";

@@ -2,12 +2,11 @@
 //! (`guard.bpf.c`).
 
 use super::program::{ProgramError, chain};
+use super::tcx::{Leading, Named};
 use crate::net::Addr;
-use aya::EbpfLoader;
 use aya::maps::{HashMap, MapData, MapError};
 use aya::programs::links::FdLink;
-use aya::programs::tc::{SchedClassifier, TcAttachOptions, TcAttachType};
-use aya::programs::{LinkOrder, ProgramError as AyaError};
+use aya::programs::tc::TcAttachType;
 use std::collections::BTreeSet;
 
 /// The way of the host's packets between the stack, a tap and an uplink, until it is dropped or the
@@ -19,51 +18,25 @@ pub struct Guard {
     _links: [FdLink; 2],
 }
 
-/// An interface by its name and the kernel's number for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its number.
-    pub index: u32,
-}
-
 impl Guard {
     /// Leads what the host sends by `uplink` to `tap`, and what is written to `tap` to the host as
     /// if `uplink` had received it.
     pub fn attach(uplink: Named<'_>, tap: Named<'_>) -> Result<Self, ProgramError> {
-        let interface = uplink.name.to_owned();
-        let load = |reason: String| ProgramError::Load { interface: interface.clone(), reason };
-        let mut loaded = EbpfLoader::new()
-            .override_global("uplink_index", &uplink.index, true)
-            .override_global("tap_index", &tap.index, true)
-            .load(OBJECT)
-            .map_err(|e| load(chain(&e)))?;
-        let addresses = loaded.take_map("addresses").ok_or_else(|| load("no map addresses".into()))?;
-        let addresses = addresses.try_into().map_err(|e: MapError| load(chain(&e)))?;
-        let mut attach = |name: &str, to: &str, direction| {
-            let program: &mut SchedClassifier = loaded
-                .program_mut(name)
-                .ok_or_else(|| load(format!("no program {name}")))?
-                .try_into()
-                .map_err(|e: AyaError| load(chain(&e)))?;
-            program.load().map_err(|e| load(chain(&e)))?;
-            // Never by netlink: such a filter would outlive us, and lead to a tap that is gone.
-            let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-            let link = program.attach_with_options(to, direction, order);
-            let link = link.and_then(|id| program.take_link(id)).map_err(|e| ProgramError::Guard {
-                interface: interface.clone(),
-                at: to.to_owned(),
-                reason: chain(&e),
-            })?;
-            FdLink::try_from(link).map_err(|_| ProgramError::NoLink { interface: to.to_owned() })
+        let mut leading = Leading::load(OBJECT, uplink.name, [uplink.index, tap.index])?;
+        let addresses = leading.map("addresses")?;
+        let mut attach = |name, to, direction| {
+            leading.attach(name, to, direction, |interface, at, reason| ProgramError::Guard {
+                interface,
+                at,
+                reason,
+            })
         };
         // Inwards first: nothing is led to the tap before what comes from it has a way.
         let links = [
             attach("to_host", tap.name, TcAttachType::Ingress)?,
             attach("from_host", uplink.name, TcAttachType::Egress)?,
         ];
-        Ok(Self { interface, addresses, known: BTreeSet::new(), _links: links })
+        Ok(Self { interface: uplink.name.to_owned(), addresses, known: BTreeSet::new(), _links: links })
     }
 
     /// Makes `addresses` the host's: what it forwards under one of them counts as its own.

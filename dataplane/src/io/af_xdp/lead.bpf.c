@@ -8,24 +8,24 @@
 //
 // Nothing else of the host sees them.
 
-#include <stdbool.h>
-
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
 
-// The loader sets them.
-const volatile __u32 link_index = 0;
-const volatile __u32 tap_index = 0;
-// The link is a veth: its other end can be reached without a queue between.
-const volatile bool is_veth = false;
+// The loader writes it, before anything is attached.
+volatile struct {
+	__u32 link;
+	__u32 tap;
+	// The link is a veth: its other end can be reached without a queue between.
+	__u32 is_veth;
+} ends;
 
 // On the workload's link, inwards.
 SEC("classifier")
 int from_workload(struct __sk_buff *skb)
 {
 	(void)skb;
-	return bpf_redirect(tap_index, 0);
+	return bpf_redirect(ends.tap, 0);
 }
 
 // On the tap, inwards: what the dataplane let pass.
@@ -33,7 +33,7 @@ SEC("classifier")
 int to_workload(struct __sk_buff *skb)
 {
 	(void)skb;
-	return is_veth ? bpf_redirect_peer(link_index, 0) : bpf_redirect(link_index, 0);
+	return ends.is_veth ? bpf_redirect_peer(ends.link, 0) : bpf_redirect(ends.link, 0);
 }
 
 char _license[] SEC("license") = "Apache-2.0";

@@ -30,11 +30,13 @@ mod program;
 mod ring;
 mod share;
 mod socket;
+mod tcx;
 
-pub use guard::{Guard, Named};
+pub use guard::Guard;
 pub use lead::Lead;
 pub use program::{Attachment, Ours, Program, ProgramError, Role};
 pub use socket::RingSizes;
+pub use tcx::Named;
 
 use crate::io::{Device, DeviceCounters, Transmitted};
 use crate::net::Nanos;

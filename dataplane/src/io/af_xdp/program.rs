@@ -366,9 +366,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xd
 /// Services and tunnels an uplink may know, by address, protocol and port.
 const MAX_SERVED: u32 = 262_144;
 
-/// The one loader of all interfaces' programs. Making one reads the types of the whole kernel, for
+/// The one loader of all programs. Making one reads the types of the whole kernel, for
 /// relocations that our programs have none of: tens of milliseconds, which each interface would wait for.
-fn loader() -> MutexGuard<'static, EbpfLoader<'static>> {
+pub(super) fn loader() -> MutexGuard<'static, EbpfLoader<'static>> {
     static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
         let mut loader = EbpfLoader::new();
         loader.btf(None);
