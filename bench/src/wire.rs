@@ -7,7 +7,6 @@ use etherparse::PacketBuilder;
 use margay_dataplane::io::{Device, DeviceCounters, Transmitted};
 use margay_dataplane::net::{Addr, FlowKey, Mac, Nanos};
 use margay_dataplane::packet::{HEADROOM, Pool, Vector};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -175,21 +174,9 @@ impl Device for Wire {
         Transmitted { sent, ..Transmitted::default() }
     }
 
-    fn settle(&mut self, _pool: &mut Pool) {}
-
-    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn counters(&self) -> DeviceCounters {
         self.counters
     }
-
-    fn lent(&self) -> usize {
-        0
-    }
-
-    fn close(&mut self, _pool: &mut Pool) {}
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use margay_dataplane::io::{Device, DeviceCounters, Transmitted};
 use margay_dataplane::net::Nanos;
 use margay_dataplane::packet::{HEADROOM, Pool, Vector};
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Both sides of the device.
@@ -84,19 +83,7 @@ impl Device for Near {
         Transmitted { sent, ..Transmitted::default() }
     }
 
-    fn settle(&mut self, _pool: &mut Pool) {}
-
-    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn counters(&self) -> DeviceCounters {
         self.counters
     }
-
-    fn lent(&self) -> usize {
-        0
-    }
-
-    fn close(&mut self, _pool: &mut Pool) {}
 }

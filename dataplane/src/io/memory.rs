@@ -4,7 +4,6 @@ use super::{Device, DeviceCounters, Transmitted};
 use crate::net::Nanos;
 use crate::packet::{Gso, HEADROOM, L4Checksum, Pool, Vector};
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The dataplane's end.
@@ -154,21 +153,9 @@ impl Device for Memory {
         outcome
     }
 
-    fn settle(&mut self, _pool: &mut Pool) {}
-
-    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn counters(&self) -> DeviceCounters {
         self.counters
     }
-
-    fn lent(&self) -> usize {
-        0
-    }
-
-    fn close(&mut self, _pool: &mut Pool) {}
 }
 
 struct Wire {

@@ -14,7 +14,8 @@ use std::os::fd::BorrowedFd;
 
 /// One queue of an interface, as one worker sees it. Never blocks, never allocates.
 ///
-/// Devices compose: [`fault::Fault`] and [`pcap::Record`] wrap another device.
+/// Devices compose: [`fault::Fault`] and [`pcap::Record`] wrap another device, and pass all of this on. What one does
+/// that lends no frames to anybody, and cannot be waited for, needs not be said.
 pub trait Device: Send {
     /// Receives up to `max` packets at the end of `into`, which has room for them. Sets each
     /// one's `data`, `len`, `checksum` and GSO fields, and a super-frame's `l4`. Returns how many packets that
@@ -26,20 +27,24 @@ pub trait Device: Send {
 
     /// Once per poll, after the last `transmit`: wakes the kernel where it asked for it, gives
     /// frames whose sending is over back to the pool, refills what `receive` needs.
-    fn settle(&mut self, pool: &mut Pool);
+    fn settle(&mut self, _pool: &mut Pool) {}
 
     /// What becomes readable when there is something to receive; `None`: cannot be waited for.
-    fn wait_fd(&self) -> Option<BorrowedFd<'_>>;
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// What the device has counted. A system call: not for every poll.
     fn counters(&self) -> DeviceCounters;
 
     /// Frames that are lent to the device.
-    fn lent(&self) -> usize;
+    fn lent(&self) -> usize {
+        0
+    }
 
     /// Gives every frame back that can be had at once, before the device is dropped. Those the
     /// kernel may still touch come back to the depot when the device is dropped.
-    fn close(&mut self, pool: &mut Pool);
+    fn close(&mut self, _pool: &mut Pool) {}
 }
 
 /// What became of the packets that are no longer in the vector.

@@ -178,8 +178,6 @@ impl Device for OffloadTap {
         outcome
     }
 
-    fn settle(&mut self, _pool: &mut Pool) {}
-
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
     }
@@ -187,10 +185,4 @@ impl Device for OffloadTap {
     fn counters(&self) -> DeviceCounters {
         self.counters
     }
-
-    fn lent(&self) -> usize {
-        0
-    }
-
-    fn close(&mut self, _pool: &mut Pool) {}
 }

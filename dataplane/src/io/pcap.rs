@@ -115,21 +115,9 @@ impl Device for Replay {
         outcome
     }
 
-    fn settle(&mut self, _pool: &mut Pool) {}
-
-    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
     fn counters(&self) -> DeviceCounters {
         self.counters
     }
-
-    fn lent(&self) -> usize {
-        0
-    }
-
-    fn close(&mut self, _pool: &mut Pool) {}
 }
 
 /// Which packets are recorded.

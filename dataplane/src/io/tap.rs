@@ -153,8 +153,6 @@ impl Device for Tap {
         outcome
     }
 
-    fn settle(&mut self, _pool: &mut Pool) {}
-
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
     }
@@ -162,12 +160,6 @@ impl Device for Tap {
     fn counters(&self) -> DeviceCounters {
         self.counters
     }
-
-    fn lent(&self) -> usize {
-        0
-    }
-
-    fn close(&mut self, _pool: &mut Pool) {}
 }
 
 /// Ethernet header and one VLAN tag.
