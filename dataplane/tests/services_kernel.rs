@@ -43,19 +43,14 @@ fn changes() -> Vec<pb::Change> {
         preferred: true,
         ..Default::default()
     };
-    let mut changes = vec![
-        change(Change::Profile(open_profile())),
-        change(Change::WorkloadEndpoint(endpoint(1, &[]))),
-        change(Change::WorkloadEndpoint(endpoint(2, &[]))),
-        change(Change::Service(pb::Service {
-            id: Some(pb::ServiceId { namespace: "default".into(), name: "web".into() }),
-            cluster_ips: CLUSTER.map(|address| bytes(addr(address))).into(),
-            ports: vec![port("tcp", 6), port("udp", 17)],
-            backends: SERVER.map(backend).into(),
-            ..Default::default()
-        })),
-    ];
-    changes.extend(to_workload(1).into_iter().chain(to_workload(2)));
+    let mut changes = two_workloads();
+    changes.push(change(Change::Service(pb::Service {
+        id: Some(pb::ServiceId { namespace: "default".into(), name: "web".into() }),
+        cluster_ips: CLUSTER.map(|address| bytes(addr(address))).into(),
+        ports: vec![port("tcp", 6), port("udp", 17)],
+        backends: SERVER.map(backend).into(),
+        ..Default::default()
+    })));
     changes
 }
 

@@ -8,7 +8,6 @@ mod namespace;
 mod process;
 
 use build::*;
-use margay_api::dataplane::v1::{self as pb, change::Change};
 use namespace::{PATIENCE, Station, in_namespace};
 use process::{Agent, Process};
 use std::future::Future;
@@ -26,17 +25,6 @@ const AT_ONCE: usize = 200;
 const BYTES: usize = 3000;
 const TIMES: usize = 3;
 const SERVER: &str = "10.65.0.2:7000";
-
-/// Workloads 1 and 2, open.
-fn changes() -> Vec<pb::Change> {
-    let mut changes = vec![
-        change(Change::Profile(open_profile())),
-        change(Change::WorkloadEndpoint(endpoint(1, &[]))),
-        change(Change::WorkloadEndpoint(endpoint(2, &[]))),
-    ];
-    changes.extend(to_workload(1).into_iter().chain(to_workload(2)));
-    changes
-}
 
 fn runs<T>(what: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -136,7 +124,8 @@ fn thousands_of_connections_at_once_and_streams_both_ways() {
         let server = Station::workload(2, workload_mac(2));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let process = Process::start(&["--frames", "16384", "--flows", "8192"]);
-        let _agent = runtime.block_on(async { Agent::adopted(&mut process.client().await, changes()).await });
+        let _agent =
+            runtime.block_on(async { Agent::adopted(&mut process.client().await, two_workloads()).await });
 
         let (tell, listening) = channel();
         let echoing = server.there(|| std::thread::spawn(move || runs(echo(tell))));

@@ -10,6 +10,7 @@ use margay_dataplane::net::Proto;
 use serde::Serialize;
 
 use super::dp::{Watched, tell};
+use super::explain::{Judged, judge};
 use crate::{
     args::{Connectivity, Global},
     client,
@@ -61,10 +62,10 @@ pub async fn run(global: &Global, args: &Connectivity, out: &mut Output) -> Outc
         packet: packet.flow.clone(),
         from: expected.from,
         to: expected.to,
-        expected: expected.verdict,
+        expected: expected.result.verdict,
         seen: seen.to_owned(),
         outcome: outcome(&packet),
-        generation: expected.generation,
+        generation: expected.result.generation,
     };
     let passed = result.expected == result.seen;
     match args.output {
@@ -81,14 +82,7 @@ pub async fn run(global: &Global, args: &Connectivity, out: &mut Output) -> Outc
     Ok(if passed { Code::Ok } else { Code::Problems })
 }
 
-struct Expected {
-    from: String,
-    to: String,
-    verdict: String,
-    generation: u64,
-}
-
-async fn expected(global: &Global, args: &Connectivity) -> Outcome<Expected> {
+async fn expected(global: &Global, args: &Connectivity) -> Outcome<Judged> {
     let request = control::ExplainRequest {
         from: args.from.clone(),
         to: args.to.clone(),
@@ -103,18 +97,7 @@ async fn expected(global: &Global, args: &Connectivity) -> Outcome<Expected> {
         },
         ..control::ExplainRequest::default()
     };
-    let mut agent = client::agent(global).await?;
-    let call = agent.explain(request);
-    let answer = client::answer(global.timeout, ATTEMPT, call).await?.into_inner();
-    let Some(result) = answer.result else {
-        return Err(Failure::new(
-            Code::Failed,
-            "this node cannot judge the packet",
-            answer.notes.join("\n"),
-            "ask the agent of a node that has one of the two endpoints, with --agent",
-        ));
-    };
-    Ok(Expected { from: answer.from, to: answer.to, verdict: result.verdict, generation: result.generation })
+    judge(global, &mut client::agent(global).await?, ATTEMPT, request).await
 }
 
 #[derive(Serialize)]

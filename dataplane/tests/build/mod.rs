@@ -144,6 +144,17 @@ pub fn route(destination: &str, target: pb::route::Target) -> pb::Change {
     }))
 }
 
+/// Workloads 1 and 2, open.
+pub fn two_workloads() -> Vec<pb::Change> {
+    let mut changes = vec![
+        change(Change::Profile(open_profile())),
+        change(Change::WorkloadEndpoint(endpoint(1, &[]))),
+        change(Change::WorkloadEndpoint(endpoint(2, &[]))),
+    ];
+    changes.extend(to_workload(1).into_iter().chain(to_workload(2)));
+    changes
+}
+
 /// Everything that the standard node is told: workloads 1 to 3, of which 3 has policy `web`
 /// (TCP 80 only), routes to them and to node b, pools.
 pub fn standard_changes() -> Vec<pb::Change> {

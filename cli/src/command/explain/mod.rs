@@ -7,6 +7,7 @@ mod view;
 use std::path::Path;
 
 use margay_api::control::v1::{self as control, control_client::ControlClient};
+use margay_api::dataplane::v1 as api;
 use tonic::transport::Channel;
 
 pub use self::view::rule_name;
@@ -90,24 +91,48 @@ async fn live(global: &Global, args: &Explain) -> Outcome<Explanation> {
         icmp_code: args.icmp_code.into(),
     };
     let mut agent = client::agent(global).await?;
-    let call = agent.explain(request);
-    let answer = client::answer(global.timeout, "explain the packet", call).await?.into_inner();
-    let Some(result) = answer.result else {
-        return Err(Failure::new(
-            Code::Failed,
-            "this node cannot judge the packet",
-            answer.notes.join("\n"),
-            "ask the agent of a node that has one of the two endpoints, with --agent",
-        ));
-    };
-    let shown = Packet::new(args, answer.from, answer.to);
-    let mut explanation = Explanation::of_dataplane(shown, result, answer.notes);
+    let Judged { from, to, result, notes } = judge(global, &mut agent, "explain the packet", request).await?;
+    let shown = Packet::new(args, from, to);
+    let mut explanation = Explanation::of_dataplane(shown, result, notes);
     match compare(global, &mut agent, args, &mut explanation).await {
         Ok(()) => {}
         // The verdict stands, whatever is wrong with what only comments on it.
         Err(failure) => explanation.note(format!("no counterfactual: {}", failure.one_line())),
     }
     Ok(explanation)
+}
+
+/// What a node's tree says of a packet.
+pub struct Judged {
+    /// Whence, as a title.
+    pub from: String,
+    /// Where to.
+    pub to: String,
+    /// The verdict, and how it was decided.
+    pub result: api::ExplainResponse,
+    /// What the node cannot know.
+    pub notes: Vec<String>,
+}
+
+/// Has the agent judge a packet by the forwarding tree, to do `attempt`.
+pub async fn judge(
+    global: &Global,
+    agent: &mut ControlClient<Channel>,
+    attempt: &str,
+    request: control::ExplainRequest,
+) -> Outcome<Judged> {
+    let call = agent.explain(request);
+    let control::ExplainResponse { from, to, result, notes } =
+        client::answer(global.timeout, attempt, call).await?.into_inner();
+    match result {
+        Some(result) => Ok(Judged { from, to, result, notes }),
+        None => Err(Failure::new(
+            Code::Failed,
+            "this node cannot judge the packet",
+            notes.join("\n"),
+            "ask the agent of a node that has one of the two endpoints, with --agent",
+        )),
+    }
 }
 
 /// Adds what only the store knows, if it leads to the same.
