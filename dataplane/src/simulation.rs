@@ -3,7 +3,7 @@
 //! It is the real thing but for the kernel: the same [`State`], [`Worker`]s, graph and devices
 //! as in the process, driven by [`Simulation::step`]. Tests, fuzzing and benchmarks use it.
 
-use crate::conntrack::{Directory, Filter, FlowHasher, FlowLog, Settings};
+use crate::conntrack::{Directory, Filter, FlowHasher, Settings};
 use crate::control::{
     Action, Clock, Differences, Facts, FlowRings, ObjectError, Purpose, State, Stories, Teller, Watching,
     probe,
@@ -11,7 +11,7 @@ use crate::control::{
 use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
 use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
-use crate::nodes::{Event, Inbox, Limits, Logs, Refusals, Sightings, World};
+use crate::nodes::{Event, Inbox, Limits, Sightings, World};
 use crate::packet::{Frames, Gso, Pool};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::worker::{Command, FlowPage, FlowTask, Port, Returned, Rings, Worker};
@@ -186,6 +186,17 @@ impl Simulation {
         self.state.publish();
     }
 
+    /// Has the link of an interface without addresses take packets of this length.
+    ///
+    /// # Panics
+    /// When there is no such interface.
+    pub fn set_mtu(&mut self, interface: &str, mtu: u16) {
+        let (id, _) = self.wires.get(interface).unwrap_or_else(|| panic!("no interface {interface}"));
+        let facts = Facts { mtu, ..facts(self.mac(interface), &[], &self.queues(*id)) };
+        self.state.attached(*id, facts, self.now);
+        self.state.publish();
+    }
+
     /// Puts a super-frame on the wire of an interface.
     ///
     /// # Panics
@@ -300,9 +311,7 @@ impl Simulation {
         let rings: Vec<_> = rings.collect();
         for ((ring, told), worker) in self.rings.iter().zip(&rings).zip(&self.workers) {
             let sessions = worker.world().flows.capacity();
-            let flows = Box::new(FlowLog::new(sessions, false, told.flows.clone()));
-            let refusals = Box::new(Refusals::new(told.refusals.clone()));
-            let tell = Command::TellOfFlows(Some(Logs { flows, refusals }));
+            let tell = Command::TellOfFlows(Some(told.logs(sessions, false)));
             assert!(ring.commands.push(tell).is_ok(), "the command ring has room");
         }
         rings

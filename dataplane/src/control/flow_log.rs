@@ -9,9 +9,9 @@ use super::flows::tuple;
 use super::judge::{Judge, Owner, opening};
 use super::passage::End;
 use super::state::State;
-use crate::conntrack::{FlowEvent, FlowRecord, Passed, RecordRing};
+use crate::conntrack::{FlowEvent, FlowLog, FlowRecord, Passed, RecordRing};
 use crate::net::{Addr, Nanos, WorkerId};
-use crate::nodes::{Deciding, Refusal};
+use crate::nodes::{Deciding, Logs, Refusal, Refusals};
 use crate::packet::DropReason;
 use crate::policy::{CompiledPolicy, Direction, EndpointIdx, Query};
 use margay_api::dataplane::v1 as pb;
@@ -51,6 +51,14 @@ impl FlowRings {
         Self { worker, flows: RecordRing::new(RECORDS), refusals: RecordRing::new(REFUSALS) }
     }
 
+    /// The worker's ends of them, for a table of so many sessions.
+    pub fn logs(&self, sessions: u32, hugepages: bool) -> Logs {
+        Logs {
+            flows: Box::new(FlowLog::new(sessions, hugepages, self.flows.clone())),
+            refusals: Box::new(Refusals::new(self.refusals.clone())),
+        }
+    }
+
     /// Takes out what is there, as much as `most` of each; `unix_nanos` it is.
     pub fn take(&self, most: usize, unix_nanos: u64) -> Batch {
         let flows = std::iter::from_fn(|| self.flows.next()).take(most).collect();
@@ -68,6 +76,11 @@ impl Batch {
     /// There is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty() && self.refusals.is_empty()
+    }
+
+    /// There are so many of either in it, and more may have been left.
+    pub fn has(&self, most: usize) -> bool {
+        self.flows.len().max(self.refusals.len()) >= most
     }
 
     fn unix(&self, at: Nanos) -> u64 {

@@ -111,8 +111,8 @@ pub struct Shell {
     without_links: bool,
     /// Somebody traces or captures.
     watched: bool,
-    /// The number of the newest reader of flows, and that it still reads.
-    flow_reader: (u64, bool),
+    /// The number of the newest reader of flows.
+    flow_reader: watch::Sender<u64>,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     /// What uplinks were told to leave to us.
     ours: Ours,
@@ -158,7 +158,7 @@ impl Shell {
             questions: Questions::default(),
             without_links: false,
             watched: false,
-            flow_reader: (0, false),
+            flow_reader: watch::Sender::new(0),
             statuses: BTreeMap::new(),
             ours: Ours::default(),
             building: None,

@@ -12,8 +12,6 @@ use std::sync::Arc;
 
 /// Attempts that are gathered at a time, a power of two.
 const PLACES: usize = 512;
-/// Places looked at in one poll for what is to be told.
-const SWEEP: usize = 16;
 /// How long attempts are gathered.
 const GATHERED: Nanos = Nanos::from_secs(1);
 
@@ -55,19 +53,13 @@ pub struct Refusals {
     places: Box<[Option<Refusal>; PLACES]>,
     ring: Arc<RecordRing<Refusal>>,
     records: Credit,
-    /// The next place to be looked at.
-    next: usize,
 }
 
 impl Refusals {
     /// They are told of there, two thousand a second at most.
     pub fn new(ring: Arc<RecordRing<Refusal>>) -> Self {
-        Self {
-            places: Box::new([None; PLACES]),
-            ring,
-            records: Credit::new(Nanos(500_000), PLACES as u64),
-            next: 0,
-        }
+        let records = Credit::new(Nanos(500_000), PLACES as u64);
+        Self { places: Box::new([None; PLACES]), ring, records }
     }
 
     /// A packet was dropped: `one` of it alone. `hash`: of whom it is from and to, the source port aside.
@@ -81,27 +73,25 @@ impl Refusals {
             return;
         }
         if let Some(other) = place.replace(one) {
-            self.tell(other, one.last);
+            tell(&self.ring, &mut self.records, other, one.last);
         }
     }
 
     /// Tells of what has been gathered for long enough.
     pub(super) fn sweep(&mut self, now: Nanos) {
-        self.ring.set_now(now);
-        for _ in 0..SWEEP {
-            let place = &mut self.places[self.next];
-            self.next = (self.next + 1) % PLACES;
+        let Self { places, ring, records } = self;
+        for place in places.iter_mut() {
             if let Some(ripe) = place.take_if(|one| now.since(one.first) >= GATHERED) {
-                self.tell(ripe, now);
+                tell(ring, records, ripe, now);
             }
         }
     }
+}
 
-    fn tell(&mut self, refusal: Refusal, now: Nanos) {
-        match self.records.take(now) {
-            true => self.ring.tell(refusal),
-            false => self.ring.lose(1),
-        }
+fn tell(ring: &RecordRing<Refusal>, records: &mut Credit, refusal: Refusal, now: Nanos) {
+    match records.take(now) {
+        true => ring.tell(refusal),
+        false => ring.lose(1),
     }
 }
 
@@ -133,10 +123,6 @@ mod tests {
         }
     }
 
-    fn swept(refusals: &mut Refusals, now: Nanos) {
-        (0..PLACES / SWEEP).for_each(|_| refusals.sweep(now));
-    }
-
     #[test]
     fn attempts_from_any_port_are_told_of_together_when_a_second_is_over() {
         let ring = RecordRing::new(16);
@@ -144,15 +130,15 @@ mod tests {
         for n in 0..100u16 {
             refusals.note(7, one(1000 + n, 80, START.plus(Nanos(u64::from(n)))));
         }
-        swept(&mut refusals, START.plus(Nanos::from_millis(999)));
+        refusals.sweep(START.plus(Nanos::from_millis(999)));
         assert_eq!(ring.next(), None);
         let end = START.plus(GATHERED);
-        swept(&mut refusals, end);
+        refusals.sweep(end);
         let told = ring.next().unwrap();
         assert_eq!((told.packets, told.bytes, told.key.sport), (100, 6000, 1099));
         assert_eq!((told.first, told.last), (START, START.plus(Nanos(99))));
-        swept(&mut refusals, end);
-        assert_eq!((ring.next(), ring.lost(), ring.now()), (None, 0, end));
+        refusals.sweep(end);
+        assert_eq!((ring.next(), ring.lost()), (None, 0));
     }
 
     #[test]

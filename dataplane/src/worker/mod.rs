@@ -22,7 +22,8 @@ const EXPIRE_BUDGET: usize = 64;
 /// Places of the flow table looked at in one poll when flows are to be forgotten.
 const FORGET_BUDGET: u32 = 4096;
 
-/// How often devices' counters are shown: the kernel's have to be asked for.
+/// How often devices' counters are shown, since the kernel's have to be asked for, and refusals are told of that have
+/// been gathered for long enough.
 const COUNT_EVERY: Nanos = Nanos::from_millis(250);
 
 /// One worker.
@@ -95,9 +96,9 @@ impl Worker {
             port.device.settle(&mut self.pool);
         }
         self.world.flows.expire(now, EXPIRE_BUDGET);
-        self.world.sweep_refusals();
         if now.since(self.counted) >= COUNT_EVERY {
             self.counted = now;
+            self.world.sweep_refusals();
             self.show_counts();
         }
         let counters = &self.world.counters;
