@@ -283,6 +283,23 @@ fn segments_too_long_that_may_be_cut_are_cut() {
 }
 
 #[test]
+fn packets_longer_than_a_frame_are_cut_into_pieces_that_fit_one() {
+    let mut node = standard(Setup::default());
+    let may_be_cut = |len| patched(from_one("10.65.0.2", Gso::Udp, len), 6, &[0]);
+    give(&mut node, "cali1", &may_be_cut(8_972));
+    let pieces = all(&node, "cali2");
+    let (lengths, data): (Vec<_>, Vec<_>) =
+        pieces.iter().map(|piece| (piece.len(), piece[20..].to_vec())).unzip();
+    assert_eq!(lengths, [1500, 1500, 1500, 1500, 1500, 1500, 120]);
+    assert_eq!(data.concat()[8..], self::data(8_972));
+    // Over a link that takes more than a frame does.
+    node.set_mtu("cali2", 9_000);
+    give(&mut node, "cali1", &may_be_cut(20_000));
+    assert!(node.pop("cali2").is_none());
+    assert_eq!(dropped(&node, DropReason::TxOversized), 1);
+}
+
+#[test]
 fn they_wait_for_a_neighbour_and_go_on() {
     let mut node = standard(Setup::default());
     give_super(&mut node, "cali1", &from_one("10.65.1.9", Gso::Udp, 7_000), Gso::Udp);
@@ -337,6 +354,12 @@ fn what_contradicts_itself_is_refused() {
         assert!(node.pop("cali2").is_none());
     };
     let udp = from_one("10.65.0.2", Gso::Udp, 3_000);
+    // Each byte a packet of its own.
+    node.push_super("cali1", &udp, Gso::Udp, 1);
+    node.step(NOW);
+    node.check();
+    assert_eq!(dropped(&node, DropReason::BadL4Header), 3_000);
+    assert!(node.pop("cali2").is_none());
     refused(&mut node, &udp, Gso::Tcp, DropReason::BadL4Header);
     // A fragment of one, and one that is neither.
     let frame = patched(udp.clone(), 6, &[0x20]);

@@ -136,11 +136,6 @@ impl FlowLog {
         Self { notes, ring, now: Nanos(0) }
     }
 
-    /// The memory that one takes.
-    pub const fn bytes(sessions: u32) -> usize {
-        sessions as usize * size_of::<Note>()
-    }
-
     pub(super) fn set_now(&mut self, now: Nanos) {
         self.now = now;
         self.ring.set_now(now);
@@ -154,14 +149,14 @@ impl FlowLog {
         }
     }
 
-    /// A packet of this flow goes on. True: the session is to be told of.
+    /// Packets of this flow go on, of so many bytes together. True: the session is to be told of.
     #[inline(always)]
-    pub(super) fn count(&mut self, flow: FlowRef, bytes: usize) -> bool {
+    pub(super) fn count(&mut self, flow: FlowRef, packets: u32, bytes: usize) -> bool {
         let now = units(self.now);
         let Some(note) = self.notes.get_mut(flow.session() as usize) else { return false };
         let direction = flow.direction() as usize;
         note.bytes[direction] += bytes as u64;
-        note.packets[direction] = note.packets[direction].wrapping_add(1);
+        note.packets[direction] = note.packets[direction].wrapping_add(packets);
         now.wrapping_sub(note.told) >= EVERY
     }
 

@@ -9,14 +9,12 @@
 use super::World;
 use crate::fib::Fib;
 use crate::graph::Sink;
-use crate::packet::{DropReason, Gso, HEADROOM, Meta, PacketFlags, PktIdx, Pool, VECTOR, Vector};
+use crate::packet::{DropReason, Gso, HEADROOM, LONGEST, Meta, PacketFlags, PktIdx, Pool, VECTOR, Vector};
 use crate::wire::cut;
 use crate::wire::segment::Super;
 use std::collections::VecDeque;
 
-/// The longest packet that has a piece of its own room here: what a frame takes.
-const LONGEST: usize = 4096;
-/// Pieces at most of one packet, as many as there are of the longest where links take the least.
+/// Pieces of one packet at most: what 64 KiB come to over links that take 1,100 bytes.
 const MOST: usize = 64;
 
 /// Pieces on their way on, in order.
@@ -71,31 +69,37 @@ fn cut_up(world: &mut World, pool: &mut Pool, mut idx: PktIdx) -> Result<(), (Pk
     let count = mtu.and_then(|mtu| cut::pieces(whole, mtu)).filter(|count| (1..=MOST).contains(count));
     let (Some(mtu), Some(count)) = (mtu, count) else { return Err((idx, DropReason::TooBig)) };
     let begun = world.pieces.queue.len();
+    // A packet in pieces of which one is missing is of no use to anybody.
+    let give_up = |world: &mut World, pool: &mut Pool| {
+        for piece in world.pieces.queue.drain(begun..) {
+            pool.free(piece);
+        }
+    };
     // Their keys are not copied.
     let piece_meta = Meta { flags: meta.flags.without(PacketFlags::KEYED), ..meta };
     for _ in 1..count {
         let Some(mut piece) = pool.alloc() else {
-            // A packet in pieces of which one is missing is of no use to anybody.
-            for piece in world.pieces.queue.drain(begun..) {
-                pool.free(piece);
-            }
+            give_up(world, pool);
             return Err((idx, DropReason::NoFrames));
         };
         *pool.get(&mut piece).meta = piece_meta;
         world.pieces.queue.push_back(piece);
     }
-    world.pieces.queue.insert(begun, idx);
-    for (n, idx) in world.pieces.queue.range_mut(begun..).enumerate() {
+    let mut written = true;
+    for (n, idx) in std::iter::once(&mut idx).chain(world.pieces.queue.range_mut(begun..)).enumerate() {
         let mut packet = pool.get(idx);
-        packet.meta.data = meta.data;
-        packet.meta.len = u32::from(meta.l3 - meta.data) + u32::from(mtu);
-        let written = cut::write(whole, mtu, n, packet.l3_mut()).unwrap_or(0);
-        packet.meta.data = meta.l3;
-        packet.meta.len = written as u32;
-        if n > 0 {
-            world.counters.made();
-        }
+        (packet.meta.data, packet.meta.len) = (meta.l3, mtu.into());
+        let len = cut::write(whole, mtu, n, packet.l3_mut());
+        written &= len.is_some();
+        packet.meta.len = len.unwrap_or(0) as u32;
     }
+    if !written {
+        // Longer than a frame.
+        give_up(world, pool);
+        return Err((idx, DropReason::TxOversized));
+    }
+    (1..count).for_each(|_| world.counters.made());
+    world.pieces.queue.insert(begun, idx);
     Ok(())
 }
 

@@ -100,7 +100,7 @@ fn forward(world: &World, packet: &mut Packet<'_>) -> bool {
 #[inline(always)]
 fn count(world: &mut World, packet: &Packet<'_>) {
     if world.flows.is_told_of() && packet.meta.flags.has(PacketFlags::HIT) {
-        world.flows.count(FlowRef(packet.meta.flow), packet.l3_len());
+        world.flows.count(FlowRef(packet.meta.flow), 1, packet.l3_len());
     }
 }
 
@@ -133,19 +133,13 @@ fn super_frame(world: &mut World, mut packet: Packet<'_>, mtu: u16) -> RewriteNe
         packet.meta.drop = DropReason::TooBig;
         return RewriteNext::IcmpError;
     }
-    let (longest, segments, payload) = (cut.longest(), cut.count(), cut.payload());
-    let fits = longest <= usize::from(mtu);
+    let (segments, bytes, fits) = (cut.count(), cut.total(), cut.longest() <= usize::from(mtu));
     if !forward(world, &mut packet) {
         return RewriteNext::Drop;
     }
     if world.flows.is_told_of() && packet.meta.flags.has(PacketFlags::HIT) {
         // As the packets that it stands for.
-        let short = (segments * usize::from(packet.meta.gso_size)).saturating_sub(payload);
-        let last = if segments > 1 { longest.saturating_sub(short) } else { longest };
-        for n in 1..=segments {
-            let len = if n < segments { longest } else { last };
-            world.flows.count(FlowRef(packet.meta.flow), len);
-        }
+        world.flows.count(FlowRef(packet.meta.flow), segments as u32, bytes);
     }
     let snapshot = &*world.snapshot;
     let whole = carrier(snapshot, packet.meta.tx_if)

@@ -9,6 +9,10 @@ use super::checksum::Sum;
 use super::{ip4, ip6, l4, read, read_u16};
 use crate::net::{Addr, Proto};
 
+/// Segments that a super-frame comes to at most: those of 64 KiB with 48 bytes each, the least that Linux takes for a
+/// segment of TCP (`TCP_MIN_SND_MSS`). Workloads say how long segments are to be: a byte each would be a flood in one.
+const MOST: usize = 1_400;
+
 const FIN: u8 = 1;
 const PSH: u8 = 1 << 3;
 const CWR: u8 = 1 << 7;
@@ -22,19 +26,19 @@ pub struct Super<'p> {
 
 impl<'p> Super<'p> {
     /// Looks at a packet of `proto`, whose header begins at `l4`; each segment is to have `size` bytes of payload. `None`
-    /// where its headers contradict themselves or the packet, or there is nothing to cut.
+    /// where its headers contradict themselves or the packet, there is nothing to cut, or it would come to too many.
     pub fn new(packet: &'p [u8], l4: usize, proto: Proto, size: u16) -> Option<Self> {
         Shape::of(packet, l4, proto, size).map(|shape| Self { packet, shape })
     }
 
     /// Segments it comes to.
     pub fn count(&self) -> usize {
-        (self.shape.len - self.shape.payload).div_ceil(self.shape.size)
+        self.shape.count()
     }
 
-    /// Bytes of payload in all of them.
-    pub fn payload(&self) -> usize {
-        self.shape.len - self.shape.payload
+    /// Bytes of all of them.
+    pub fn total(&self) -> usize {
+        self.shape.len + (self.count() - 1) * self.shape.payload
     }
 
     /// Bytes of the longest segment.
@@ -100,7 +104,12 @@ impl Shape {
             true => (Addr::v4(read(packet, 12).ok()?), Addr::v4(read(packet, 16).ok()?)),
             false => (Addr::v6(read(packet, 8).ok()?), Addr::v6(read(packet, 24).ok()?)),
         };
-        Some(Self { v4, proto, len, l4, payload, size: size.into(), src, dst })
+        let shape = Self { v4, proto, len, l4, payload, size: size.into(), src, dst };
+        (shape.count() <= MOST).then_some(shape)
+    }
+
+    fn count(&self) -> usize {
+        (self.len - self.payload).div_ceil(self.size)
     }
 
     /// Bytes of the first segment.
@@ -234,7 +243,7 @@ mod tests {
             let cut = Super::new(&whole, l4(&of), proto(&of), size).expect("it is sound");
             let expected: Vec<&[u8]> = of.payload.chunks(size.into()).collect();
             prop_assert_eq!(cut.count(), expected.len());
-            let mut longest = 0;
+            let (mut longest, mut total) = (0, 0);
             for (n, payload) in expected.iter().enumerate() {
                 let mut flags = of.flags;
                 if n > 0 {
@@ -248,10 +257,10 @@ mod tests {
                 let mut out = vec![0xaa; 2000];
                 let len = cut.write(n, &mut out).expect("there is room");
                 prop_assert_eq!(&out[..len], &twin[..]);
-                longest = longest.max(len);
+                (longest, total) = (longest.max(len), total + len);
                 prop_assert_eq!(cut.write(n, &mut vec![0; len - 1]), None, "no room");
             }
-            prop_assert_eq!(cut.longest(), longest);
+            prop_assert_eq!((cut.longest(), cut.total()), (longest, total));
             let mut first = vec![0; longest];
             cut.write(0, &mut first);
             let mut own = whole.clone();
@@ -317,5 +326,14 @@ mod tests {
         short[32] = 0x40;
         assert!(refused(&short, 20, Proto::TCP, 50), "a header too short");
         assert!(!refused(&whole, 20, Proto::TCP, 50));
+    }
+
+    #[test]
+    fn too_many_segments_are_refused() {
+        let of = Of { v6: false, tcp: true, options: 0, flags: 0, seq: 1, id: 1, payload: vec![1; 65_495] };
+        let whole = packet(&of, &of.payload, 1, 1, 0);
+        let count = |size| Super::new(&whole, 20, Proto::TCP, size).map(|cut| cut.count());
+        assert_eq!((count(48), count(47)), (Some(1365), Some(1394)));
+        assert_eq!((count(46), count(1)), (None, None));
     }
 }

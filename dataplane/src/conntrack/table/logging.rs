@@ -32,11 +32,11 @@ impl Table {
         }
     }
 
-    /// A packet of a live flow goes on, of so many bytes.
+    /// Packets of a live flow go on, of so many bytes together.
     #[inline(always)]
-    pub fn count(&mut self, flow: FlowRef, bytes: usize) {
+    pub fn count(&mut self, flow: FlowRef, packets: u32, bytes: usize) {
         if let Some(log) = &mut self.log
-            && log.count(flow, bytes)
+            && log.count(flow, packets, bytes)
         {
             self.tell(flow.session(), FlowEvent::Continued);
         }
