@@ -1,14 +1,17 @@
-//! A node: dataplane and agent as processes, in this thread's network namespace, and the plugin run as a
-//! container runtime runs it.
+//! A node: dataplane and agent as processes, in this thread's network namespace or another one, and the plugin run as
+//! a container runtime runs it.
 #![allow(dead_code, missing_docs)]
 
 use margay_api::control::v1::{
-    ApplyRequest, Endpoint, GetRequest, GetStatusRequest, Object, control_client::ControlClient,
+    ApplyRequest, DeleteRequest, Endpoint, GetRequest, GetStatusRequest, Object,
+    control_client::ControlClient,
 };
+use margay_api::dataplane::v1::{LookupRouteRequest, dataplane_client::DataplaneClient};
 use serde_json::{Value, json};
 use std::{
     env, fs,
     io::Write as _,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -22,8 +25,22 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Where Debian has IPAM plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
+/// What one node is not like the others in.
+#[derive(Clone, Default)]
+pub struct Place {
+    /// `node-a` where it is empty.
+    pub name: String,
+    /// The namespace, if not this thread's.
+    pub netns: Option<PathBuf>,
+    /// The store, if it is none of the node's own.
+    pub store: Option<String>,
+    /// How the dataplane gets to other nodes, if there are any.
+    pub uplink: Vec<String>,
+}
+
 /// One node.
 pub struct Node {
+    place: Place,
     folder: tempfile::TempDir,
     runtime: Runtime,
     dataplane: Option<Child>,
@@ -58,8 +75,14 @@ impl Said {
 impl Node {
     /// Up, and ready for containers.
     pub fn start() -> Self {
+        Self::at(Place::default())
+    }
+
+    /// The same, there.
+    pub fn at(place: Place) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let mut node = Self { folder: tempfile::tempdir().unwrap(), runtime, dataplane: None, agent: None };
+        let folder = tempfile::tempdir().unwrap();
+        let mut node = Self { place, folder, runtime, dataplane: None, agent: None };
         node.start_dataplane();
         node.start_agent();
         node
@@ -69,22 +92,50 @@ impl Node {
         let listen = self.path("dataplane.sock");
         // Small: what it costs to open one of many sockets grows with the memory that they share.
         let small = ["--flows", "1024", "--frames", "8192", "--workload-ring", "64", "--hugepages", "off"];
-        let child =
-            program("margay-dataplane").args(small).args(["--log", "warn", "--listen"]).arg(listen).spawn();
-        self.dataplane = Some(child.unwrap());
+        let mut dataplane = self.program("margay-dataplane");
+        dataplane.args(small).args(&self.place.uplink).args(["--log", "warn", "--listen"]).arg(listen);
+        self.dataplane = Some(dataplane.spawn().unwrap());
     }
 
     pub fn start_agent(&mut self) {
-        let store = format!("embedded:{}", self.path("store.redb").display());
-        let mut agent = program("margay-agent");
-        agent.args(["--node", "node-a", "--log", "warn", "--store", &store]);
-        agent
-            .arg("--listen")
-            .arg(self.path("agent.sock"))
-            .arg("--dataplane")
-            .arg(self.path("dataplane.sock"));
-        self.agent = Some(agent.spawn().unwrap());
+        self.launch_agent();
         self.until("the node is ready", |node| node.status().fine);
+    }
+
+    /// Without waiting for anything.
+    pub fn launch_agent(&mut self) {
+        let own = format!("embedded:{}", self.path("store.redb").display());
+        let store = self.place.store.as_ref().unwrap_or(&own);
+        let mut agent = self.program("margay-agent");
+        agent.args(["--node", self.name(), "--log", "warn", "--store", store]);
+        for (flag, file) in
+            [("--listen", "agent.sock"), ("--dataplane", "dataplane.sock"), ("--snapshot", "snapshot.redb")]
+        {
+            agent.arg(flag).arg(self.path(file));
+        }
+        self.agent = Some(agent.spawn().unwrap());
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        if self.place.name.is_empty() { "node-a" } else { &self.place.name }
+    }
+
+    /// A command in its namespace.
+    fn command(&self, program: &Path) -> Command {
+        let Some(netns) = &self.place.netns else { return Command::new(program) };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", netns.display())).arg(program);
+        command
+    }
+
+    /// Beside the plugin: `cargo test` of the workspace builds all of them.
+    fn program(&self, name: &str) -> Command {
+        let path = Path::new(env!("CARGO_BIN_EXE_margay-cni")).with_file_name(name);
+        let missing =
+            format!("{} is not there: cargo build -p margay-dataplane -p margay-agent", path.display());
+        assert!(path.exists(), "{missing}");
+        self.command(&path)
     }
 
     /// As `kill -9` does.
@@ -121,7 +172,7 @@ impl Node {
         pod: &str,
         network: &Value,
     ) -> Said {
-        let mut plugin = Command::new(env!("CARGO_BIN_EXE_margay-cni"));
+        let mut plugin = self.command(Path::new(env!("CARGO_BIN_EXE_margay-cni")));
         plugin.env_clear().env("CNI_COMMAND", command).env("CNI_PATH", PLUGINS);
         plugin.env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
         if let Some(netns) = netns {
@@ -155,6 +206,31 @@ impl Node {
         let objects = objects.iter().map(Value::to_string).collect();
         let request = ApplyRequest { objects, wait: true, ..ApplyRequest::default() };
         self.runtime.block_on(self.client().apply(request)).unwrap();
+    }
+
+    /// Takes an object back out of the store.
+    pub fn delete(&self, kind: &str, name: &str) {
+        let request = DeleteRequest { kind: kind.into(), name: name.into(), ..DeleteRequest::default() };
+        self.runtime.block_on(self.client().delete(request)).unwrap();
+    }
+
+    /// Where the dataplane sends packets to an address: kind and next hop of the route that is in force, and its prefix.
+    pub fn way(&self, address: Ipv4Addr) -> Option<(String, Vec<u8>, u32)> {
+        let socket = self.path("dataplane.sock");
+        let channel = self.runtime.block_on(margay_api::unix::connect(&socket)).unwrap();
+        let request = LookupRouteRequest { address: address.octets().to_vec(), from_workload: true };
+        let answer = self.runtime.block_on(DataplaneClient::new(channel).lookup_route(request)).unwrap();
+        let route = answer.into_inner().routes.into_iter().find(|route| route.in_force)?;
+        let hop = route.next_hops.first().map(|hop| hop.gateway.clone()).unwrap_or_default();
+        Some((route.kind, hop, route.destination.map_or(0, |prefix| prefix.length)))
+    }
+
+    /// What its agent says of itself.
+    pub fn is_healthy(&self, component: &str) -> (bool, String) {
+        let status =
+            self.runtime.block_on(self.client().get_status(GetStatusRequest {})).unwrap().into_inner();
+        let found = status.components.into_iter().find(|part| part.name == component).unwrap();
+        (found.healthy, found.reason)
     }
 
     /// The names of stored endpoints.
@@ -209,17 +285,6 @@ pub fn links() -> Vec<String> {
     let links: Vec<Value> = serde_json::from_slice(&output).unwrap();
     let names = links.into_iter().map(|link| link["ifname"].as_str().unwrap_or_default().to_owned());
     names.filter(|name| name.starts_with("cali")).collect()
-}
-
-/// Beside the plugin: `cargo test` of the workspace builds all of them.
-fn program(name: &str) -> Command {
-    let path = Path::new(env!("CARGO_BIN_EXE_margay-cni")).with_file_name(name);
-    assert!(
-        path.exists(),
-        "{} is not there: cargo build -p margay-dataplane -p margay-agent",
-        path.display()
-    );
-    Command::new(path)
 }
 
 fn kill(child: &mut Option<Child>) {
