@@ -18,6 +18,7 @@
 //! | [`key_publication`] | the node's public key of WireGuard, on the Node for others |
 //! | [`access`] | who may ask for what, and who did |
 //! | [`control`] | the gRPC server for `margayctl` and for other agents |
+//! | [`web`] | the page that shows the node to people |
 
 pub mod access;
 pub mod backoff;
@@ -34,3 +35,4 @@ pub mod model;
 pub mod routing;
 pub mod sync;
 pub mod task;
+pub mod web;

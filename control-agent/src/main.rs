@@ -15,6 +15,7 @@ use margay_agent::{
     model::scalar::Timestamp,
     routing::{self, Bird},
     sync::Link,
+    web::{self, Entrance},
 };
 use margay_api::{metrics, unix::Socket};
 use sd_notify::NotifyState;
@@ -206,25 +207,31 @@ impl PastArguments {
 
 /// Who may talk to this agent, besides root on this machine.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("served").multiple(true))]
 struct AccessArguments {
     /// What the group of --listen may: viewer, operator or admin
     #[arg(long, env = "MARGAY_GROUP_ROLE", value_name = "ROLE", default_value = "operator")]
     group_role: Role,
 
     /// Serve the API here too, as in 192.0.2.1:9093, to those whose certificates say who they are
-    #[arg(long, env = "MARGAY_LISTEN_TCP", value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key", "tls_client_ca"])]
+    #[arg(long, env = "MARGAY_LISTEN_TCP", value_name = "ADDR:PORT", group = "served", requires_all = ["tls_cert", "tls_key", "tls_client_ca"])]
     listen_tcp: Option<SocketAddr>,
 
-    /// Certificate of this agent, for --listen-tcp (PEM); read again when it changes, as are the other two
-    #[arg(long, env = "MARGAY_TLS_CERT", value_name = "FILE", requires = "listen_tcp")]
+    /// Serve a page that shows this node here, as in 127.0.0.1:9094; at an address that is not of loopback, to those with
+    /// certificates, as --listen-tcp [default: nowhere]
+    #[arg(long, env = "MARGAY_WEB", value_name = "ADDR:PORT", group = "served")]
+    web: Option<SocketAddr>,
+
+    /// Certificate of this agent, for --listen-tcp and --web (PEM); read again when it changes, as are the other two
+    #[arg(long, env = "MARGAY_TLS_CERT", value_name = "FILE", requires_all = ["served", "tls_key", "tls_client_ca"])]
     tls_cert: Option<PathBuf>,
 
     /// The key of --tls-cert (PEM)
-    #[arg(long, env = "MARGAY_TLS_KEY", value_name = "FILE", requires = "listen_tcp")]
+    #[arg(long, env = "MARGAY_TLS_KEY", value_name = "FILE", requires_all = ["served", "tls_cert", "tls_client_ca"])]
     tls_key: Option<PathBuf>,
 
     /// Certificates of those who sign callers' (PEM)
-    #[arg(long, env = "MARGAY_TLS_CLIENT_CA", value_name = "FILE", requires = "listen_tcp")]
+    #[arg(long, env = "MARGAY_TLS_CLIENT_CA", value_name = "FILE", requires_all = ["served", "tls_cert", "tls_key"])]
     tls_client_ca: Option<PathBuf>,
 
     /// Add a line of JSON to this file for each write, and for each that was refused [default: nowhere]
@@ -235,12 +242,22 @@ struct AccessArguments {
 impl AccessArguments {
     async fn door(&self, listener: UnixListener) -> Result<Door> {
         let door = Door::unix(listener, self.group_role);
-        let files = (self.tls_cert.clone(), self.tls_key.clone(), self.tls_client_ca.clone());
-        let (Some(at), (Some(certificate), Some(key), Some(client_ca))) = (self.listen_tcp, files) else {
-            return Ok(door);
-        };
+        let (Some(at), Some(files)) = (self.listen_tcp, self.files()) else { return Ok(door) };
         let listener = TcpListener::bind(at).await.with_context(|| format!("--listen-tcp {at}"))?;
-        Ok(door.and(Door::tls(listener, Files { certificate, key, client_ca })?))
+        Ok(door.and(Door::tls(listener, files)?))
+    }
+
+    async fn web(&self) -> Result<Option<Entrance>> {
+        let Some(at) = self.web else { return Ok(None) };
+        // On loopback they are --listen-tcp's, if that is given.
+        let others = self.listen_tcp.is_some() && at.ip().to_canonical().is_loopback();
+        let files = self.files().filter(|_| !others);
+        Ok(Some(Entrance::open(at, files).await.with_context(|| format!("--web {at}"))?))
+    }
+
+    fn files(&self) -> Option<Files> {
+        let (certificate, key) = (self.tls_cert.clone()?, self.tls_key.clone()?);
+        Some(Files { certificate, key, client_ca: self.tls_client_ca.clone()? })
     }
 
     fn audit(&self) -> Result<Audit, AuditError> {
@@ -345,6 +362,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let audit = arguments.access.audit()?;
     let (socket, listener) = Socket::bind(&arguments.listen).await?;
     let door = arguments.access.door(listener).await?;
+    let entrance = arguments.access.web().await?;
     let calculation = Calculation::start(store.clone(), &node, Backoff::LOCAL);
     let link = Link::start(&arguments.dataplane, calculation.latest(), Backoff::LOCAL);
     let (stop, stopping) = watch::channel(false);
@@ -399,6 +417,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         }
         None => None,
     };
+    let shown = entrance.map(|entrance| {
+        tracing::info!(at = %entrance.address(), "the page is served");
+        tokio::spawn(web::serve(agent.clone(), entrance))
+    });
     let mut server = tokio::spawn(control::serve(agent, door));
     tell(NotifyState::Ready);
     tokio::spawn(feed_watchdog());
@@ -414,6 +436,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     tell(NotifyState::Stopping);
     stop.send_replace(true);
     scraped.inspect(|scraped| scraped.abort());
+    shown.inspect(|shown| shown.abort());
     // A client that keeps a call open must not keep us.
     if timeout(GRACE, &mut server).await.is_err() {
         server.abort();

@@ -6,6 +6,7 @@ use margay_agent::{
     access::{Audit, Door, Files},
     control,
     datastore::Memory,
+    web::Entrance,
 };
 use margay_api::control::v1::{
     ApplyRequest, AssignAddressesRequest, DeleteRequest, GetRequest, GetStatusRequest, WatchRequest,
@@ -16,9 +17,17 @@ use rcgen::{
     IsCa, KeyPair,
 };
 use rig::Running;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde_json::{Value, json};
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsConnector;
 use tonic::{
     Code,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -266,4 +275,67 @@ async fn files_that_are_no_good_are_named() {
     let key = Authority::new().serves(elsewhere.path()).key;
     let mixed = refused(Files { key, ..files }).await;
     assert!(mixed.contains("cannot be used"), "{mixed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_shown_beyond_loopback_to_those_who_may_see_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(
+        "a",
+        Arc::new(Memory::new()),
+        &dir.path().join("agent.sock"),
+        &dir.path().join("dp.sock"),
+    )
+    .await;
+    let (ours, others) = (Authority::new(), Authority::new());
+    let files = ours.serves(dir.path());
+    let at: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let on_loopback = Entrance::open("127.0.0.1:0".parse().unwrap(), Some(files.clone())).await;
+    assert!(on_loopback.err().unwrap().to_string().contains("no certificates are used"));
+    let entrance = Entrance::open(at, Some(files)).await.unwrap();
+    let at = SocketAddr::new([127, 0, 0, 1].into(), entrance.address().port());
+    let page = tokio::spawn(margay_agent::web::serve(running.agent.clone(), entrance));
+
+    let page_for = async |identity: Option<&(String, String)>| -> Option<String> {
+        let mut stream = browse(at, &ours, identity).await.ok()?;
+        // Whatever name it has: a certificate is of a name already.
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: node-a\r\nConnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    };
+    let viewer = page_for(Some(&ours.caller("ann", "viewer", None))).await.unwrap();
+    assert!(viewer.starts_with("HTTP/1.1 200") && viewer.contains("<title>Margay</title>"), "{viewer}");
+    let confined = page_for(Some(&ours.caller("bob", "viewer", Some("shop")))).await.unwrap();
+    assert!(
+        confined.starts_with("HTTP/1.1 403") && confined.contains("may not see all objects"),
+        "{confined}"
+    );
+    assert_eq!(page_for(None).await, None);
+    assert_eq!(page_for(Some(&others.caller("eve", "admin", None))).await, None);
+    page.abort();
+}
+
+/// As a browser does: HTTP/1.1, and a certificate if there is one.
+async fn browse(
+    at: SocketAddr,
+    trusted: &Authority,
+    identity: Option<&(String, String)>,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trusted.0.pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots);
+    let mut config = match identity {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(at).await?;
+    TlsConnector::from(Arc::new(config)).connect(at.ip().into(), stream).await
 }

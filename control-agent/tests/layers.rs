@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "backoff",
     "health",
     "task",
@@ -18,6 +18,7 @@ const ORDER: [&str; 15] = [
     "key_publication",
     "access",
     "control",
+    "web",
 ];
 
 #[test]

@@ -55,7 +55,19 @@ impl Door {
     /// # Errors
     /// The files are no good.
     pub fn tls(listener: TcpListener, files: Files) -> Result<Self, TlsError> {
-        let current = Current::of(files)?;
+        Self::speaking("h2", listener, files)
+    }
+
+    /// The same, for web browsers.
+    ///
+    /// # Errors
+    /// The files are no good.
+    pub fn https(listener: TcpListener, files: Files) -> Result<Self, TlsError> {
+        Self::speaking("http/1.1", listener, files)
+    }
+
+    fn speaking(protocol: &'static str, listener: TcpListener, files: Files) -> Result<Self, TlsError> {
+        let current = Current::of(files, protocol)?;
         let (sender, accepted) = mpsc::channel(WAITING);
         let accepting = Task::spawn(accept(listener, current, sender));
         let accepted = ReceiverStream::new(accepted).map(move |accepted| {

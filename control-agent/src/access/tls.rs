@@ -52,17 +52,20 @@ pub enum TlsError {
 /// What connections are accepted by, as the files last were when they were good.
 pub(super) struct Current {
     files: Files,
+    protocol: &'static str,
     read: Vec<Option<Seen>>,
     config: Arc<ServerConfig>,
 }
 
 impl Current {
+    /// For connections that speak this protocol, as ALPN calls it.
+    ///
     /// # Errors
     /// The files are no good.
-    pub fn of(files: Files) -> Result<Self, TlsError> {
+    pub fn of(files: Files, protocol: &'static str) -> Result<Self, TlsError> {
         let read = seen_of(&files);
-        let config = config(&files)?;
-        Ok(Self { files, read, config })
+        let config = config(&files, protocol)?;
+        Ok(Self { files, protocol, read, config })
     }
 
     /// By the files as they are now.
@@ -70,7 +73,7 @@ impl Current {
         let seen = seen_of(&self.files);
         if seen != self.read {
             self.read = seen;
-            match config(&self.files) {
+            match config(&self.files, self.protocol) {
                 Ok(config) => {
                     tracing::info!(certificate = %self.files.certificate.display(), "certificates read again");
                     self.config = config;
@@ -96,7 +99,7 @@ fn seen_of(files: &Files) -> Vec<Option<Seen>> {
     paths.into_iter().map(seen).collect()
 }
 
-fn config(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
+fn config(files: &Files, protocol: &str) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = |error: String| TlsError::Unusable { certificate: files.certificate.clone(), error };
     let chain = certificates(&files.certificate)?;
     let mut roots = RootCertStore::empty();
@@ -115,7 +118,7 @@ fn config(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
         ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
     let config = config.map_err(|error| unusable(error.to_string()))?.with_client_cert_verifier(verifier);
     let mut config = config.with_single_cert(chain, key).map_err(|error| unusable(error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.into()];
     Ok(Arc::new(config))
 }
 

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 const DATAPLANE: Duration = Duration::from_secs(2);
 
 impl Agent {
-    pub(super) async fn status(&self) -> Status {
+    /// The agent, all that it is made of, and the dataplane as far as it answers.
+    pub async fn status(&self) -> Status {
         let asked = async { self.link.client().get_status(GetStatusRequest {}).await };
         let dataplane =
             timeout(DATAPLANE, asked).await.ok().and_then(Result::ok).map(|status| status.into_inner());

@@ -1,6 +1,6 @@
 //! Which flows somebody asks about.
 
-use crate::model::Cidr;
+use crate::model::{Cidr, Protocol};
 use margay_api::{
     control::v1::{FlowFilter, FlowParty, ObservedFlow},
     dataplane::v1::{Direction, FlowRecord},
@@ -15,6 +15,7 @@ pub struct Filter {
     to: Option<End>,
     policy: Option<String>,
     reason: Option<String>,
+    protocol: Option<Protocol>,
 }
 
 /// Who is at an end of a flow.
@@ -44,7 +45,13 @@ impl Filter {
             to: End::read("to", &filter.to)?,
             policy: given(&filter.policy),
             reason: given(&filter.reason),
+            protocol: None,
         })
+    }
+
+    /// The same, but of flows of one protocol only.
+    pub fn of_protocol(self, protocol: Protocol) -> Self {
+        Self { protocol: Some(protocol), ..self }
     }
 
     /// The flow is such a one.
@@ -53,6 +60,7 @@ impl Filter {
         let (source, destination) = addresses(record);
         self.verdict.as_ref().is_none_or(|verdict| *verdict == record.verdict)
             && self.reason.as_ref().is_none_or(|reason| *reason == record.reason)
+            && self.protocol.is_none_or(|protocol| u32::from(protocol.number()) == record.protocol)
             && self.from.as_ref().is_none_or(|end| end.is(source, flow.source.as_ref()))
             && self.to.as_ref().is_none_or(|end| end.is(destination, flow.destination.as_ref()))
             && self.policy.as_ref().is_none_or(|policy| decisions(record).any(|by| by_policy(by, policy)))
@@ -149,6 +157,8 @@ mod tests {
         assert_eq!(matches(|f| f.policy = "db".into()), [true, false]);
         assert_eq!(matches(|f| f.policy = "later".into()), [true, false], "a staged one");
         assert_eq!(matches(|f| f.policy = "d".into()), [false, false]);
+        let of = |protocol| Filter::default().of_protocol(protocol).matches(&allowed());
+        assert_eq!((of(Protocol::TCP), of(Protocol::UDP)), (true, false));
     }
 
     #[test]

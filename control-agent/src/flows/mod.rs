@@ -59,6 +59,8 @@ struct Kept {
 #[derive(Default)]
 struct Book {
     last: VecDeque<Arc<ObservedFlow>>,
+    /// Records that came, those that are not kept any more too.
+    came: u64,
     history: History,
 }
 
@@ -82,6 +84,16 @@ impl Flows {
     pub fn observe(&self) -> (Vec<Arc<ObservedFlow>>, broadcast::Receiver<Batch>) {
         let book = self.kept.book();
         (book.last.iter().cloned().collect(), self.kept.news.subscribe())
+    }
+
+    /// What is kept and came after the first `seen` records, the oldest first; how many came by now; and how many of
+    /// those between are kept no more.
+    pub fn after(&self, seen: u64) -> (Vec<Arc<ObservedFlow>>, u64, u64) {
+        let book = self.kept.book();
+        let wanted = book.came.saturating_sub(seen);
+        let kept = usize::try_from(wanted).unwrap_or(usize::MAX).min(book.last.len());
+        let records = book.last.iter().skip(book.last.len() - kept).cloned().collect();
+        (records, book.came, wanted - kept as u64)
     }
 
     /// An hour of flows, put together; where what is kept begins; and how many records are in no group.
@@ -114,6 +126,7 @@ impl Kept {
             if book.last.len() == KEPT {
                 book.last.pop_front();
             }
+            book.came += 1;
             book.last.push_back(flow.clone());
         }
         // Under the lock: who begins to follow now has these already. Nobody follows: that is no error.

@@ -78,6 +78,14 @@ pub struct Transaction {
     pub changes: Vec<change::Change>,
 }
 
+/// What the dataplane has counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub status: DataplaneStatus,
+    pub runtime: Runtime,
+    pub drops: ListDropsResponse,
+}
+
 /// A dataplane that judges nothing.
 pub struct Fake {
     path: PathBuf,
@@ -98,6 +106,7 @@ struct Notes {
     questions: Mutex<Vec<ExplainRequest>>,
     /// WireGuard's public key.
     key: Mutex<Vec<u8>>,
+    counts: Mutex<Counts>,
     /// Who reads about flows.
     flows: watch::Sender<Option<mpsc::UnboundedSender<Result<LogFlowsResponse, Status>>>>,
 }
@@ -120,6 +129,7 @@ impl Fake {
             status_asked: watch::channel(0).0,
             questions: Mutex::default(),
             key: Mutex::default(),
+            counts: Mutex::default(),
             flows: watch::channel(None).0,
         });
         let service = DataplaneServer::from_arc(Arc::new(Service(server.clone())));
@@ -136,6 +146,11 @@ impl Fake {
         let mut reader = self.server.flows.subscribe();
         let reader = reader.wait_for(Option::is_some).await.unwrap().clone().unwrap();
         reader.send(Ok(LogFlowsResponse { records, lost })).unwrap();
+    }
+
+    /// It has counted so much.
+    pub fn counts(&self, counts: Counts) {
+        *self.server.counts.lock().unwrap() = counts;
     }
 
     /// The next transaction.
@@ -197,6 +212,13 @@ impl Fake {
         let runtime = self.runtime.take();
         tokio::task::spawn_blocking(move || drop(runtime)).await.unwrap();
     }
+
+    /// The same, while its owner lives on.
+    pub fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Drop for Fake {
@@ -246,7 +268,7 @@ impl Dataplane for Service {
             agent_connected,
             wireguard_public_key: self.0.key.lock().unwrap().clone(),
             wireguard_lanes: 16,
-            ..DataplaneStatus::default()
+            ..self.0.counts.lock().unwrap().status.clone()
         }))
     }
 
@@ -258,11 +280,11 @@ impl Dataplane for Service {
     }
 
     async fn get_runtime(&self, _: Request<GetRuntimeRequest>) -> Result<Response<Runtime>, Status> {
-        Err(Status::unimplemented("not for the agent"))
+        Ok(Response::new(self.0.counts.lock().unwrap().runtime.clone()))
     }
 
     async fn list_drops(&self, _: Request<ListDropsRequest>) -> Result<Response<ListDropsResponse>, Status> {
-        Err(Status::unimplemented("not for the agent"))
+        Ok(Response::new(self.0.counts.lock().unwrap().drops.clone()))
     }
 
     async fn get_endpoint_policy(
