@@ -166,8 +166,8 @@ by_own() {
   source=$(ip -json -"$FAMILY" address show dev "$DEV" scope global | sed -n 's/.*"local":"\([^"]*\)".*/\1/p')
   [[ -n $source ]] || fail "$DEV has no IPv$FAMILY address to send from"
   ((COUNT == 0)) || fail "-g own sends for a time: give -T instead of -n"
-  taskset -c "$FIRST" "$BENCH" wire --from "$DEV" --gateway "$MAC" --source "$source" --destination "$DEST" \
-    --port "$PORTS" --flows 1000 --size $((SIZE + 4 > 64 ? SIZE + 4 : 64)) --seconds "$length" --flat-out
+  taskset -c "$FIRST" "$BENCH" generate --from "$DEV" --gateway "$MAC" --source "$source" --destination "$DEST" \
+    --port "$PORTS" --flows 1000 --size $((SIZE + 4 > 64 ? SIZE + 4 : 64)) --seconds "$length"
 }
 
 by_dpdk() { # PROGRAM

@@ -50,6 +50,8 @@ enum What {
     Aead(aead::Options),
     /// Two AF_XDP ports with nothing between them: the ceiling of any packet path in user space
     Forward(forward::Options),
+    /// Sends packets by AF_XDP: made ones or a file's, at a rate or as fast as they go
+    Generate(tester::generate::Options),
     /// The whole worker on generated traffic: established flows, new flows, denied flows
     Pipeline(pipeline::Options),
     /// No benchmark: draws recorded figures, for docs/performance.md
@@ -119,6 +121,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Aead(options) => aead::run(&options),
         What::Forward(options) => forward::run(&options),
+        What::Generate(options) => tester::generate::run(&options),
         What::Pipeline(options) => pipeline::run(&options),
         What::Plots(options) => plots::run(&options),
         What::Policy(options) => policy::run(&options),

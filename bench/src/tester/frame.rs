@@ -1,5 +1,7 @@
 //! What is sent: UDP packets of some flows, each with the moment it was sent at.
 
+use super::Flows;
+use crate::random::{Random, Zipf};
 use etherparse::PacketBuilder;
 use margay_dataplane::net::{Addr, Mac};
 use margay_dataplane::packet::Packet;
@@ -20,6 +22,8 @@ const UDP: usize = 8;
 /// Source ports of flows, from the first on.
 const PORTS: u32 = 60_000;
 const FIRST_PORT: u32 = 2_000;
+/// Packets of a lap whose flows are drawn.
+const DRAWS: usize = 1 << 20;
 
 /// What all packets have alike.
 pub struct Frame {
@@ -28,9 +32,7 @@ pub struct Frame {
     pub source: Addr,
     /// Of the same IP version.
     pub destination: Addr,
-    pub port: u16,
-    pub flows: u32,
-    pub sizes: Sizes,
+    pub flows: Flows,
 }
 
 /// Sizes of frames, frame check sequence included, in turn.
@@ -61,25 +63,31 @@ impl fmt::Display for Sizes {
 }
 
 /// Makes packets, flow after flow, size after size.
-pub struct Traffic {
+pub struct Maker {
     templates: Vec<Vec<u8>>,
     /// Where the UDP header begins.
     udp: usize,
     port: u16,
-    flows: u32,
-    flow: u32,
+    /// A lap of drawn flows; none: in turn.
+    drawn: Vec<u32>,
+    /// Packets until all begins anew.
+    lap: u32,
+    next: u32,
     size: usize,
 }
 
-impl Traffic {
+impl Maker {
     /// From its first packet on.
     pub fn new(frame: &Frame) -> Self {
+        let Flows { port, flows, zipf, size } = &frame.flows;
+        let drawn = if *zipf { draw(*flows) } else { vec![] };
         Self {
-            templates: frame.sizes.0.iter().map(|size| template(frame, *size)).collect(),
+            templates: size.0.iter().map(|size| template(frame, *size)).collect(),
             udp: LINK + if frame.source.is_v4() { 20 } else { 40 },
-            port: frame.port,
-            flows: frame.flows,
-            flow: 0,
+            port: *port,
+            lap: if drawn.is_empty() { *flows } else { drawn.len() as u32 },
+            drawn,
+            next: 0,
             size: 0,
         }
     }
@@ -91,9 +99,10 @@ impl Traffic {
         if !packet.fill(template) {
             return false;
         }
-        let source = (FIRST_PORT + self.flow % PORTS) as u16;
-        let destination = self.port.wrapping_add((self.flow / PORTS) as u16);
-        self.flow = (self.flow + 1) % self.flows;
+        let flow = self.drawn.get(self.next as usize).copied().unwrap_or(self.next);
+        self.next = (self.next + 1) % self.lap;
+        let source = (FIRST_PORT + flow % PORTS) as u16;
+        let destination = self.port.wrapping_add((flow / PORTS) as u16);
         let Some(room) = packet.bytes_mut().get_mut(self.udp..self.udp + UDP + STAMP) else { return false };
         room[0..2].copy_from_slice(&source.to_be_bytes());
         room[2..4].copy_from_slice(&destination.to_be_bytes());
@@ -103,6 +112,15 @@ impl Traffic {
         room[20..22].copy_from_slice(&sum.finish().to_be_bytes());
         true
     }
+}
+
+/// Flows by Zipf's law, which are the frequent ones a matter of chance: as many draws as a lap needs for rare flows to come up.
+fn draw(flows: u32) -> Vec<u32> {
+    let mut random = Random::new(1);
+    let mut numbers: Vec<u32> = (0..flows).collect();
+    random.shuffle(&mut numbers);
+    let law = Zipf::new(numbers.len());
+    (0..DRAWS).map(|_| numbers[law.draw(&mut random)]).collect()
 }
 
 /// When a packet of ours was sent; `None`: it is not ours.
@@ -147,18 +165,16 @@ mod tests {
                 gateway: Mac([4; 6]),
                 source: source.parse().unwrap(),
                 destination: destination.parse().unwrap(),
-                port: 9,
-                flows: 100,
-                sizes: "imix".parse().unwrap(),
+                flows: Flows { port: 9, flows: 100, zipf: false, size: "imix".parse().unwrap() },
             };
-            let mut traffic = Traffic::new(&frame);
+            let mut maker = Maker::new(&frame);
             let mut pool = Pool::new(Frames::new(64, 2048, false).unwrap(), 64);
             let mut idx = pool.alloc().unwrap();
             let mut flows = HashSet::new();
             for sent in 0..1200u64 {
                 let nanos = sent * 0x1234_5678_9abc;
                 let mut packet = pool.get(&mut idx);
-                assert!(traffic.write(&mut packet, nanos));
+                assert!(maker.write(&mut packet, nanos));
                 let bytes = packet.bytes().to_vec();
                 assert_eq!(sent_at(&bytes), Some(nanos));
                 let parsed = SlicedPacket::from_ethernet(&bytes).unwrap();
@@ -178,6 +194,20 @@ mod tests {
             assert_eq!(flows.len(), 100);
             pool.free(idx);
         }
+    }
+
+    #[test]
+    fn flows_drawn_by_zipfs_law_are_as_frequent_as_it_says() {
+        let drawn = draw(1000);
+        let mut counts = vec![0u32; 1000];
+        drawn.iter().for_each(|flow| counts[*flow as usize] += 1);
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        // The first of a thousand: one in 7.49; the hundredth a hundredth of it.
+        let first = drawn.len() as f64 / 7.4855;
+        assert!((f64::from(counts[0]) / first - 1.0).abs() < 0.02, "{counts:?}");
+        assert!((f64::from(counts[99]) / first * 100.0 - 1.0).abs() < 0.1, "{counts:?}");
+        assert!(counts[999] > 0);
+        assert_eq!(draw(1)[..2], [0, 0]);
     }
 
     #[test]

@@ -2,15 +2,19 @@
 //! comes out of it, both by AF_XDP, each in its network namespace. `bench/wire` builds the devices.
 
 mod frame;
+pub mod generate;
+mod packets;
 mod port;
+mod recording;
 mod search;
 mod trial;
 
 use crate::{Output, measure, record};
 use anyhow::{Result, ensure};
 use clap::{ArgGroup, Args};
-use frame::{Frame, Sizes};
+use frame::{Frame, Maker, Sizes};
 use margay_dataplane::net::{Addr, Mac};
+use packets::Packets;
 use search::{Goal, Search};
 use serde::Serialize;
 use std::time::Duration;
@@ -40,15 +44,8 @@ pub struct Options {
     /// Where packets are for
     #[arg(long, value_name = "IP")]
     destination: Addr,
-    /// UDP port at the destination; flows differ in their source ports, then in this one
-    #[arg(long, default_value_t = 9, value_name = "PORT")]
-    port: u16,
-    /// So many flows, one packet of each in turn
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    flows: u32,
-    /// Bytes of a frame with its check sequence, or imix (7 of 64, 4 of 594, 1 of 1518)
-    #[arg(long, default_value = "64", value_name = "BYTES|imix")]
-    size: Sizes,
+    #[command(flatten)]
+    flows: Flows,
     /// Find the rates without loss (NDR) and with half a percent of it (PDR), then delays below
     #[arg(long, group = "what")]
     search: bool,
@@ -74,6 +71,23 @@ pub struct Options {
     output: Output,
 }
 
+/// Which packets.
+#[derive(Args, Clone, Debug)]
+pub struct Flows {
+    /// UDP port at the destination; flows differ in their source ports, then in this one
+    #[arg(long, default_value_t = 9, value_name = "PORT")]
+    port: u16,
+    /// So many flows, one packet of each in turn
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    flows: u32,
+    /// Packets of flows drawn by Zipf's law, the n-th as often as 1/n, in the place of turns
+    #[arg(long)]
+    zipf: bool,
+    /// Bytes of a frame with its check sequence, or imix (7 of 64, 4 of 594, 1 of 1518)
+    #[arg(long, default_value = "64", value_name = "BYTES|imix")]
+    size: Sizes,
+}
+
 /// A line of the result.
 #[derive(Serialize)]
 struct Figures {
@@ -89,22 +103,15 @@ struct Figures {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
-    ensure!(
-        options.source.is_v4() == options.destination.is_v4(),
-        "--source {} and --destination {} are of different IP versions",
-        options.source,
-        options.destination
-    );
+    same_family(options.source, options.destination)?;
     let frame = Frame {
         gateway: options.gateway,
         source: options.source,
         destination: options.destination,
-        port: options.port,
-        flows: options.flows,
-        sizes: options.size.clone(),
+        flows: options.flows.clone(),
     };
     ensure!(!options.search || options.to.is_some(), "--search needs --to: where packets come out");
-    let mut tester = Tester::open(&options.from, options.to.as_ref(), &frame)?;
+    let mut tester = Tester::open(&options.from, options.to.as_ref(), Packets::Made(Maker::new(&frame)))?;
     let length = Duration::from_secs_f64(options.seconds);
     let mut figures = Report { options, lines: vec![] };
     if options.search {
@@ -157,8 +164,8 @@ impl Report<'_> {
         self.lines.push(Figures {
             name: self.options.name.clone(),
             what: what.into(),
-            flows: self.options.flows,
-            size: self.options.size.to_string(),
+            flows: self.options.flows.flows,
+            size: self.options.flows.size.to_string(),
             wanted_pps,
             outcome,
         });
@@ -191,6 +198,14 @@ impl Report<'_> {
         }
         record::finish(&self.options.output, &self.lines)
     }
+}
+
+fn same_family(source: Addr, destination: Addr) -> Result<()> {
+    ensure!(
+        source.is_v4() == destination.is_v4(),
+        "--source {source} and --destination {destination} are of different IP versions"
+    );
+    Ok(())
 }
 
 /// Reads an Ethernet address.

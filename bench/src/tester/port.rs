@@ -5,7 +5,7 @@ use margay_dataplane::io::af_xdp::{AfXdp, Options, Program, Role};
 use margay_dataplane::packet::Frames;
 use nix::sched::{CloneFlags, setns};
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
@@ -42,19 +42,47 @@ impl fmt::Display for Place {
     }
 }
 
+impl Place {
+    /// How many packets left by the interface, as it says itself.
+    pub fn sent(&self) -> Result<u64> {
+        self.visit(|| {
+            // Of this thread's namespace.
+            let table = "/proc/thread-self/net/dev";
+            let text = fs::read_to_string(table).context(table)?;
+            tx_packets(&text, &self.interface).with_context(|| format!("{table} does not have it"))
+        })
+    }
+
+    /// On a thread of its own, since its namespace is another then.
+    fn visit<T: Send>(&self, see: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let visit = || {
+            self.enter()?;
+            see()
+        };
+        let seen = thread::scope(|scope| scope.spawn(visit).join());
+        seen.map_err(|_| anyhow!("{self}: looking at it panicked"))?.with_context(|| self.to_string())
+    }
+
+    fn enter(&self) -> Result<()> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        let path = format!("/run/netns/{namespace}");
+        let file = File::open(&path).with_context(|| format!("{path}; see `ip netns list`"))?;
+        setns(file, CloneFlags::CLONE_NEWNET).context("entering the namespace (as root)")
+    }
+}
+
+/// The tenth number of an interface's line.
+fn tx_packets(table: &str, interface: &str) -> Option<u64> {
+    let of = |line: &str| line.trim_start().strip_prefix(interface)?.strip_prefix(':').map(str::to_owned);
+    table.lines().find_map(of)?.split_whitespace().nth(9)?.parse().ok()
+}
+
 /// Takes the interface, all of whose packets are ours from now on: it must have one queue.
 pub fn open(place: &Place, frames: &Arc<Frames>) -> Result<AfXdp> {
-    // A thread of its own, since its namespace is another afterwards.
-    let opened = thread::scope(|scope| scope.spawn(|| open_here(place, frames)).join());
-    opened.map_err(|_| anyhow!("{place}: opening it panicked"))?.with_context(|| format!("opening {place}"))
+    place.visit(|| open_here(place, frames)).context("opening")
 }
 
 fn open_here(place: &Place, frames: &Arc<Frames>) -> Result<AfXdp> {
-    if let Some(namespace) = &place.namespace {
-        let path = format!("/run/netns/{namespace}");
-        let file = File::open(&path).with_context(|| format!("{path}; see `ip netns list`"))?;
-        setns(file, CloneFlags::CLONE_NEWNET).context("entering the namespace (as root)")?;
-    }
     let program = Program::attach(&place.interface, Role::Workload, false)?;
     let queues = program.queues();
     ensure!(
@@ -68,6 +96,13 @@ fn open_here(place: &Place, frames: &Arc<Frames>) -> Result<AfXdp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_counts_what_it_sends() {
+        let table = "Inter-|   Receive\n face |bytes packets\n  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\neth01:1 2 3 4 5 6 7 8 9 77 0\n";
+        assert_eq!((tx_packets(table, "eth0"), tx_packets(table, "eth01")), (Some(10), Some(77)));
+        assert_eq!((tx_packets(table, "eth"), tx_packets("", "lo")), (None, None));
+    }
 
     #[test]
     fn places_are_read_as_they_are_written() {

@@ -1,6 +1,7 @@
 //! One trial: packets at a rate for a time, and what became of them.
 
-use super::frame::{Frame, Traffic, sent_at};
+use super::frame::sent_at;
+use super::packets::Packets;
 use super::port::{self, Place};
 use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
@@ -24,7 +25,7 @@ const FRAMES: u32 = 8192;
 pub struct Tester {
     sending: Side,
     receiving: Option<Side>,
-    traffic: Traffic,
+    packets: Packets,
     epoch: Instant,
 }
 
@@ -75,11 +76,11 @@ impl Outcome {
 
 impl Tester {
     /// Takes both interfaces.
-    pub fn open(from: &Place, to: Option<&Place>, frame: &Frame) -> Result<Self> {
+    pub fn open(from: &Place, to: Option<&Place>, packets: Packets) -> Result<Self> {
         Ok(Self {
             sending: Side::open(from)?,
             receiving: to.map(Side::open).transpose()?,
-            traffic: Traffic::new(frame),
+            packets,
             epoch: Instant::now(),
         })
     }
@@ -179,7 +180,7 @@ impl Tester {
         let side = &mut self.sending;
         for _ in 0..count {
             let Some(mut idx) = side.pool.alloc() else { break };
-            let written = self.traffic.write(&mut side.pool.get(&mut idx), now);
+            let written = self.packets.write(&mut side.pool.get(&mut idx), now);
             side.vector.push(idx);
             ensure!(written, "a packet is longer than its frame");
         }
