@@ -11,8 +11,8 @@ use crate::fib::Fib;
 use crate::graph::Sink;
 use crate::packet::{DropReason, Gso, HEADROOM, LONGEST, Meta, PacketFlags, PktIdx, Pool, VECTOR, Vector};
 use crate::wire::cut;
-use crate::wire::segment::Super;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Pieces of one packet at most: what 64 KiB come to over links that take 1,100 bytes.
 const MOST: usize = 64;
@@ -20,8 +20,8 @@ const MOST: usize = 64;
 /// Pieces on their way on, in order.
 pub struct Pieces {
     queue: VecDeque<PktIdx>,
-    /// Super-frames that are being cut, each with the number of its next segment.
-    supers: VecDeque<(PktIdx, u32)>,
+    /// Super-frames that are being cut, each with the numbers of the segments that it still has to give.
+    supers: VecDeque<(PktIdx, Range<u32>)>,
     /// The packet that is being cut.
     whole: Box<[u8; LONGEST]>,
 }
@@ -44,12 +44,16 @@ impl Sink<World> for Cut {
 
     fn take(&mut self, world: &mut World, pool: &mut Pool, packets: &mut Vector) {
         for mut idx in packets.drain() {
-            if pool.get(&mut idx).meta.gso != Gso::None {
-                world.pieces.supers.push_back((idx, 0));
+            let packet = pool.get(&mut idx);
+            if packet.meta.gso == Gso::None {
+                if let Err((idx, reason)) = cut_up(world, pool, idx) {
+                    world.drop(pool, idx, reason);
+                }
                 continue;
             }
-            if let Err((idx, reason)) = cut_up(world, pool, idx) {
-                world.drop(pool, idx, reason);
+            match packet.as_super().map(|whole| whole.count()) {
+                Some(count) => world.pieces.supers.push_back((idx, 0..count as u32)),
+                None => world.drop(pool, idx, DropReason::BadL4Header),
             }
         }
     }
@@ -134,11 +138,15 @@ impl World {
     /// Cuts segments off super-frames until there is a vector of pieces.
     fn make_segments(&mut self, pool: &mut Pool) {
         while self.pieces.queue.len() < VECTOR
-            && let Some((mut whole, n)) = self.pieces.supers.pop_front()
+            && let Some((mut whole, mut left)) = self.pieces.supers.pop_front()
         {
+            let Some(n) = left.next() else {
+                pool.free(whole);
+                continue;
+            };
             match segment(pool, &mut whole, n) {
-                Ok(Some(mut piece)) => {
-                    self.pieces.supers.push_front((whole, n + 1));
+                Ok(mut piece) => {
+                    self.pieces.supers.push_front((whole, left));
                     let packet = pool.get(&mut piece);
                     let mtu = self.snapshot.fib.mtu(packet.meta.adjacency);
                     if mtu.is_none_or(|mtu| packet.l3_len() <= usize::from(mtu)) {
@@ -147,7 +155,6 @@ impl World {
                         self.drop(pool, piece, reason);
                     }
                 }
-                Ok(None) => pool.free(whole),
                 Err(reason) => self.drop_rest(pool, whole, n, reason),
             }
         }
@@ -164,32 +171,25 @@ impl World {
     }
 }
 
-/// Segment `n` of a super-frame, in a frame of its own; `None`: there are no more.
-fn segment(pool: &mut Pool, whole: &mut PktIdx, n: u32) -> Result<Option<PktIdx>, DropReason> {
-    let of = pool.get(whole);
-    let (l4, proto, size) = (usize::from(of.meta.l4 - of.meta.l3), of.meta.proto, of.meta.gso_size);
-    let count = Super::new(of.l3(), l4, proto, size).ok_or(DropReason::BadL4Header)?.count();
-    if n as usize >= count {
-        return Ok(None);
-    }
+/// Segment `n` of a super-frame, in a frame of its own.
+fn segment(pool: &mut Pool, whole: &mut PktIdx, n: u32) -> Result<PktIdx, DropReason> {
     let mut idx = pool.alloc().ok_or(DropReason::NoFrames)?;
     let (of, mut piece) = pool.pair(whole, &mut idx);
     *piece.meta = Meta {
         data: HEADROOM as u16,
         l3: HEADROOM as u16,
-        l4: HEADROOM as u16 + l4 as u16,
+        l4: HEADROOM as u16 + (of.meta.l4 - of.meta.l3),
         gso: Gso::None,
         gso_size: 0,
         // Their keys are not copied.
         flags: of.meta.flags.without(PacketFlags::KEYED),
         ..*of.meta
     };
-    let len = Super::new(of.l3(), l4, proto, size).and_then(|cut| cut.write(n as usize, piece.room_mut()));
-    let Some(len) = len else {
+    let Some(len) = of.as_super().and_then(|cut| cut.write(n as usize, piece.room_mut())) else {
         pool.free(idx);
         // Longer than a frame.
         return Err(DropReason::TxOversized);
     };
     piece.meta.len = len as u32;
-    Ok(Some(idx))
+    Ok(idx)
 }

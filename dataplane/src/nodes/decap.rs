@@ -11,7 +11,7 @@ use crate::graph::Node;
 use crate::net::{Addr, Proto};
 use crate::packet::{DropReason, Packet, PacketFlags};
 use crate::wire::ethernet::{self, Prebuilt};
-use crate::wire::{ecn, icmp, ip4, ip6, mss, read, read_u16, vxlan};
+use crate::wire::{ecn, ends, icmp, ip4, ip6, mss, read, read_u16, vxlan};
 
 arcs! {
     /// The ways out of [`Decap`].
@@ -141,14 +141,6 @@ fn enter_frame(packet: &mut Packet<'_>, network: u32) -> Result<(), DropReason> 
     packet.meta.data = frame;
     packet.meta.l3 = frame + ethernet::HEADER_LEN as u16;
     Ok(())
-}
-
-pub(super) fn ends(ip: &[u8], v6: bool) -> (Addr, Addr) {
-    if v6 {
-        (Addr::v6(read(ip, 8).unwrap_or_default()), Addr::v6(read(ip, 24).unwrap_or_default()))
-    } else {
-        (Addr::v4(read(ip, 12).unwrap_or_default()), Addr::v4(read(ip, 16).unwrap_or_default()))
-    }
 }
 
 /// A tunnel's packet that a router quotes.

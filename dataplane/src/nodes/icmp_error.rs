@@ -10,7 +10,7 @@ use crate::fib::{Fib, Hop, Interfaces, Role};
 use crate::graph::Node;
 use crate::net::Proto;
 use crate::packet::{DropReason, Gso, Packet, PacketFlags};
-use crate::wire::{ethernet, icmp, segment, tcp};
+use crate::wire::{ethernet, icmp, tcp};
 
 arcs! {
     /// The ways out of [`IcmpError`].
@@ -119,12 +119,7 @@ impl IcmpError {
 
 /// The packet; of a super-frame its first segment, which is what its sender would know again.
 fn first_segment<'p>(packet: &'p mut Packet<'_>) -> &'p [u8] {
-    let mut len = packet.l3_len();
-    if packet.meta.gso != Gso::None {
-        let (l4, proto) = (usize::from(packet.meta.l4 - packet.meta.l3), packet.meta.proto);
-        let size = packet.meta.gso_size;
-        len = segment::into_first(packet.l3_mut(), l4, proto, size).unwrap_or(len);
-    }
+    let len = packet.make_first_segment().unwrap_or(packet.l3_len());
     packet.l3().get(..len).unwrap_or_default()
 }
 

@@ -5,14 +5,14 @@
 //! and at the latest when it leaves (`rewrite`). From the first moment that the two differ the key
 //! is noted beside the packet.
 
-use super::{THROUGH, World, decap::ends, route::destination, world::flow_key};
+use super::{THROUGH, World, route::destination, world::flow_key};
 use crate::conntrack::nat::{self, Mapping};
 use crate::conntrack::{FlowRef, InsertError, NewSession};
 use crate::fib::Role;
 use crate::net::{Addr, FlowKey, Proto};
 use crate::packet::{DropReason, Gso, Packet, PacketFlags};
 use crate::wire::translate::{Headers, Part, translate};
-use crate::wire::{icmp, ip4, ip6, l4};
+use crate::wire::{ends, icmp, ip4, ip6, l4};
 
 /// The key that the packet's headers say: that of its flow, its destination translated if it is.
 #[inline]
@@ -48,7 +48,8 @@ pub(super) fn seed_checksum(packet: &mut Packet<'_>) {
     let (v6, l4) = (packet.meta.flags.has(PacketFlags::V6), usize::from(packet.meta.l4 - packet.meta.l3));
     let (src, dst) = ends(packet.l3(), v6);
     let proto = packet.meta.proto;
-    l4::seed_checksum(src, dst, proto, packet.l3_mut().get_mut(l4..).unwrap_or_default());
+    let segment = packet.l3_mut().get_mut(l4..).unwrap_or_default();
+    l4::seed_checksum(src, dst, proto, segment, segment.len());
 }
 
 /// The same before anybody looks at its destination: from now on its key is noted beside it.

@@ -7,7 +7,6 @@ use crate::fib::Fib;
 use crate::graph::Node;
 use crate::net::FlowKey;
 use crate::packet::{DropReason, Gso, Packet, PacketFlags};
-use crate::wire::segment::Super;
 use crate::wire::{cut, ip4, ip6};
 
 arcs! {
@@ -17,7 +16,7 @@ arcs! {
         Tx = "tx",
         /// Leaves by a tunnel.
         Encap = "encap",
-        /// Too long for its way, and may be cut.
+        /// Too long for its way, and may be cut; or a super-frame that its way does not take whole.
         Cut = "cut",
         /// Its next hop is not resolved.
         Hold = "hold",
@@ -123,9 +122,7 @@ fn too_long(world: &mut World, mut packet: Packet<'_>, mtu: u16) -> RewriteNext 
 
 /// Whole where the way out takes it so; else its segments go on, if they are not too long themselves.
 fn super_frame(world: &mut World, mut packet: Packet<'_>, mtu: u16) -> RewriteNext {
-    let (l4, proto) = (usize::from(packet.meta.l4 - packet.meta.l3), packet.meta.proto);
-    let cut = Super::new(packet.l3(), l4, proto, packet.meta.gso_size);
-    let Some(cut) = cut.filter(|_| packet.gso_proto() == Some(proto)) else {
+    let Some(cut) = packet.as_super() else {
         packet.meta.drop = DropReason::BadL4Header;
         return RewriteNext::Drop;
     };

@@ -11,7 +11,7 @@ use crate::net::{Addr, WorkerId};
 use crate::packet::{DropReason, Packet, PacketFlags, Pool, VECTOR, Vector};
 use crate::snapshot::Snapshot;
 use crate::wire::wireguard::{MAC, TRANSPORT_HEADER};
-use crate::wire::{ecn, ip4, ip6, read, read_u16};
+use crate::wire::{ecn, ends, ip4, ip6, read, read_u16};
 use crate::wireguard::aead::{self, Batch, Kernel};
 use crate::wireguard::{Endpoint, Lane, Opening};
 use arrayvec::ArrayVec;
@@ -143,7 +143,7 @@ fn look<'a>(
         return Err(refuse(packet, DropReason::TunnelFragment));
     }
     let v6 = packet.meta.flags.has(PacketFlags::V6);
-    let (src, to) = decap::ends(packet.l3(), v6);
+    let (src, to) = ends(packet.l3(), v6);
     let udp = packet.l4();
     let [sport, dport, len] = [0, 2, 4].map(|at| read_u16(udp, at).unwrap_or_default());
     let (near, datagram) = (snapshot.overlay.arrived(to, packet.meta.proto, dport), udp.get(UDP..len.into()));

@@ -194,7 +194,6 @@ fn tcp_segment(packet: &Packet<'_>) -> TcpSegment {
     let header = tcp::Header::read(bytes);
     let flags = TcpFlags(header.flags);
     let headers = usize::from(packet.meta.l4 - packet.meta.l3) + usize::from(header.len);
-    // Of a super-frame too, whose bytes are not all in the frame.
     let payload = packet.l3_len().saturating_sub(headers) as u32;
     TcpSegment {
         seq: header.seq,

@@ -6,8 +6,8 @@
 //! super-frame's receiver verifies none: damage stays damage.
 
 use super::checksum::Sum;
-use super::{ip4, ip6, read, read_u16};
-use crate::net::{Addr, Proto};
+use super::{ends, ip4, ip6, l4, read, read_u16};
+use crate::net::Proto;
 
 /// Bytes of a super-frame at most, from its IP header on.
 const LONGEST: usize = 65_535;
@@ -137,20 +137,13 @@ impl Run {
     pub fn finish(&self, headers: &mut [u8]) {
         let len = self.payload + self.total;
         let Some((ip, transport)) = headers.split_at_mut_checked(self.l4) else { return };
-        let (src, dst) = ends(ip, self.v4);
+        let (src, dst) = ends(ip, !self.v4);
         if self.v4 {
-            ip[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-            ip[10..12].fill(0);
-            let sum = Sum::default().bytes(ip).finish();
-            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            ip4::set_len(ip, len);
         } else {
             ip[4..6].copy_from_slice(&((len - ip6::HEADER_LEN) as u16).to_be_bytes());
         }
-        let [at, end] = [16, 18];
-        if let Some(field) = transport.get_mut(at..end) {
-            let pseudo = Sum::default().pseudo_header(src, dst, Proto::TCP, (len - self.l4) as u32).folded();
-            field.copy_from_slice(&pseudo.to_be_bytes());
-        }
+        l4::seed_checksum(src, dst, Proto::TCP, transport, len - self.l4);
         if let Some(flags) = transport.get_mut(13)
             && self.pushed
         {
@@ -159,16 +152,9 @@ impl Run {
     }
 }
 
-fn ends(ip: &[u8], v4: bool) -> (Addr, Addr) {
-    match v4 {
-        true => (Addr::v4(read(ip, 12).unwrap_or_default()), Addr::v4(read(ip, 16).unwrap_or_default())),
-        false => (Addr::v6(read(ip, 8).unwrap_or_default()), Addr::v6(read(ip, 24).unwrap_or_default())),
-    }
-}
-
 /// Both checksums are right.
 fn is_intact(packet: &[u8], v4: bool, l4: usize) -> bool {
-    let (src, dst) = ends(packet, v4);
+    let (src, dst) = ends(packet, !v4);
     let segment = &packet[l4..];
     let sum = Sum::default().pseudo_header(src, dst, Proto::TCP, segment.len() as u32).bytes(segment);
     sum.finish() == 0 && (!v4 || Sum::default().bytes(&packet[..l4]).finish() == 0)
@@ -177,7 +163,6 @@ fn is_intact(packet: &[u8], v4: bool, l4: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::l4;
     use crate::wire::segment::Super;
     use etherparse::{IpHeaders, PacketBuilder};
     use proptest::prelude::*;
@@ -294,8 +279,9 @@ mod tests {
             prop_assert_eq!(together.len(), 1);
             if len > usize::from(size) {
                 let at = if v6 { 40 } else { 20 };
-                let (src, dst) = ends(&whole, !v6);
-                l4::seed_checksum(src, dst, Proto::TCP, &mut whole[at..]);
+                let (src, dst) = ends(&whole, v6);
+                let len = whole.len() - at;
+                l4::seed_checksum(src, dst, Proto::TCP, &mut whole[at..], len);
             }
             prop_assert_eq!(&together[0].0, &whole);
         }
@@ -318,7 +304,7 @@ mod tests {
             let sum = Sum::default().bytes(&packet[..l4]).finish();
             packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
-        let (src, dst) = ends(packet, v4);
+        let (src, dst) = ends(packet, !v4);
         let segment = &mut packet[l4..];
         segment[16..18].fill(0);
         let sum =

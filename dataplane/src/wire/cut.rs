@@ -1,7 +1,7 @@
 //! Cutting an IPv4 packet into fragments (RFC 791 §3.2).
 
-use super::ip4::HEADER_LEN;
-use super::{checksum::Sum, read_u16};
+use super::ip4::{self, HEADER_LEN};
+use super::read_u16;
 
 /// The packet may be cut on its way: IPv4, without the flag that forbids it.
 #[inline]
@@ -31,7 +31,6 @@ pub fn write(packet: &[u8], mtu: u16, n: usize, out: &mut [u8]) -> Option<usize>
     let (new, body) = out.get_mut(..len)?.split_at_mut(header.len());
     new.copy_from_slice(header);
     body.copy_from_slice(piece);
-    new[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     let field = read_u16(header, 6).ok()?;
     let start = usize::from(field & 0x1fff) + n * room / 8;
     let more = if last { field & 0x2000 } else { 0x2000 };
@@ -40,9 +39,7 @@ pub fn write(packet: &[u8], mtu: u16, n: usize, out: &mut [u8]) -> Option<usize>
     if n > 0 {
         blank(&mut new[HEADER_LEN..]);
     }
-    new[10..12].fill(0);
-    let sum = Sum::default().bytes(new).finish();
-    new[10..12].copy_from_slice(&sum.to_be_bytes());
+    ip4::set_len(new, len);
     Some(len)
 }
 
@@ -86,7 +83,7 @@ fn blank(mut options: &mut [u8]) {
 mod tests {
     use super::*;
     use crate::net::{Addr, Proto};
-    use crate::wire::ip4;
+    use crate::wire::checksum::Sum;
 
     fn packet(options: &[u8], payload: usize) -> Vec<u8> {
         let body: Vec<u8> = (0..payload).map(|n| n as u8).collect();

@@ -100,6 +100,15 @@ pub fn decrement_ttl(header: &mut [u8]) {
     head[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
+/// Sets the length of header and payload and sums the header, all of which is given, up anew.
+#[inline]
+pub fn set_len(header: &mut [u8], len: usize) {
+    header[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    header[10..12].fill(0);
+    let sum = checksum::Sum::default().bytes(header).finish();
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// A header without options, its checksum set.
 pub fn emit(src: Addr, dst: Addr, proto: Proto, ttl: u8, payload_len: usize) -> [u8; HEADER_LEN] {
     let mut out = [0; HEADER_LEN];

@@ -1,6 +1,6 @@
 //! What policy and conntrack need of the transport header: ports, TCP flags, ICMP type and code.
 
-use super::{Malformed, checksum, crc32c, icmp, read};
+use super::{Malformed, checksum, crc32c, ends, icmp, read};
 use crate::net::{Addr, FlowKey, Icmp, Proto};
 
 /// What the first bytes behind the IP header say.
@@ -96,11 +96,7 @@ impl Header {
 /// than carrying 40 bytes along.
 #[inline]
 pub fn flow_key(l3: &[u8], l4: &[u8], v6: bool, proto: Proto, icmp: Icmp) -> FlowKey {
-    let (src, dst) = if v6 {
-        (Addr::v6(read(l3, 8).unwrap_or_default()), Addr::v6(read(l3, 24).unwrap_or_default()))
-    } else {
-        (Addr::v4(read(l3, 12).unwrap_or_default()), Addr::v4(read(l3, 16).unwrap_or_default()))
-    };
+    let (src, dst) = ends(l3, v6);
     let [a, b, c, d]: [u8; 4] = read(l4, 0).unwrap_or_default();
     let (sport, dport) = if proto.has_ports() {
         (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
@@ -154,10 +150,11 @@ pub fn repair_partial_checksum(src: Addr, dst: Addr, proto: Proto, segment: &mut
 }
 
 /// Leaves of the checksum of `segment` only the pseudo-header's sum, as a local stack does for hardware: what makes
-/// segments of a super-frame begins from there.
-pub fn seed_checksum(src: Addr, dst: Addr, proto: Proto, segment: &mut [u8]) {
-    let pseudo = checksum::Sum::default().pseudo_header(src, dst, proto, segment.len() as u32).folded();
-    if let Some(field) = checksum_offset(proto).and_then(|at| segment.get_mut(at..at + 2)) {
+/// segments of a super-frame begins from there. `header`: the segment's bytes or as many of them as the field is in, of
+/// `len`.
+pub fn seed_checksum(src: Addr, dst: Addr, proto: Proto, header: &mut [u8], len: usize) {
+    let pseudo = checksum::Sum::default().pseudo_header(src, dst, proto, len as u32).folded();
+    if let Some(field) = checksum_offset(proto).and_then(|at| header.get_mut(at..at + 2)) {
         field.copy_from_slice(&pseudo.to_be_bytes());
     }
 }

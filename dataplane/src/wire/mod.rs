@@ -25,6 +25,8 @@ pub mod tunnel;
 pub mod vxlan;
 pub mod wireguard;
 
+use crate::net::Addr;
+
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -55,6 +57,16 @@ pub enum Malformed {
 #[inline]
 pub(crate) fn read<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Malformed> {
     bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().ok_or(Malformed::Truncated)
+}
+
+/// Source and destination in an IP header; where it is cut short, zero.
+#[inline]
+pub fn ends(ip: &[u8], v6: bool) -> (Addr, Addr) {
+    if v6 {
+        (Addr::v6(read(ip, 8).unwrap_or_default()), Addr::v6(read(ip, 24).unwrap_or_default()))
+    } else {
+        (Addr::v4(read(ip, 12).unwrap_or_default()), Addr::v4(read(ip, 16).unwrap_or_default()))
+    }
 }
 
 /// The big-endian number at `offset`.

@@ -6,7 +6,7 @@
 //! the first one's (RFC 3168 §6.1.2), FIN and PSH are the last one's.
 
 use super::checksum::Sum;
-use super::{ip4, ip6, l4, read, read_u16};
+use super::{ends, ip4, ip6, l4, read, read_u16};
 use crate::net::{Addr, Proto};
 
 /// Segments that a super-frame comes to at most: those of 64 KiB with 48 bytes each, the least that Linux takes for a
@@ -100,10 +100,7 @@ impl Shape {
         if l4 < header || transport < least || len != packet.len() || payload >= len || size == 0 {
             return None;
         }
-        let (src, dst) = match v4 {
-            true => (Addr::v4(read(packet, 12).ok()?), Addr::v4(read(packet, 16).ok()?)),
-            false => (Addr::v6(read(packet, 8).ok()?), Addr::v6(read(packet, 24).ok()?)),
-        };
+        let (src, dst) = ends(packet, !v4);
         let shape = Self { v4, proto, len, l4, payload, size: size.into(), src, dst };
         (shape.count() <= MOST).then_some(shape)
     }
@@ -123,11 +120,8 @@ impl Shape {
         let (ip, transport) = headers.split_at_mut(self.l4);
         if self.v4 {
             let id = read_u16(ip, 4).ok()?.wrapping_add(n as u16);
-            ip[2..4].copy_from_slice(&(len as u16).to_be_bytes());
             ip[4..6].copy_from_slice(&id.to_be_bytes());
-            ip[10..12].fill(0);
-            let sum = Sum::default().bytes(ip).finish();
-            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            ip4::set_len(ip, len);
         } else {
             ip[4..6].copy_from_slice(&((len - ip6::HEADER_LEN) as u16).to_be_bytes());
         }

@@ -6,8 +6,8 @@
 //! may be applied twice.
 
 use super::checksum::Change;
-use super::{crc32c, icmp, ip4, ip6, read};
-use crate::net::{Addr, FlowKey, Icmp, Proto};
+use super::{crc32c, ends, icmp, ip4, ip6, read};
+use crate::net::{FlowKey, Icmp, Proto};
 
 /// What of an IP packet there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,14 +120,6 @@ impl Quote {
 
 const fn header_len(v6: bool) -> usize {
     if v6 { ip6::HEADER_LEN } else { ip4::HEADER_LEN }
-}
-
-fn ends(ip: &[u8], v6: bool) -> (Addr, Addr) {
-    if v6 {
-        (Addr::v6(read(ip, 8).unwrap_or_default()), Addr::v6(read(ip, 24).unwrap_or_default()))
-    } else {
-        (Addr::v4(read(ip, 12).unwrap_or_default()), Addr::v4(read(ip, 16).unwrap_or_default()))
-    }
 }
 
 /// Writes the addresses, mends the IPv4 header, and returns what that does to sums over them.

@@ -4,6 +4,7 @@ use super::HEADROOM;
 use crate::net::FlowKey;
 use crate::net::Proto;
 use crate::packet::{Gso, Meta, PacketFlags};
+use crate::wire::segment::{self, Super};
 
 /// One packet, borrowed for as long as a node looks at it.
 pub struct Packet<'p> {
@@ -41,7 +42,7 @@ impl Packet<'_> {
         self.meta.flags.set(PacketFlags::KEYED);
     }
 
-    /// The bytes that are in the frame, from `data` on. All of them unless it is a super-frame.
+    /// The bytes from `data` on, a super-frame's too: its large buffer is its frame.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.from(self.meta.data)
@@ -132,6 +133,25 @@ impl Packet<'_> {
             Gso::Tcp => Some(Proto::TCP),
             Gso::Udp => Some(Proto::UDP),
         }
+    }
+
+    /// The super-frame that it is, ready to be cut. `None`: it is none, or contradicts itself or what is said of it.
+    pub fn as_super(&self) -> Option<Super<'_>> {
+        let (l4, proto) = self.segmented()?;
+        Super::new(self.l3(), l4, proto, self.meta.gso_size)
+    }
+
+    /// Makes a super-frame its own first segment, for whoever quotes it, and returns that one's length from the IP header
+    /// on. `None`, and nothing done, as for [`as_super`](Self::as_super).
+    pub fn make_first_segment(&mut self) -> Option<usize> {
+        let ((l4, proto), size) = (self.segmented()?, self.meta.gso_size);
+        segment::into_first(self.l3_mut(), l4, proto, size)
+    }
+
+    /// Of a super-frame, where in its IP packet the transport header begins, and of which protocol that is.
+    fn segmented(&self) -> Option<(usize, Proto)> {
+        let proto = self.gso_proto().filter(|proto| *proto == self.meta.proto)?;
+        Some((usize::from(self.meta.l4 - self.meta.l3), proto))
     }
 
     /// Puts `header` right in front of the IP header, as the packet's new beginning.

@@ -1,5 +1,6 @@
 use super::super::checksum::Sum;
 use super::*;
+use crate::net::Addr;
 use proptest::prelude::*;
 
 /// One of each kind of transport header; ICMP is that of the packet's family.
