@@ -15,7 +15,7 @@ use margay_dataplane::io::af_xdp::{BusyPoll, Options};
 use margay_dataplane::io::netlink::Netlink;
 use margay_dataplane::net::WorkerId;
 use margay_dataplane::nodes::{Inbox, Limits, World};
-use margay_dataplane::packet::{Frames, Pool};
+use margay_dataplane::packet::{Frames, FramesError, Pool};
 use margay_dataplane::policy::{Ceiling, PolicyTable};
 use margay_dataplane::snapshot::{Publisher, Snapshot};
 use margay_dataplane::worker::{Idle, Parts, Rings, Thread, Wake, Worker, ticks};
@@ -302,21 +302,23 @@ fn kernel_routes(tables: &[KernelTable]) -> anyhow::Result<KernelRoutes> {
 
 fn frames(args: &Args) -> anyhow::Result<Arc<Frames>> {
     let large = if args.workload_ports == WorkloadPortKind::Tap { args.large_frames } else { 0 };
-    let bytes = u64::from(args.frames) * u64::from(args.frame_size) + u64::from(large) * (66 << 10);
     if args.hugepages != Hugepages::Off {
         match Frames::with_large(args.frames, args.frame_size, large, true) {
             Ok(frames) => {
                 tracing::info!(frames = args.frames, "packet buffers are on hugepages");
                 return Ok(frames);
             }
-            Err(error) if args.hugepages == Hugepages::On => {
+            Err(error @ FramesError::Map { bytes, .. }) if args.hugepages == Hugepages::On => {
                 let pages = bytes.div_ceil(2 << 20);
                 return Err(error).context(format!(
                     "{pages} free hugepages are needed for packets, and those that flow tables of this and \
                      other dataplanes take: raise vm.nr_hugepages"
                 ));
             }
-            Err(error) => tracing::info!(%error, "packet buffers are on ordinary pages"),
+            Err(error @ FramesError::Map { .. }) => {
+                tracing::info!(%error, "packet buffers are on ordinary pages");
+            }
+            Err(error) => return Err(error).context("--frames"),
         }
     }
     Frames::with_large(args.frames, args.frame_size, large, false).context("--frames")

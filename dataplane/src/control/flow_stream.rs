@@ -23,6 +23,11 @@ const UNREAD: usize = 16;
 pub(super) type Records = ReceiverStream<Result<pb::LogFlowsResponse, Status>>;
 
 pub(super) async fn log(service: &Service) -> Result<Records, Status> {
+    // A task of its own: a reader that is gone before it is done must not leave workers telling nobody.
+    tokio::spawn(begin(service.clone())).await.map_err(|error| Status::internal(error.to_string()))?
+}
+
+async fn begin(service: Service) -> Result<Records, Status> {
     let tables = service.look(|shell| shell.flow_tables()).await?;
     // Notes are as long as tables are: a write that the control thread has no time for.
     let made = tokio::task::spawn_blocking(move || {
@@ -35,7 +40,6 @@ pub(super) async fn log(service: &Service) -> Result<Records, Status> {
     let begun = service.look(move |shell: &mut Shell| shell.tell_of_flows(logs)).await?;
     let (number, newest) = begun.map_err(Status::failed_precondition)?;
     let (sender, told) = mpsc::channel(UNREAD);
-    let service = service.clone();
     tokio::spawn(async move {
         let outcome = tell(&service, newest, &rings, &sender).await;
         let _ = service.look(move |shell| shell.stop_telling_of_flows(number)).await;

@@ -120,8 +120,7 @@ pub struct Served {
     guard: Option<(u32, Guard)>,
     /// Of a workload that comes by a tap: what leads its packets there. It stays until no worker has a queue, so that
     /// nothing takes a way around policy.
-    _lead: Option<Lead>,
-    super_frames: bool,
+    lead: Option<Lead>,
     /// Frames its sockets hold for receiving.
     frames: u32,
     /// Queues that workers have not given back yet, once it is being closed.
@@ -264,8 +263,7 @@ impl Ports {
             queues,
             program,
             guard,
-            super_frames: lead.is_some(),
-            _lead: lead,
+            lead,
             frames,
             closing: 0,
         };
@@ -436,7 +434,7 @@ impl Ports {
             addresses: own.map(|address| (address.addr, address.prefix_len)).collect(),
             kernel_neighbours: uplink,
             queues,
-            super_frames: served.super_frames,
+            super_frames: served.lead.is_some(),
         })
     }
 

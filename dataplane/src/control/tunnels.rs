@@ -36,7 +36,7 @@ pub struct Near {
     pub mac: Mac,
     /// Of WireGuard, where it listens.
     pub port: u16,
-    /// The largest packet inside; none: what the uplinks take.
+    /// The largest packet inside; none: what the host takes.
     pub mtu: Option<u16>,
 }
 

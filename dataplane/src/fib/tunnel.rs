@@ -104,7 +104,7 @@ pub struct NearEnd {
     pub mac: Mac,
     /// Of WireGuard, where it listens.
     pub port: u16,
-    /// The largest IP packet inside that is configured.
+    /// The largest IP packet inside: what is configured, and what fits the interfaces that were named for it.
     pub mtu: Option<u16>,
 }
 
@@ -252,7 +252,7 @@ impl Overlay {
     /// How packets leave by `tunnel`, whose own packets leave by `link`.
     pub(super) fn over(&self, tunnel: Tunnel, link: &Adjacency) -> Option<TunnelAdjacency> {
         let near = self.near(tunnel.kind)?;
-        let (outer, path, peer) = match tunnel.kind {
+        let (outer, path, sealed) = match tunnel.kind {
             TunnelKind::Ipip => {
                 let far = self.nodes.get(&tunnel.remote)?;
                 (Outer::ipip(&link.header, near.address, tunnel.remote), far.path_mtu, None)
@@ -266,14 +266,14 @@ impl Overlay {
             TunnelKind::Wireguard4 | TunnelKind::Wireguard6 => {
                 let far = self.peers.get(&tunnel.remote)?;
                 let outer = Outer::udp(&link.header, (near.address, near.port), far.endpoint);
-                (outer, far.path_mtu, Some(far.peer))
+                (outer, far.path_mtu, Some((far.peer, far.lanes)))
             }
         };
         let path = path.map_or(link.mtu, |path| path.min(link.mtu));
         // No IPv6 sender goes below the least MTU of all links (RFC 8200 §5).
         let least = if tunnel.kind.is_v4() { 68 } else { 1280 };
         let mtu = self.mtu(tunnel.kind, path).max(least);
-        let lanes = peer.and_then(|_| self.peers.get(&tunnel.remote)).map_or(0, |far| far.lanes);
+        let (peer, lanes) = sealed.map_or((None, 0), |(peer, lanes)| (Some(peer), lanes));
         Some(TunnelAdjacency { tunnel, peer, lanes, tx_if: near.interface, underlay: link.tx_if, mtu, outer })
     }
 

@@ -13,11 +13,11 @@ const NOBODY_MATCHES: u16 = 1460;
 impl State {
     /// All that workers need to know of tunnels' ends.
     pub fn overlay(&self) -> Overlay {
-        let settings = &self.desired.overlay;
+        let (settings, named) = (&self.desired.overlay, self.named_mtu());
         let near = TunnelKind::ALL.map(|kind| {
             let near = settings.near(kind)?;
             let interface = self.id(&interface_name(kind))?;
-            let mtu = self.named_mtu().map(|named| named.saturating_sub(kind.overhead()));
+            let mtu = named.map(|named| named.saturating_sub(kind.overhead()));
             let mtu = near.mtu.into_iter().chain(mtu).min();
             Some(NearEnd { interface, address: near.address, mac: near.mac, port: near.port, mtu })
         });
@@ -80,7 +80,7 @@ impl State {
         uplinks.filter_map(|slot| slot.facts.as_ref()).map(|facts| facts.mtu).min()
     }
 
-    /// Has an interface stand for each kind of tunnels that is on, which takes what every uplink does.
+    /// Has an interface stand for each kind of tunnels that is on, which takes what the host does.
     pub(super) fn follow_tunnels(&mut self) {
         let least = self.host_mtu();
         for kind in TunnelKind::ALL {

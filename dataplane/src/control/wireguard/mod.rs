@@ -14,6 +14,7 @@ pub use peer::{PeerAt, WireguardPeer, address, port};
 use crate::fib::TunnelKind;
 use crate::net::{Addr, Nanos, PeerId};
 use crate::nodes::Datagram;
+use crate::wire::wireguard::Message;
 use crate::wireguard::aead::{Batch, Kernel};
 use crate::wireguard::{
     self, Endpoint, Interface, KeyPair, Keyring, Moment, Opening, PeerSettings, PublicKey, Random, Secret,
@@ -24,9 +25,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The type of a message that begins a handshake.
-const INITIATION: u8 = 1;
 
 /// A message to send.
 #[derive(Clone, Debug)]
@@ -349,7 +347,7 @@ impl Wireguard {
             for (old, event) in events {
                 match event {
                     // Under an old key, nothing is begun.
-                    wireguard::Event::Send { message, .. } if old && message[0] == INITIATION => {}
+                    wireguard::Event::Send { message, .. } if old && begins(&message) => {}
                     wireguard::Event::Send { to, message } => {
                         self.out.push(Outgoing { kind: side.kind, to: endpoint(to), message });
                     }
@@ -421,6 +419,11 @@ fn empty(cipher: &mut Batch, session: &Session) -> Option<Vec<u8>> {
     let mut message = vec![0; sealed_len(padded)];
     cipher.seal(&mut [session.outgoing(counter, 0, padded, &mut message).ok()?]);
     Some(message)
+}
+
+/// The message begins a handshake.
+fn begins(message: &[u8]) -> bool {
+    matches!(Message::parse(message), Ok(Message::Initiation(_)))
 }
 
 fn socket((addr, port): Endpoint) -> SocketAddr {
