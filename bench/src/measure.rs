@@ -60,10 +60,12 @@ fn on_core() -> u64 {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }
 
-/// Runs `once` until it has taken `span`, at least one time.
+/// Runs `once` until it has taken `span`, at least one time. Not longer than eight times that with what it prepares and
+/// does not count.
 pub fn fill(span: Duration, mut once: impl FnMut() -> Result<Sample>) -> Result<Sample> {
+    let start = Instant::now();
     let mut sum = once()?;
-    while sum.nanos < span.as_nanos() as u64 {
+    while sum.nanos < span.as_nanos() as u64 && start.elapsed() < 8 * span {
         sum = sum.and(once()?);
     }
     Ok(sum)

@@ -7,12 +7,12 @@ use crate::tunnel::{self, Tunnel};
 use crate::wire::{Stream, Valve, Wire};
 use anyhow::{Context, Result, ensure};
 use margay_api::dataplane::v1::{self as pb, change::Change};
-use margay_dataplane::conntrack::{FlowHasher, FlowLog, FlowRecord, RecordRing, Settings};
-use margay_dataplane::control::{Facts, Purpose, State};
+use margay_dataplane::conntrack::{FlowHasher, RecordRing, Settings};
+use margay_dataplane::control::{Facts, FlowRings, Purpose, State};
 use margay_dataplane::graph::NodeCount;
 use margay_dataplane::io::Device;
 use margay_dataplane::net::{Addr, IfId, Mac, Nanos, Prefix, WorkerId};
-use margay_dataplane::nodes::{Inbox, Limits, Logs, Refusal, Refusals, WorkerCounters, World};
+use margay_dataplane::nodes::{Inbox, Limits, WorkerCounters, World};
 use margay_dataplane::packet::{DropReason, Frames, Pool, VECTOR, Vector};
 use margay_dataplane::policy::{
     Consolidated, Consolidation, Direction, EndpointIdx, PolicyTable, PolicyTree,
@@ -49,13 +49,7 @@ pub struct Rig {
     batch: usize,
     now: Nanos,
     /// Where the worker tells of flows, if it does.
-    told: Option<Told>,
-}
-
-/// Rings of what a worker tells.
-struct Told {
-    flows: Arc<RecordRing<FlowRecord>>,
-    refusals: Arc<RecordRing<Refusal>>,
+    told: Option<FlowRings>,
 }
 
 /// A rig in its parts.
@@ -273,24 +267,21 @@ impl Rig {
 
     /// Has the worker tell of flows, by rings that have room for all of a lap.
     pub fn tell(&mut self) {
-        let (flows, refusals) = (RecordRing::new(1 << 19), RecordRing::new(1 << 12));
-        let sessions = self.worker.world().flows.capacity();
-        let logs = Logs {
-            flows: Box::new(FlowLog::new(sessions, true, flows.clone())),
-            refusals: Box::new(Refusals::new(refusals.clone())),
-        };
+        let world = self.worker.world();
+        let rings = FlowRings { flows: RecordRing::new(1 << 19), ..FlowRings::new(world.me) };
+        let logs = rings.logs(world.flows.capacity(), true);
         assert!(
             self.rings.commands.push(Command::TellOfFlows(Some(logs))).is_ok(),
             "the command ring has room"
         );
         self.worker.poll(self.now);
-        self.told = Some(Told { flows, refusals });
+        self.told = Some(rings);
     }
 
     /// Listens to the worker's news, so that telling them costs what it costs in the process.
     pub fn listen(&mut self) {
         while self.worker.world().events.pop().is_some() {}
-        if let Some(Told { flows, refusals }) = &self.told {
+        if let Some(FlowRings { flows, refusals, .. }) = &self.told {
             while flows.next().is_some() {}
             while refusals.next().is_some() {}
         }

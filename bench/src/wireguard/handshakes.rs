@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Messages prepared at a time.
 const LAP: usize = 64;
-/// Bogus ones for a worker.
+/// Bogus ones in a lap: so cheap to refuse that as many could not be prepared for each.
 const FLOOD: usize = 2_048;
 
 type Turn = Box<dyn FnMut() -> Result<Sample>>;
@@ -23,10 +23,11 @@ type Turn = Box<dyn FnMut() -> Result<Sample>>;
 pub fn run(common: &Common) -> Result<Vec<Figures>> {
     let mut cases: Vec<(&str, Turn)> = vec![];
     let [mut ours, mut theirs] = [Ours::new()?, Ours::new()?];
+    let wrong = theirs.wrong()?;
     let (mut boringtun, mut refusing) = (Boringtun::strangers(), Boringtun::strangers());
     cases.push(("initiation answered", Box::new(move || ours.answers())));
     cases.push(("initiation answered, boringtun", Box::new(move || answers(&mut boringtun))));
-    cases.push(("wrong first code", Box::new(move || theirs.refuses())));
+    cases.push(("wrong first code", Box::new(move || theirs.refused(&wrong, Refused::NotForUs))));
     cases.push(("wrong first code, boringtun", Box::new(move || refuses(&mut refusing))));
     let mut flooded = Ours::new()?;
     cases.push(("cookie sent under load", Box::new(move || flooded.asks_for_proof())));
@@ -107,17 +108,18 @@ impl Ours {
         Ok(sample)
     }
 
-    fn refuses(&mut self) -> Result<Sample> {
+    /// Initiations that are for somebody else. They leave no trace: the same ones do for every lap.
+    fn wrong(&mut self) -> Result<Vec<(Nanos, Vec<u8>)>> {
         let mut initiations = self.initiations()?;
         initiations.iter_mut().for_each(|(_, message)| message[116] ^= 1);
-        self.refused(&initiations, Refused::NotForUs)
+        Ok(initiations.into_iter().cycle().take(FLOOD).collect())
     }
 
     /// The first code is right, and there is load; the second code is missing.
     fn asks_for_proof(&mut self) -> Result<Sample> {
         let (_, message) = self.initiations()?.remove(0);
         let now = self.now;
-        let many = vec![(now, message); 2_048];
+        let many = vec![(now, message); FLOOD];
         for (now, message) in &many {
             let _ = self.ends[1].receive(message, HERE, moment(*now), &mut self.random);
         }

@@ -222,7 +222,6 @@ impl Node {
         if !right {
             message[116] ^= 1;
         }
-        let _ = self.random.bits();
         Ok((0..count).map(|at| carried(at % 250, &message)).collect())
     }
 
