@@ -6,8 +6,8 @@ import { bytes, count, plural } from "./words.js";
 /** Names on a side. The rest is one more. */
 const NAMES = 18;
 const ROW = 24;
-/** Amounts are written at edges up to so many. */
-const FEW = 10;
+/** Along an edge, where its amount may stand: the first that is free. */
+const PLACES = [0.5, 0.36, 0.64, 0.25, 0.75];
 
 const section = $("#graph");
 const picture = $("#picture");
@@ -62,7 +62,10 @@ function untangled(names, edges, end, other, places) {
   return names.sort((a, b) => means.get(a)[0] - means.get(b)[0] || means.get(a)[1] - means.get(b)[1]);
 }
 
-const amount = (edge) => (edge.verdict === "allow" ? bytes(edge.bytes) : `${count(edge.refused)} refused`);
+function amount(edge) {
+  if (edge.verdict !== "allow") return `${count(edge.refused)} refused`;
+  return edge.bytes ? bytes(edge.bytes) : plural(edge.began, "new flow");
+}
 
 function sentence(edge) {
   const what = edge.verdict === "allow" ? `${bytes(edge.bytes)} both ways, ${plural(edge.began, "new flow")}` : `${edge.verdict.toUpperCase()}, ${plural(edge.refused, "packet")} refused`;
@@ -74,6 +77,9 @@ function describe(edges, more) {
   if (edges.length > 4) lines.push(el("div", { textContent: `and ${edges.length - 4} more` }));
   detail.replaceChildren(...(lines.length ? lines : [more]));
 }
+
+/** A point of a Bézier curve, in one dimension. */
+const mid = (t, a, b, c, d) => a * (1 - t) ** 3 + 3 * b * t * (1 - t) ** 2 + 3 * c * t * t * (1 - t) + d * t ** 3;
 
 const HINT = "Solid: allowed, the wider the more bytes. Dashed: refused. Point at a name to see its own; choose it to filter by it.";
 
@@ -108,8 +114,10 @@ export function draw(groups, grain, filtered) {
   const at = (names, name) => 12 + (names.indexOf(name) + 0.5) * (height - 24) / names.length;
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": "Who talks to whom" });
   const [curves, amounts] = [svg("g"), svg("g")];
+  const boxes = [];
   const most = Math.max(1, ...all.map((edge) => edge.bytes));
-  const parts = all.map((edge) => {
+  // What is refused first: its amounts find a place.
+  const parts = all.toReversed().map((edge) => {
     // Side by side where a pair has several.
     const shift = edge.verdict === "allow" ? -3 : 4;
     const [y1, y2] = [at(left, edge.from) + shift, at(right, edge.to) + shift];
@@ -117,12 +125,19 @@ export function draw(groups, grain, filtered) {
     const bend = (x2 - x1) / 2.5;
     const curve = svg("path", { class: `edge ${edge.verdict}`, "stroke-width": wide.toFixed(1),
       d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}` }, svg("title", {}, sentence(edge)));
-    // Nearer to the right, where edges of one who opens many are apart; those of a pair beside each other.
-    const t = edge.verdict === "allow" ? 0.52 : 0.74;
-    const mid = (a, b, c, d) => a * (1 - t) ** 3 + 3 * b * t * (1 - t) ** 2 + 3 * c * t * t * (1 - t) + d * t ** 3;
-    const text = svg("text", { class: `amount${all.length > FEW ? " crowded" : ""}`, "text-anchor": "middle",
-      x: mid(x1, x1 + bend, x2 - bend, x2), y: mid(y1, y1, y2, y2) + (shift < 0 ? -4 : 12) }, amount(edge));
-    curves.append(curve);
+    const words = amount(edge);
+    const text = svg("text", { class: "amount", "text-anchor": "middle" }, words);
+    const half = words.length * 3.2 + 2;
+    const place = (t) => [mid(t, x1, x1 + bend, x2 - bend, x2), mid(t, y1, y1, y2, y2) + 4];
+    const free = ([x, y]) => boxes.every((box) => Math.abs(box.x - x) >= box.half + half || Math.abs(box.y - y) >= 13);
+    const spot = PLACES.map(place).find(free);
+    const [x, y] = spot ?? place(0.5);
+    text.setAttribute("x", x);
+    text.setAttribute("y", y);
+    // Where there is no room it is written when the edge is pointed at.
+    if (spot) boxes.push({ x, y, half });
+    else text.classList.add("crowded");
+    curves.prepend(curve);
     amounts.append(text);
     return { edge, curve, text };
   });

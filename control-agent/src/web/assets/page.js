@@ -22,7 +22,7 @@ export function svg(tag, attributes = {}, ...children) {
 /** A bar of 0 to 1, before a figure. */
 export function bar(part) {
   const width = String(Math.round(70 * Math.min(1, Math.max(0, part || 0))));
-  return svg("svg", { viewBox: "0 0 70 9", "aria-hidden": "true" },
+  return svg("svg", { viewBox: "0 0 70 9", preserveAspectRatio: "none", "aria-hidden": "true" },
     svg("rect", { class: "all", width: "70", height: "9" }), svg("rect", { width, height: "9" }));
 }
 
