@@ -122,6 +122,20 @@ fn endpoint(node: &str) -> Value {
                     "interfaceName": "cali1", "ipNetworks": ["10.0.0.1/32"]}})
 }
 
+/// The pool's block of this prefix, with nothing given.
+fn block(cidr: &str, node: &str) -> Value {
+    let addresses: Vec<usize> = (0..64).collect();
+    json!({"apiVersion": "projectcalico.org/v3", "kind": "IPAMBlock", "metadata": {"name": cidr.replace(['.', '/'], "-")},
+           "spec": {"cidr": cidr, "affinity": format!("host:{node}"), "allocations": vec![Value::Null; 64],
+                    "unallocated": addresses}})
+}
+
+/// As an agent does that keeps what agents keep.
+async fn claim(client: &mut ControlClient<Channel>, block: &Value) -> Code {
+    let request = ApplyRequest { objects: vec![block.to_string()], agent: true, ..ApplyRequest::default() };
+    client.apply(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
 async fn apply(client: &mut ControlClient<Channel>, objects: &[Value]) -> Code {
     let objects = objects.iter().map(Value::to_string).collect();
     let request = ApplyRequest { objects, ..ApplyRequest::default() };
@@ -204,6 +218,22 @@ async fn a_certificate_says_what_its_owner_may() {
     assert_eq!(apply(&mut node, &[policy("shop")]).await, No);
     assert_eq!(apply(&mut node, &[endpoint("node-b")]).await, Done, "again");
 
+    let mut other = client("node-c", "node", None).await;
+    let (own, foreign) = (block("10.0.3.0/26", "node-b"), block("10.0.3.0/26", "node-c"));
+    assert_eq!((claim(&mut node, &own).await, claim(&mut other, &foreign).await), (Done, No));
+    assert_eq!(claim(&mut other, &own).await, No, "not for another node either");
+    for (cidr, why) in [("10.0.4.0/25", "of another size"), ("10.9.0.0/26", "of no pool")] {
+        assert_eq!(claim(&mut other, &block(cidr, "node-c")).await, Code::InvalidArgument, "{why}");
+    }
+    let gone = DeleteRequest {
+        kind: "ipamblock".into(),
+        name: "10-0-3-0-26".into(),
+        agent: true,
+        ..DeleteRequest::default()
+    };
+    assert_eq!(other.delete(gone.clone()).await.unwrap_err().code(), No);
+    assert!(node.delete(gone).await.is_ok());
+
     // On this machine's socket it is root, or whoever runs the test: the agent's own user.
     assert_eq!(apply(&mut running.client().await, &[pool()]).await, Done);
 
@@ -219,7 +249,7 @@ async fn a_certificate_says_what_its_owner_may() {
     );
     assert_eq!(
         (count("node-b", "created"), count("node-b", "unchanged"), count("node-b", "refused")),
-        (1, 1, 2)
+        (2, 1, 2)
     );
     assert!(
         lines

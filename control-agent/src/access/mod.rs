@@ -3,6 +3,7 @@
 mod audit;
 mod certificate;
 mod door;
+mod own;
 mod role;
 mod tls;
 

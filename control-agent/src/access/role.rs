@@ -1,5 +1,6 @@
 //! Roles, and what they may.
 
+use super::own::is_own;
 use crate::model::{Key, Kind, Resource};
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -99,10 +100,7 @@ impl Caller {
             Role::Admin => true,
             Role::Viewer => false,
             Role::Operator => !is_machinery(key.kind) && self.has_namespace(key),
-            Role::Node => {
-                let mut known = before.into_iter().chain(after).peekable();
-                known.peek().is_some() && known.all(|object| node_of(object) == Some(self.name.as_str()))
-            }
+            Role::Node => is_own(&self.name, before, after),
         };
         if may { Ok(()) } else { Err(self.refused(format!("write {key}"))) }
     }
@@ -153,17 +151,6 @@ fn is_machinery(kind: Kind) -> bool {
             | Kind::KubeControllersConfiguration
             | Kind::CalicoNodeStatus
     )
-}
-
-/// Whose an object is.
-fn node_of(object: &Resource) -> Option<&str> {
-    match object {
-        Resource::Node(node) => Some(&node.metadata.name),
-        Resource::WorkloadEndpoint(endpoint) => Some(&endpoint.spec.node),
-        Resource::HostEndpoint(endpoint) => Some(&endpoint.spec.node),
-        Resource::CalicoNodeStatus(status) => Some(&status.spec.node),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::{
     access::{Caller, Written},
     datastore::{Expected, Listing, Outcome, Run, Write},
     ipam::Books,
-    model::{IpPool, Key, Kind, Resource, Tier},
+    model::{IpPool, IpamBlock, Key, Kind, Resource, Tier},
     sync::AdoptError,
 };
 use margay_api::control::v1::{
@@ -61,6 +61,9 @@ impl Agent {
             caller.may_write(&key, before.as_ref(), Some(resource)).map_err(failure::refused)?;
         }
         together(&resources, &listing)?;
+        if caller.is_judged_by_content() {
+            refuse(unpooled(&resources, &listing))?;
+        }
         let mut writes =
             resources.into_iter().map(|resource| put(resource, mode)).collect::<Result<Vec<_>, _>>()?;
         if caller.is_judged_by_content() {
@@ -267,16 +270,8 @@ fn overlaps(resources: &[Resource], listing: &Listing) -> Vec<String> {
     if new.is_empty() {
         return Vec::new();
     }
-    let stored: Vec<IpPool> = listing
-        .entries
-        .iter()
-        .filter(|entry| entry.key.kind == Kind::IPPool)
-        .filter_map(|entry| match Resource::from_json(&entry.json) {
-            Ok(Resource::IPPool(pool)) => Some(pool),
-            _ => None,
-        })
-        .filter(|old| new.iter().all(|pool| pool.metadata.name != old.metadata.name))
-        .collect();
+    let mut stored = stored_pools(listing);
+    stored.retain(|old| new.iter().all(|pool| pool.metadata.name != old.metadata.name));
     let mut errors = Vec::new();
     for (at, pool) in new.iter().enumerate() {
         let others = stored.iter().chain(new[..at].iter().copied());
@@ -317,6 +312,40 @@ fn torn(resources: &[Resource], listing: &Listing) -> Vec<String> {
         }
     }
     errors
+}
+
+/// Blocks that are none of a pool's: who claims one gets packets to all its addresses.
+fn unpooled(resources: &[Resource], listing: &Listing) -> Vec<String> {
+    let blocks = resources.iter().filter_map(|resource| match resource {
+        Resource::IPAMBlock(block) => Some(block),
+        _ => None,
+    });
+    let blocks: Vec<&IpamBlock> = blocks.collect();
+    if blocks.is_empty() {
+        return Vec::new();
+    }
+    let pools = stored_pools(listing);
+    let of = |block: &IpamBlock, pool: &IpPool| {
+        pool.spec.cidr.contains(block.spec.cidr.addr()) && pool.spec.block_size() == block.spec.cidr.len()
+    };
+    let unpooled = blocks.into_iter().filter(|block| !pools.iter().any(|pool| of(block, pool)));
+    let error = |block: &IpamBlock| {
+        let IpamBlock { metadata, spec } = block;
+        format!(
+            "IPAMBlock {}: spec.cidr: {} is no block of any IPPool: claim one that is",
+            metadata.name, spec.cidr
+        )
+    };
+    unpooled.map(error).collect()
+}
+
+fn stored_pools(listing: &Listing) -> Vec<IpPool> {
+    let entries = listing.entries.iter().filter(|entry| entry.key.kind == Kind::IPPool);
+    let pools = entries.filter_map(|entry| match Resource::from_json(&entry.json) {
+        Ok(Resource::IPPool(pool)) => Some(pool),
+        _ => None,
+    });
+    pools.collect()
 }
 
 fn refuse(mut errors: Vec<String>) -> Result<(), Status> {

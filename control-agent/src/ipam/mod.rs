@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use block::{Allocation, Block, Owner};
+pub use block::{Allocation, Block, Owner, name as block_name};
 pub use books::{Books, Endpoint, Pool, Settings, Stored};
 pub use collect::{Collected, Collection, Collector, GRACE};
 
