@@ -213,6 +213,11 @@ fn ipam() {
 }
 
 #[test]
+fn config() {
+    golden("config", &["config show", "config show --origin", "config show -o json"]);
+}
+
+#[test]
 fn bgp() {
     golden("bgp", &["bgp peers", "bgp peers -o wide", "bgp peers -o json"]);
 }

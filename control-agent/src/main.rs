@@ -17,7 +17,7 @@ use margay_agent::{
     sync::Link,
     web::{self, Entrance},
 };
-use margay_api::{metrics, unix::Socket};
+use margay_api::{dataplane::v1::Setting, metrics, settings, unix::Socket};
 use sd_notify::NotifyState;
 use std::{
     fs,
@@ -342,7 +342,8 @@ impl EtcdArguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    let (arguments, settings) = settings::parse("MARGAY_AGENT_CONFIG");
+    match run(arguments, settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("margay-agent: {error:#}");
@@ -351,7 +352,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<()> {
+async fn run(arguments: Arguments, settings: Vec<Setting>) -> Result<()> {
     log(&arguments.log)?;
     // Caught from the start: a signal during the start ends it cleanly, too.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -398,6 +399,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         key_publication,
         bird,
         audit,
+        settings,
         started,
         stopping,
     };

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use core_affinity::CoreId;
-use margay_api::dataplane::v1::dataplane_server::DataplaneServer;
-use margay_api::unix;
+use margay_api::dataplane::v1::{Setting, dataplane_server::DataplaneServer};
+use margay_api::{settings, unix};
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{
     DeviceOptions, FlowMemory, KernelRoutes, KeyFile, Ports, Purpose, Service, Shell, State, WorkerEnd,
@@ -186,7 +186,8 @@ enum IdleMode {
 }
 
 fn main() -> ExitCode {
-    match start(Args::parse()) {
+    let (args, settings) = settings::parse("MARGAY_DATAPLANE_CONFIG");
+    match start(args, settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("margay-dataplane: {error:#}");
@@ -196,7 +197,7 @@ fn main() -> ExitCode {
 }
 
 /// Everything but workers runs beside their cores: a compiler of policy there would take them from packets.
-fn start(args: Args) -> anyhow::Result<()> {
+fn start(args: Args, settings: Vec<Setting>) -> anyhow::Result<()> {
     log_to(&args.log)?;
     let online = core_affinity::get_core_ids().context("asking for the cores that are online")?;
     let cores = cores(args.cores.as_deref(), &online, args.share_cores)?;
@@ -210,7 +211,7 @@ fn start(args: Args) -> anyhow::Result<()> {
     stay_off();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().on_thread_start(stay_off).build();
-    runtime.context("starting the control threads")?.block_on(run(args, cores))
+    runtime.context("starting the control threads")?.block_on(run(args, settings, cores))
 }
 
 /// The processors that this process may use and that no worker has; `None`: there are none.
@@ -224,7 +225,7 @@ fn beside(workers: &[CoreId]) -> Option<CpuSet> {
     (rest != CpuSet::new()).then_some(rest)
 }
 
-async fn run(args: Args, cores: Vec<CoreId>) -> anyhow::Result<()> {
+async fn run(args: Args, settings: Vec<Setting>, cores: Vec<CoreId>) -> anyhow::Result<()> {
     let frames = near(cores[0], || frames(&args))?;
     // Nobody shall be able to choose members of IP sets that make lookups slow.
     let mib = |n: usize| n.saturating_mul(1 << 20);
@@ -260,7 +261,7 @@ async fn run(args: Args, cores: Vec<CoreId>) -> anyhow::Result<()> {
     let control = tokio::spawn(shell.run(inbox, events));
     tokio::spawn(watchdog::feed(counters, requests.clone()));
 
-    let service = Service::new(requests);
+    let service = Service::new(requests).with_settings(settings);
     let scraped = match args.metrics {
         Some(at) => {
             let serving = margay_api::metrics::serve(at, service.clone()).await;

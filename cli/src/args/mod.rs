@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and the help that says so. One file a noun.
 
 mod bgp;
+mod config;
 mod conntrack;
 mod datastore;
 mod diagnosis;
@@ -21,6 +22,7 @@ use clap_complete::Shell;
 
 pub use self::{
     bgp::Bgp,
+    config::Config,
     conntrack::{
         Conntrack, ConntrackCount, ConntrackFlush, ConntrackGet, ConntrackList, ConntrackTop, CountBy,
         FlowEnd, FlowFilter, FlowFormat,
@@ -185,6 +187,10 @@ Exits with 6 if a component is not healthy.")]
     /// Look at routing between nodes and routers.
     #[command(subcommand, arg_required_else_help = true)]
     Bgp(Bgp),
+
+    /// Look at the settings of the node.
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(Config),
 
     /// Look into connection tracking: live sessions.
     #[command(subcommand, arg_required_else_help = true)]

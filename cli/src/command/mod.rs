@@ -2,6 +2,7 @@
 
 mod bgp;
 mod completion;
+mod config;
 mod connectivity;
 mod conntrack;
 mod datastore;
@@ -50,6 +51,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Label(args) => label::run(global, args, out).await,
         Command::Status(args) => status::run(global, args, out).await,
         Command::Bgp(command) => bgp::run(global, command, out).await,
+        Command::Config(command) => config::run(global, command, out).await,
         Command::Connectivity(ConnectivityCommand::Test(args)) => connectivity::run(global, args, out).await,
         Command::Diag(Diag::Collect(args)) => diag::collect(global, args, out),
         Command::Conntrack(command) => conntrack::run(global, command, out).await,

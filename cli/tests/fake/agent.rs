@@ -16,12 +16,12 @@ use margay_api::{
         AssignAddressesResponse, Bgp, BgpPeer, CniAddRequest, CniAddResponse, CniCheckRequest,
         CniCheckResponse, CniDelRequest, CniDelResponse, CniGcRequest, CniGcResponse, CniStatusRequest,
         CniStatusResponse, Component, ConfirmLostRequest, ConfirmLostResponse, DeleteRequest, DeleteResponse,
-        Endpoint, ExplainRequest, ExplainResponse, GetBgpRequest, GetRequest, GetResponse, GetStatusRequest,
-        ListAddressesRequest, ListAddressesResponse, ListLostRequest, ListLostResponse, LostObject, Object,
-        ObserveFlowsRequest, ObserveFlowsResponse, ReleaseAddressesRequest, ReleaseAddressesResponse,
-        SplitPoolRequest, SplitPoolResponse, Status as NodeStatus, SummarizeFlowsRequest,
-        SummarizeFlowsResponse, WatchEvent, WatchRequest, apply_request::Mode, control_server::Control,
-        watch_event::Type,
+        Endpoint, ExplainRequest, ExplainResponse, GetBgpRequest, GetConfigRequest, GetConfigResponse,
+        GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest, ListAddressesResponse,
+        ListLostRequest, ListLostResponse, LostObject, Object, ObserveFlowsRequest, ObserveFlowsResponse,
+        ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse,
+        Status as NodeStatus, SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent, WatchRequest,
+        apply_request::Mode, control_server::Control, watch_event::Type,
     },
     dataplane::v1 as dataplane,
 };
@@ -260,6 +260,31 @@ impl Control for Agent {
     ) -> Result<Response<ConfirmLostResponse>, Status> {
         assert_eq!(request.into_inner().objects.len(), 2, "those that were listed");
         Ok(Response::new(ConfirmLostResponse {}))
+    }
+
+    async fn get_config(&self, _: Request<GetConfigRequest>) -> Result<Response<GetConfigResponse>, Status> {
+        use dataplane::{Setting, setting::Origin};
+        let setting = |name: &str, value: &str, origin: Origin, source: &str, needs_restart| Setting {
+            name: name.into(),
+            value: value.into(),
+            origin: origin.into(),
+            source: source.into(),
+            needs_restart,
+        };
+        Ok(Response::new(GetConfigResponse {
+            node: "node-a".into(),
+            agent: vec![
+                setting("node", "", Origin::Default, "", true),
+                setting("store", "etcd:http://10.0.0.9:2379", Origin::Environment, "MARGAY_STORE", true),
+                setting("log", "debug", Origin::Flag, "--log", true),
+            ],
+            dataplane: vec![setting("cores", "2,3", Origin::File, "/etc/margay/dataplane.conf:3", true)],
+            dataplane_problem: String::new(),
+            store: vec![
+                setting("ipipEnabled", "true", Origin::Cluster, "FelixConfiguration default", false),
+                setting("vxlanVNI", "4097", Origin::Node, "FelixConfiguration node.node-a", false),
+            ],
+        }))
     }
 
     async fn get_bgp(&self, _: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {

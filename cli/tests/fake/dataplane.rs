@@ -9,17 +9,18 @@ use margay_api::dataplane::v1::{
     Accounting, BufferOwner, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop,
     DryRunRequest, DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable,
     FlushFlowsRequest, FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest,
-    GetStatusRequest, Interface, ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest,
-    ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
-    ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
-    ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
-    ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LogFlowsRequest, LogFlowsResponse,
-    LookupRouteRequest, LookupRouteResponse, Nat, NodeRuntime, ObjectError, PolicyId, PortRange, Prefix,
-    Queue, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend,
-    ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
-    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, WatchRequest,
-    WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerRuntime,
-    dataplane_server::Dataplane as Service, node_config::NatMapping,
+    GetSettingsRequest, GetSettingsResponse, GetStatusRequest, Interface, ListAdjacenciesRequest,
+    ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse,
+    ListInterfacesRequest, ListInterfacesResponse, ListNeighboursRequest, ListNeighboursResponse,
+    ListRoutesRequest, ListRoutesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse,
+    ListTunnelsRequest, ListTunnelsResponse, ListWireguardRequest, ListWireguardResponse, ListedRule,
+    ListedRules, LogFlowsRequest, LogFlowsResponse, LookupRouteRequest, LookupRouteResponse, Nat,
+    NodeRuntime, ObjectError, PolicyId, PortRange, Prefix, Queue, Refused, RotateWireguardKeyRequest,
+    RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId,
+    StagePolicy, StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest,
+    SyncResponse, TierPolicy, TreeShape, Tunnel, WatchRequest, WatchResponse, WireguardInterface,
+    WireguardPeerStatus, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
+    node_config::NatMapping,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
@@ -198,6 +199,13 @@ impl Service for Dataplane {
         _: Request<RotateWireguardKeyRequest>,
     ) -> Result<Response<RotateWireguardKeyResponse>, Status> {
         Ok(Response::new(RotateWireguardKeyResponse { public_key: vec![8; 32] }))
+    }
+
+    async fn get_settings(
+        &self,
+        _: Request<GetSettingsRequest>,
+    ) -> Result<Response<GetSettingsResponse>, Status> {
+        Err(Status::unimplemented("the agent asks it"))
     }
 
     async fn list_wireguard(

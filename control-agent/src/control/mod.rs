@@ -4,6 +4,7 @@ mod addresses;
 mod apply;
 mod bgp;
 mod cni;
+mod config;
 mod explain;
 mod failure;
 mod flows;
@@ -26,6 +27,7 @@ use crate::{
     routing::Bird,
     sync::Link,
 };
+use margay_api::dataplane::v1::Setting;
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -61,6 +63,8 @@ pub struct Agent {
     pub bird: Option<Bird>,
     /// Who changed what.
     pub audit: Audit,
+    /// What it was started with.
+    pub settings: Vec<Setting>,
     /// When the agent started.
     pub started: Instant,
     /// Turns true when the agent shuts down, which ends the watches.

@@ -8,10 +8,10 @@ use margay_api::control::v1::{
     CniAddResponse, CniAttachment, CniCheckRequest, CniCheckResponse, CniDelRequest, CniDelResponse,
     CniGcRequest, CniGcResponse, CniStatusRequest, CniStatusResponse, ConfirmLostRequest,
     ConfirmLostResponse, DeleteRequest, DeleteResponse, ExplainRequest, ExplainResponse, GetBgpRequest,
-    GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest, ListAddressesResponse, ListLostRequest,
-    ListLostResponse, ObserveFlowsRequest, ReleaseAddressesRequest, ReleaseAddressesResponse,
-    SplitPoolRequest, SplitPoolResponse, Status as AgentStatus, SummarizeFlowsRequest,
-    SummarizeFlowsResponse, WatchEvent, WatchRequest,
+    GetConfigRequest, GetConfigResponse, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest,
+    ListAddressesResponse, ListLostRequest, ListLostResponse, ObserveFlowsRequest, ReleaseAddressesRequest,
+    ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse, Status as AgentStatus,
+    SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
@@ -231,6 +231,14 @@ impl Control for Methods {
             self.agent.confirm_lost(request)
         })
         .await
+    }
+
+    async fn get_config(
+        &self,
+        request: Request<GetConfigRequest>,
+    ) -> Result<Response<GetConfigResponse>, Status> {
+        whole(&request)?;
+        self.agent.config().await.map(Response::new)
     }
 
     async fn get_bgp(&self, request: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {

@@ -22,15 +22,15 @@ use margay_api::{
     dataplane::v1::{
         Adopted, Change, CountFlowsRequest, CountFlowsResponse, DryRunRequest, DryRunResponse,
         EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlowRecord, FlushFlowsRequest,
-        FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetStatusRequest, Hello,
-        ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse,
-        ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
-        ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
-        ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
-        ListWireguardRequest, ListWireguardResponse, LogFlowsRequest, LogFlowsResponse, LookupRouteRequest,
-        LookupRouteResponse, ObjectError, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse,
-        Runtime, ServedService, Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest,
-        WatchResponse, change,
+        FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetSettingsRequest,
+        GetSettingsResponse, GetStatusRequest, Hello, ListAdjacenciesRequest, ListAdjacenciesResponse,
+        ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
+        ListInterfacesResponse, ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest,
+        ListRoutesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest,
+        ListTunnelsResponse, ListWireguardRequest, ListWireguardResponse, LogFlowsRequest, LogFlowsResponse,
+        LookupRouteRequest, LookupRouteResponse, ObjectError, Refused, RotateWireguardKeyRequest,
+        RotateWireguardKeyResponse, Runtime, ServedService, Setting, Status as DataplaneStatus, SyncRequest,
+        SyncResponse, WatchRequest, WatchResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -354,6 +354,14 @@ impl Dataplane for Service {
         Err(Status::unimplemented("not for the agent"))
     }
 
+    async fn get_settings(
+        &self,
+        _: Request<GetSettingsRequest>,
+    ) -> Result<Response<GetSettingsResponse>, Status> {
+        let setting = Setting { name: "cores".into(), value: "2,3".into(), ..Setting::default() };
+        Ok(Response::new(GetSettingsResponse { settings: vec![setting] }))
+    }
+
     async fn list_services(
         &self,
         _: Request<ListServicesRequest>,
@@ -488,6 +496,7 @@ impl Running {
             key_publication,
             bird: None,
             audit,
+            settings: Vec::new(),
             started,
             stopping,
         };

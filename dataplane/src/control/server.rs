@@ -4,6 +4,7 @@ use super::shell::{Begun, CommitError, Request, Shell};
 use super::{dry_run, flow_rpc, flow_stream, flows, watch};
 use margay_api::dataplane::v1::{self as pb, dataplane_server::Dataplane};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -25,12 +26,19 @@ const SESSIONS: usize = 256;
 #[derive(Clone)]
 pub struct Service {
     requests: mpsc::Sender<Request>,
+    /// What the process was started with.
+    settings: Arc<[pb::Setting]>,
 }
 
 impl Service {
     /// A face of the shell that takes `requests`.
     pub fn new(requests: mpsc::Sender<Request>) -> Self {
-        Self { requests }
+        Self { requests, settings: [].into() }
+    }
+
+    /// Tells who asks for them of these settings.
+    pub fn with_settings(self, settings: Vec<pb::Setting>) -> Self {
+        Self { settings: settings.into(), ..self }
     }
 
     pub(super) async fn ask(&self, request: Request) -> Result<(), Status> {
@@ -161,6 +169,13 @@ impl Dataplane for Service {
     ) -> Result<Response<pb::RotateWireguardKeyResponse>, Status> {
         let public_key = self.look(|shell| shell.rotate_key()).await?.map_err(Status::failed_precondition)?;
         Ok(Response::new(pb::RotateWireguardKeyResponse { public_key }))
+    }
+
+    async fn get_settings(
+        &self,
+        _: tonic::Request<pb::GetSettingsRequest>,
+    ) -> Result<Response<pb::GetSettingsResponse>, Status> {
+        Ok(Response::new(pb::GetSettingsResponse { settings: self.settings.to_vec() }))
     }
 
     async fn lookup_route(
