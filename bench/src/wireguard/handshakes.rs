@@ -82,10 +82,10 @@ impl Ours {
         Ok(Self { ends, random: Random::new(3), now: Nanos::from_secs(1) })
     }
 
-    fn initiations(&mut self) -> Result<Vec<(Nanos, Vec<u8>)>> {
+    fn initiations(&mut self, count: usize) -> Result<Vec<(Nanos, Vec<u8>)>> {
         let to = self.ends[1].public();
         let mut all = vec![];
-        while all.len() < LAP {
+        while all.len() < count {
             self.now = self.now.plus(Nanos::from_secs(6));
             self.ends[0].want_session(to, moment(self.now), &mut self.random);
             let message = self.ends[0].events().find_map(sent).context("it begins")?;
@@ -95,7 +95,7 @@ impl Ours {
     }
 
     fn answers(&mut self) -> Result<Sample> {
-        let initiations = self.initiations()?;
+        let initiations = self.initiations(LAP)?;
         let mut answered = 0;
         let sample = Sample::of(|| {
             for (now, initiation) in &initiations {
@@ -110,16 +110,14 @@ impl Ours {
 
     /// Initiations that are for somebody else. They leave no trace: the same ones do for every lap.
     fn wrong(&mut self) -> Result<Vec<(Nanos, Vec<u8>)>> {
-        let mut initiations = self.initiations()?;
+        let mut initiations = self.initiations(LAP)?;
         initiations.iter_mut().for_each(|(_, message)| message[116] ^= 1);
         Ok(initiations.into_iter().cycle().take(FLOOD).collect())
     }
 
     /// The first code is right, and there is load; the second code is missing.
     fn asks_for_proof(&mut self) -> Result<Sample> {
-        let (_, message) = self.initiations()?.remove(0);
-        let now = self.now;
-        let many = vec![(now, message); FLOOD];
+        let many = vec![self.initiations(1)?.remove(0); FLOOD];
         for (now, message) in &many {
             let _ = self.ends[1].receive(message, HERE, moment(*now), &mut self.random);
         }
