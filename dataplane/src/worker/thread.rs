@@ -133,7 +133,7 @@ fn run(mut parts: Parts, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let at = Instant::now();
         let packets = worker.poll(Nanos(at.duration_since(epoch).as_nanos() as u64));
-        let after = ticks();
+        let mut after = ticks();
         counters.ticks.set(after.wrapping_sub(epoch_ticks));
         if packets > 0 {
             counters.busy_ticks.add(after.wrapping_sub(before));
@@ -147,6 +147,8 @@ fn run(mut parts: Parts, stop: &AtomicBool) {
             } else if idle >= YIELD_AFTER {
                 std::thread::yield_now();
             }
+            // Asleep it was not busy, whatever it finds when it wakes.
+            after = ticks();
         }
         before = after;
         std::hint::spin_loop();
