@@ -232,6 +232,25 @@ fn dp_runtime() {
             "dp runtime -o json",
             "dp runtime -o yaml",
             "dp runtime -o jsonl",
+            "dp runtime --worker 1",
+            "dp runtime --worker 7",
+        ],
+    );
+}
+
+#[test]
+fn dp_hist() {
+    golden(
+        "dp_hist",
+        &[
+            "dp hist cycles",
+            "dp hist cycles -o wide --worker 0",
+            "dp hist vector",
+            "dp hist latency",
+            "dp hist latency --worker 0 -o json",
+            "dp hist vector -o jsonl",
+            "dp hist cycles --worker 7",
+            "dp hist weight",
         ],
     );
 }

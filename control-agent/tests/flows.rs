@@ -3,13 +3,14 @@
 
 mod rig;
 
-use margay_agent::datastore::Memory;
+use margay_agent::{control::Scraped, datastore::Memory};
 use margay_api::{
     control::v1::{
         ApplyRequest, FlowFilter, ObserveFlowsRequest, SummarizeFlowsRequest, control_client::ControlClient,
         summarize_flows_request::By,
     },
     dataplane::v1::{FlowRecord, FlowTuple, flow_record::Event},
+    metrics::{Format, Metrics as _},
 };
 use rig::{Fake, Running};
 use std::{
@@ -118,6 +119,11 @@ async fn flows_are_named_kept_followed_and_put_together() {
     assert_eq!((passed.began, passed.ended, passed.bytes, passed.refused), (1, 1, 200, 0));
     assert_eq!((&*refused.destination, refused.refused, &*refused.reason), ("10.96.0.1", 2, "policy-denied"));
     assert_eq!((summary.lost, summary.beyond), (7, 0));
+    let metrics = Scraped(agent.agent.clone()).families().await.unwrap().text(Format::Prometheus);
+    let counted = ["margay_flows_events_total 3", "margay_agent_flows_events_missed_total 7"];
+    for line in counted.iter().chain(&["margay_flows_events_lost_total{cause=\"file\"} 0"]) {
+        assert!(metrics.contains(&format!("{line}\n")), "{line} is not in {metrics}");
+    }
     let request = SummarizeFlowsRequest { by: By::Source.into(), limit: 1, ..Default::default() };
     assert_eq!(client.summarize_flows(request).await.unwrap().into_inner().groups.len(), 1);
 

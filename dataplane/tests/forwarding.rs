@@ -6,7 +6,7 @@ mod build;
 use build::*;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use margay_dataplane::net::{Mac, Nanos};
-use margay_dataplane::nodes::{Counted, WorkerCounters};
+use margay_dataplane::nodes::{Counted, Histogram, VectorCosts, WorkerCounters};
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::{arp, ethernet};
@@ -81,6 +81,45 @@ fn recheck_reaches_live_flows_in_both_directions_and_back() {
     commit(&mut node, 80);
     give(&mut node, "cali3", &tcp_from(3, "10.65.0.1", 80, 4000, "A"));
     assert!(node.pop("cali1").is_some());
+}
+
+thread_local! {
+    /// Reads of the counter that costs are counted with: each takes a tick.
+    static READS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+fn reads() -> u64 {
+    READS.replace(READS.get() + 1)
+}
+
+#[test]
+fn vectors_are_counted_by_their_packets_and_what_they_took() {
+    let mut node = standard(Setup { ticks: reads, ..Setup::default() });
+    let frame = udp_from(1, "10.65.0.2", 53);
+    let spread = |node: &Simulation, of: fn(&VectorCosts) -> &Histogram| {
+        of(&node.workers[0].world().counters.vectors).read().collect::<Vec<_>>()
+    };
+    let before = spread(&node, |vectors| &vectors.packets);
+    assert!(before.is_empty(), "empty polls are no vectors");
+    give(&mut node, "cali1", &frame);
+    for _ in 0..5 {
+        node.push("cali1", &frame);
+    }
+    let from = reads();
+    node.step(NOW);
+    let passed = reads() - from;
+    assert_eq!(spread(&node, |vectors| &vectors.packets), [(1..=1, 1), (5..=5, 1)]);
+    // Each packet of a vector has its share of the cycles, and waits for all of them.
+    let packets = |spread: Vec<(_, u64)>| spread.into_iter().map(|(_, count)| count).sum::<u64>();
+    assert_eq!(packets(spread(&node, |vectors| &vectors.cycles)), 6);
+    assert_eq!(packets(spread(&node, |vectors| &vectors.latency)), 6);
+    let vectors = &node.workers[0].world().counters.vectors;
+    let [whole, share] = [vectors.latency.max(), vectors.cycles.max()];
+    // The first packet was alone: it went the long way.
+    assert!(share <= whole && whole > 0 && spread(&node, |v| &v.latency).len() == 2, "{share} of {whole}");
+    let second = *vectors.latency.read().find(|(_, count)| *count == 5).expect("five together").0.start();
+    assert!(second < passed, "{second} ticks of {passed}");
+    assert!(vectors.cycles.read().any(|(of, count)| of.contains(&(second / 5)) && count == 5));
 }
 
 /// Packets that each node has seen so far.

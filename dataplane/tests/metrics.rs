@@ -50,6 +50,8 @@ async fn everything_is_there_from_the_start_and_prometheus_own_tool_finds_nothin
         "margay_dp_objects{kind=\"policy\"} 1",
         "margay_conntrack_capacity{worker=\"0\"} 1024",
         "margay_conntrack_inserts_total 0",
+        "margay_flows_events_lost_total{cause=\"flow_ring\"} 0",
+        "margay_flows_events_lost_total{cause=\"refusal_ring\"} 0",
         "margay_dp_stage_cycles_total{stage=\"parse\",worker=\"0\"} 0",
     ] {
         assert!(text.lines().any(|is| is == line), "{line} is not in\n{text}");

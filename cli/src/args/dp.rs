@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     Look,
@@ -13,15 +13,31 @@ use crate::output::Format;
 /// `dp`.
 #[derive(Debug, Subcommand)]
 pub enum Dp {
-    /// Show what each node of the packet graph costs, by worker.
+    /// Show how busy workers are, and what each node of the packet graph costs them.
     #[command(after_help = "\
 Examples:
   margayctl dp runtime
-  margayctl dp runtime --watch=5s
+  margayctl dp runtime --watch=5s --worker 1
+  margayctl dp runtime -o json | jq .total.headroomMpps
 
-Counts are since the start of the dataplane; with --watch, each after the first is of the interval alone.
-Nodes that saw no packet are shown with -o wide.")]
-    Runtime(Look),
+Counts and rates are since the start of the dataplane; with --watch, each after the first is of the interval alone.
+Headroom is how many packets more a second would fit, each at the cycles that one costs now. Fuller vectors make them
+cheaper, so there is rather more room than less. Nodes that saw no packet are shown with -o wide.")]
+    Runtime(DpRuntime),
+
+    /// Draw how the sizes and costs of vectors are spread.
+    #[command(after_help = "\
+Examples:
+  margayctl dp hist latency
+  margayctl dp hist cycles --worker 0 --watch=5s
+  margayctl dp hist vector -o json | jq .total.p99
+
+Of packets that workers receive themselves, since the start of the dataplane; with --watch, each after the first is of
+the interval alone. Packets that another worker handed over, or that waited for a neighbour, are not among them. A
+vector's time begins when its worker turns to its devices, and ends when those have all that became of it: the kernel's
+queues, and rings that nobody has looked at yet, are not in it. -o wide shows each bucket, of sixteen for each power
+of two; what is read from them is at most a sixteenth too high. The largest value is exact, but for an interval's.")]
+    Hist(DpHist),
 
     /// Show interfaces and what went through them.
     #[command(after_help = "\
@@ -120,6 +136,42 @@ Examples:
   margayctl dp neighbours
   margayctl dp neighbours -o jsonl | jq 'select(.state == \"failed\")'")]
     Neighbours(Look),
+}
+
+/// `dp runtime`.
+#[derive(Args, Debug)]
+pub struct DpRuntime {
+    /// Only of this worker.
+    #[arg(long, value_name = "N")]
+    pub worker: Option<u32>,
+
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// `dp hist`.
+#[derive(Args, Debug)]
+pub struct DpHist {
+    /// Of what.
+    pub of: Spread,
+
+    /// Only of this worker.
+    #[arg(long, value_name = "N")]
+    pub worker: Option<u32>,
+
+    #[command(flatten)]
+    pub look: Look,
+}
+
+/// What `dp hist` draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Spread {
+    /// Cycles that a packet takes: its share of its vector's.
+    Cycles,
+    /// Packets that a vector has.
+    Vector,
+    /// Time that a packet spends in the worker: its vector's.
+    Latency,
 }
 
 /// `dp fib`.

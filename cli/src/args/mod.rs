@@ -29,7 +29,7 @@ pub use self::{
     },
     datastore::{Confirm, Datastore},
     diagnosis::{Connectivity, ConnectivityCommand, Diag, DiagCollect},
-    dp::{Dp, Fib, FibLookup, FibShow},
+    dp::{Dp, Fib, FibLookup, FibShow, Spread},
     flows::{FlowLike, Flows, FlowsObserve, FlowsTop, ObserveFormat, Outcome as FlowOutcome, TopBy},
     ipam::{Ipam, IpamCheck, IpamConfigure, IpamRelease, IpamShow, IpamSplit},
     node::{Node, NodeCheck},

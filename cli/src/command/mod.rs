@@ -57,7 +57,14 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Outcome {
         Command::Conntrack(command) => conntrack::run(global, command, out).await,
         Command::Flows(command) => flows::run(global, command, out).await,
         Command::Datastore(Datastore::Confirm(args)) => datastore::confirm(global, args, out).await,
-        Command::Dp(Dp::Runtime(look)) => dp::show::<dp::Runtime>(global, look, out).await,
+        Command::Dp(Dp::Runtime(args)) => {
+            let only = |runtime: dp::Runtime| runtime.only(args.worker);
+            dp::show_some(global, &args.look, only, out).await
+        }
+        Command::Dp(Dp::Hist(args)) => {
+            let only = |all: dp::Histograms| all.only(args.of, args.worker);
+            dp::show_some(global, &args.look, only, out).await
+        }
         Command::Dp(Dp::Interfaces(look)) => dp::show::<dp::Interfaces>(global, look, out).await,
         Command::Dp(Dp::Services(look)) => dp::show::<dp::Services>(global, look, out).await,
         Command::Dp(Dp::Tunnels(look)) => dp::show::<dp::Tunnels>(global, look, out).await,

@@ -8,19 +8,19 @@ use std::{
 use margay_api::dataplane::v1::{
     Accounting, BufferOwner, Buffers, CountFlowsRequest, CountFlowsResponse, DirectionPolicy, Drop,
     DryRunRequest, DryRunResponse, EndpointPolicy, ExplainRequest, ExplainResponse, FlowTable,
-    FlushFlowsRequest, FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetRuntimeRequest,
-    GetSettingsRequest, GetSettingsResponse, GetStatusRequest, Interface, ListAdjacenciesRequest,
-    ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse,
-    ListInterfacesRequest, ListInterfacesResponse, ListNeighboursRequest, ListNeighboursResponse,
-    ListRoutesRequest, ListRoutesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse,
-    ListTunnelsRequest, ListTunnelsResponse, ListWireguardRequest, ListWireguardResponse, ListedRule,
-    ListedRules, LogFlowsRequest, LogFlowsResponse, LookupRouteRequest, LookupRouteResponse, Nat,
-    NodeRuntime, ObjectError, PolicyId, PortRange, Prefix, Queue, Refused, RotateWireguardKeyRequest,
-    RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend, ServedPort, ServedService, ServiceId,
-    StagePolicy, StagedEndpoint, StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest,
-    SyncResponse, TierPolicy, TreeShape, Tunnel, WatchRequest, WatchResponse, WireguardInterface,
-    WireguardPeerStatus, Worker, WorkerRuntime, dataplane_server::Dataplane as Service,
-    node_config::NatMapping,
+    FlushFlowsRequest, FlushFlowsResponse, Frontend, GetEndpointPolicyRequest, GetHistogramsRequest,
+    GetHistogramsResponse, GetRuntimeRequest, GetSettingsRequest, GetSettingsResponse, GetStatusRequest,
+    Histogram, HistogramBucket, Interface, ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest,
+    ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
+    ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
+    ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
+    ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LogFlowsRequest, LogFlowsResponse,
+    LookupRouteRequest, LookupRouteResponse, Nat, NodeRuntime, ObjectError, PolicyId, PortRange, Prefix,
+    Queue, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend,
+    ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
+    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, WatchRequest,
+    WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerHistograms, WorkerRuntime,
+    dataplane_server::Dataplane as Service, node_config::NatMapping,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
@@ -184,6 +184,8 @@ impl Service for Dataplane {
             sleeps: 3 * look,
             cycles: 8_000_000 * look,
             busy_cycles: 1_000_000 * look,
+            rx_packets: 3_200 * look,
+            tx_packets: 3_000 * look,
             nodes: vec![
                 node("parse", 100, 3_200, 480_000),
                 node("conntrack", 100, 3_200, 320_000),
@@ -192,6 +194,24 @@ impl Service for Dataplane {
             ],
         };
         Ok(Response::new(Runtime { workers: vec![worker(0), worker(1)], tsc_hz: 2.5e9 }))
+    }
+
+    async fn get_histograms(
+        &self,
+        _: Request<GetHistogramsRequest>,
+    ) -> Result<Response<GetHistogramsResponse>, Status> {
+        let histogram = |max, buckets: &[(u64, u64, u64)]| {
+            let bucket = |&(lowest, highest, count): &_| HistogramBucket { lowest, highest, count };
+            Some(Histogram { buckets: buckets.iter().map(bucket).collect(), max })
+        };
+        let busy = WorkerHistograms {
+            worker: 0,
+            vector: histogram(32, &[(1, 1, 60), (2, 2, 10), (16, 16, 5), (31, 31, 20), (32, 33, 5)]),
+            cycles: histogram(2_050, &[(120, 123, 600), (148, 151, 300), (256, 271, 95), (2_048, 2_175, 5)]),
+            latency: histogram(51_000, &[(3_712, 3_839, 900), (7_424, 7_679, 99), (49_152, 51_199, 1)]),
+        };
+        let idle = WorkerHistograms { worker: 1, ..WorkerHistograms::default() };
+        Ok(Response::new(GetHistogramsResponse { workers: vec![busy, idle], tsc_hz: 2.5e9 }))
     }
 
     async fn rotate_wireguard_key(

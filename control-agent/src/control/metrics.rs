@@ -34,6 +34,7 @@ fn families(agent: &Agent) -> Families {
     health(&mut f, agent);
     calculation(&mut f, agent);
     dataplane(&mut f, agent);
+    flows(&mut f, agent);
     f
 }
 
@@ -127,4 +128,20 @@ fn dataplane(f: &mut Families, agent: &Agent) {
         let count = endpoints.iter().filter(|endpoint| endpoint.state == state).count();
         states.sample([("state", state)], count as u64);
     }
+}
+
+fn flows(f: &mut Families, agent: &Agent) {
+    let Some(flows) = &agent.flows else { return };
+    f.count("margay_flows_events", "Records of flows, and of refused attempts, that came.", flows.taken());
+    f.count(
+        "margay_agent_flows_events_missed",
+        "Records that the dataplane lost on their way here; it counts them itself, by cause.",
+        flows.lost(),
+    );
+    let lost = f.counter(
+        "margay_flows_events_lost",
+        "Records that came and are not in the file of flows, or in none of the hour's groups.",
+    );
+    lost.sample([("cause", "file")], flows.unwritten());
+    lost.sample([("cause", "groups")], flows.beyond());
 }

@@ -22,15 +22,16 @@ use margay_api::{
     dataplane::v1::{
         Adopted, Change, CountFlowsRequest, CountFlowsResponse, DryRunRequest, DryRunResponse,
         EndpointPolicy, EndpointStatus, ExplainRequest, ExplainResponse, FlowRecord, FlushFlowsRequest,
-        FlushFlowsResponse, GetEndpointPolicyRequest, GetRuntimeRequest, GetSettingsRequest,
-        GetSettingsResponse, GetStatusRequest, Hello, ListAdjacenciesRequest, ListAdjacenciesResponse,
-        ListDropsRequest, ListDropsResponse, ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest,
-        ListInterfacesResponse, ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest,
-        ListRoutesResponse, ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest,
-        ListTunnelsResponse, ListWireguardRequest, ListWireguardResponse, LogFlowsRequest, LogFlowsResponse,
-        LookupRouteRequest, LookupRouteResponse, ObjectError, Refused, RotateWireguardKeyRequest,
-        RotateWireguardKeyResponse, Runtime, ServedService, Setting, Status as DataplaneStatus, SyncRequest,
-        SyncResponse, WatchRequest, WatchResponse, change,
+        FlushFlowsResponse, GetEndpointPolicyRequest, GetHistogramsRequest, GetHistogramsResponse,
+        GetRuntimeRequest, GetSettingsRequest, GetSettingsResponse, GetStatusRequest, Hello,
+        ListAdjacenciesRequest, ListAdjacenciesResponse, ListDropsRequest, ListDropsResponse,
+        ListFlowsRequest, ListFlowsResponse, ListInterfacesRequest, ListInterfacesResponse,
+        ListNeighboursRequest, ListNeighboursResponse, ListRoutesRequest, ListRoutesResponse,
+        ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
+        ListWireguardRequest, ListWireguardResponse, LogFlowsRequest, LogFlowsResponse, LookupRouteRequest,
+        LookupRouteResponse, ObjectError, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse,
+        Runtime, ServedService, Setting, Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest,
+        WatchResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
@@ -281,6 +282,13 @@ impl Dataplane for Service {
 
     async fn get_runtime(&self, _: Request<GetRuntimeRequest>) -> Result<Response<Runtime>, Status> {
         Ok(Response::new(self.0.counts.lock().unwrap().runtime.clone()))
+    }
+
+    async fn get_histograms(
+        &self,
+        _: Request<GetHistogramsRequest>,
+    ) -> Result<Response<GetHistogramsResponse>, Status> {
+        Err(Status::unimplemented("not for the agent"))
     }
 
     async fn list_drops(&self, _: Request<ListDropsRequest>) -> Result<Response<ListDropsResponse>, Status> {

@@ -134,6 +134,8 @@ pub fn counts() -> Counts {
         sleeps: 0,
         cycles: 20_000_000_000,
         busy_cycles: 10_000 * busy,
+        rx_packets: 500_000,
+        tx_packets: 480_000,
         nodes: vec![
             node("parse", 500_000, 21),
             node("conntrack", 490_000, 38),

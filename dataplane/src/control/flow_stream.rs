@@ -37,7 +37,8 @@ async fn begin(service: Service) -> Result<Records, Status> {
         (logs.collect(), rings)
     });
     let (logs, rings) = made.await.map_err(|error| Status::internal(error.to_string()))?;
-    let begun = service.look(move |shell: &mut Shell| shell.tell_of_flows(logs)).await?;
+    let read = rings.clone();
+    let begun = service.look(move |shell: &mut Shell| shell.tell_of_flows(logs, read)).await?;
     let (number, newest) = begun.map_err(Status::failed_precondition)?;
     let (sender, told) = mpsc::channel(UNREAD);
     tokio::spawn(async move {

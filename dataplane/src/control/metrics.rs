@@ -4,7 +4,7 @@
 use super::Service;
 use super::denials::Denials;
 use super::ports::Ports;
-use super::shell::Shell;
+use super::shell::{Lost, Shell};
 use super::state::State;
 use super::view;
 use crate::packet::DropReason;
@@ -58,6 +58,8 @@ impl Metrics for Service {
 pub struct Sources<'s> {
     /// As the API shows it.
     pub status: pb::Status,
+    /// On the way to who reads of flows.
+    pub lost: Lost,
     /// As the API shows them.
     pub interfaces: Vec<pb::Interface>,
     /// What was decided.
@@ -72,7 +74,7 @@ pub struct Sources<'s> {
 
 /// Everything.
 pub fn families(state: &State, ports: &Ports, sources: Sources<'_>) -> Families {
-    let Sources { status, interfaces, denials, timings, endpoints, uptime } = sources;
+    let Sources { status, lost, interfaces, denials, timings, endpoints, uptime } = sources;
     let mut f = Families::default();
     f.gauge("margay_build_info", "The release that runs; always 1.")
         .sample([("component", "dataplane"), ("version", &status.version)], 1);
@@ -82,6 +84,7 @@ pub fn families(state: &State, ports: &Ports, sources: Sources<'_>) -> Families 
     self::packets(&mut f, &status, &interfaces, ports);
     workers(&mut f, ports, &status);
     conntrack(&mut f, ports, &status);
+    flows(&mut f, lost);
     policy(&mut f, state, denials, timings, &status);
     objects(&mut f, state, &status, endpoints);
     f
@@ -250,6 +253,15 @@ fn conntrack(f: &mut Families, ports: &Ports, status: &pb::Status) {
         f.level("margay_nat_ports", "Ports to leave the node with, towards each server.", ports);
         f.count("margay_nat_exhaustions", "Packets dropped because none of them was free.", nat.exhausted);
     }
+}
+
+fn flows(f: &mut Families, lost: Lost) {
+    let family = f.counter(
+        "margay_flows_events_lost",
+        "Records of flows, and of refused attempts, that found no room on their way to the agent.",
+    );
+    family.sample([("cause", "flow_ring")], lost.flows);
+    family.sample([("cause", "refusal_ring")], lost.refusals);
 }
 
 fn policy(f: &mut Families, state: &State, denials: &mut Denials, timings: &Timings, status: &pb::Status) {

@@ -114,6 +114,13 @@ impl Dataplane for Service {
         self.look(|shell| shell.runtime()).await.map(Response::new)
     }
 
+    async fn get_histograms(
+        &self,
+        _: tonic::Request<pb::GetHistogramsRequest>,
+    ) -> Result<Response<pb::GetHistogramsResponse>, Status> {
+        self.look(|shell| shell.histograms()).await.map(Response::new)
+    }
+
     async fn list_drops(
         &self,
         _: tonic::Request<pb::ListDropsRequest>,

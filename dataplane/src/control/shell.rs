@@ -7,6 +7,8 @@ mod views;
 mod watched;
 mod wireguard;
 
+pub use told::Lost;
+
 use super::denials::Denials;
 use super::desired::{EndpointId, ObjectError};
 use super::flows::{Asked, Questions};
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
+use told::Losses;
 
 /// How often workers' rings are looked at.
 const PACE: Duration = Duration::from_millis(5);
@@ -113,6 +116,7 @@ pub struct Shell {
     watched: bool,
     /// The number of the newest reader of flows.
     flow_reader: watch::Sender<u64>,
+    losses: Losses,
     statuses: BTreeMap<EndpointId, pb::EndpointStatus>,
     /// What uplinks were told to leave to us.
     ours: Ours,
@@ -159,6 +163,7 @@ impl Shell {
             without_links: false,
             watched: false,
             flow_reader: watch::Sender::new(0),
+            losses: Losses::default(),
             statuses: BTreeMap::new(),
             ours: Ours::default(),
             building: None,

@@ -6,12 +6,13 @@ use super::state::{Purpose, State};
 use crate::conntrack::{Side, nat::Mapping};
 use crate::fib::{Interface, Quota};
 use crate::net::{IfId, PortRange};
-use crate::nodes::WorkerCounters;
+use crate::nodes::{Histogram, WorkerCounters};
 use crate::packet::DropReason;
 use crate::snapshot::Snapshot;
 use crate::wireguard::LANES;
 use margay_api::dataplane::v1::{self as pb, node_config::NatMapping};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// How far the dataplane has got.
 pub fn status(state: &mut State, ports: &Ports, agent_connected: bool, uptime_seconds: u64) -> pb::Status {
@@ -205,6 +206,8 @@ pub fn runtime(ports: &Ports, tsc_hz: f64) -> pb::Runtime {
         sleeps: end.counters.sleeps.get(),
         cycles: end.counters.ticks.get(),
         busy_cycles: end.counters.busy_ticks.get(),
+        rx_packets: end.counters.rx.get(),
+        tx_packets: end.counters.tx.get(),
         nodes: end
             .nodes
             .read()
@@ -218,6 +221,25 @@ pub fn runtime(ports: &Ports, tsc_hz: f64) -> pb::Runtime {
             .collect(),
     };
     pb::Runtime { workers: ports.workers().iter().map(worker).collect(), tsc_hz }
+}
+
+/// How vectors were spread on each worker.
+pub fn histograms(ports: &Ports, tsc_hz: f64) -> pb::GetHistogramsResponse {
+    let histogram = |of: &Histogram| {
+        let bucket = |(values, count): (RangeInclusive<u64>, u64)| pb::HistogramBucket {
+            lowest: *values.start(),
+            highest: *values.end(),
+            count,
+        };
+        Some(pb::Histogram { buckets: of.read().map(bucket).collect(), max: of.max() })
+    };
+    let worker = |end: &super::ports::WorkerEnd| pb::WorkerHistograms {
+        worker: u32::from(end.id.0),
+        vector: histogram(&end.counters.vectors.packets),
+        cycles: histogram(&end.counters.vectors.cycles),
+        latency: histogram(&end.counters.vectors.latency),
+    };
+    pb::GetHistogramsResponse { workers: ports.workers().iter().map(worker).collect(), tsc_hz }
 }
 
 /// Reasons for which packets were dropped, most packets first.

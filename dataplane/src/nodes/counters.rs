@@ -1,5 +1,6 @@
 //! What a worker counts. One writer; read by anyone.
 
+use super::Histogram;
 use crate::packet::DropReason;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -76,6 +77,30 @@ pub struct WorkerCounters {
     /// Ticks since its start.
     pub ticks: Counted,
     drops: Drops,
+    /// Of vectors that were received.
+    pub vectors: VectorCosts,
+}
+
+/// What vectors that were received have cost, from when the worker turned to its devices until those it sent by had
+/// what became of the vector. What other workers handed over, and what had waited, is not among them.
+#[derive(Debug, Default)]
+pub struct VectorCosts {
+    /// Packets in each: those of all devices that were at hand, together.
+    pub packets: Histogram,
+    /// Ticks for each packet: its share of its vector's.
+    pub cycles: Histogram,
+    /// Ticks that each packet spent in the worker: its vector's.
+    pub latency: Histogram,
+}
+
+impl VectorCosts {
+    /// One more, of at least one packet.
+    #[inline]
+    pub fn add(&self, packets: u64, ticks: u64) {
+        self.packets.add(packets, 1);
+        self.cycles.add(ticks / packets, packets);
+        self.latency.add(ticks, packets);
+    }
 }
 
 /// One for each reason.

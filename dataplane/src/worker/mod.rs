@@ -46,6 +46,7 @@ pub struct Worker {
     forgetting: Option<Forgetting>,
     /// Flows that are being looked at. Later commands wait for it.
     showing: Option<Box<FlowPage>>,
+    ticks: fn() -> u64,
 }
 
 /// Flows that are being forgotten. Later commands wait for it.
@@ -55,7 +56,7 @@ struct Forgetting {
 }
 
 impl Worker {
-    /// A worker without ports. `ticks` reads a counter, for the cost of nodes.
+    /// A worker without ports. `ticks` reads a counter, for the cost of nodes and vectors.
     pub fn new(world: World, pool: Pool, reader: Reader, rings: Rings, ticks: fn() -> u64) -> Self {
         let (graph, entries) = pipeline(ticks);
         let ports = Vec::with_capacity(world.outboxes.len());
@@ -76,6 +77,7 @@ impl Worker {
             counted: Nanos(0),
             forgetting: None,
             showing: None,
+            ticks,
         }
     }
 
@@ -349,10 +351,10 @@ impl Worker {
     fn receive(&mut self) -> usize {
         /// Below this much room a device's share is not worth asking for: run first.
         const LOW: usize = 32;
-        let mut received = 0;
+        let (mut received, mut since) = (0, (self.ticks)());
         for at in 0..self.ports.len() {
             if self.input.room() < LOW {
-                self.run_input();
+                since = self.run_input(since);
             }
             let (before, room) = (self.input.len(), self.input.room());
             let port = &mut self.ports[at];
@@ -363,13 +365,21 @@ impl Worker {
             self.world.counters.rx.add(count as u64);
             received += count;
         }
-        self.run_input();
+        self.run_input(since);
         received
     }
 
-    fn run_input(&mut self) {
+    /// Runs what was received from the tick `since` on. Returns the tick at its end.
+    fn run_input(&mut self, since: u64) -> u64 {
+        let packets = self.input.len() as u64;
         self.graph.inject(self.entries.parse, &mut self.input);
         self.run();
+        if packets == 0 {
+            return since;
+        }
+        let now = (self.ticks)();
+        self.world.counters.vectors.add(packets, now.wrapping_sub(since));
+        now
     }
 
     /// Runs the graph and gives what came out to the devices, then the pieces of what was cut, which

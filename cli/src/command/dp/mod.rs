@@ -5,6 +5,7 @@ mod buffers;
 mod capture;
 mod drops;
 mod fib;
+mod hist;
 mod interfaces;
 mod neighbours;
 mod pcapng;
@@ -26,6 +27,7 @@ pub use self::{
     buffers::Buffers,
     drops::Drops,
     fib::{lookup, routes},
+    hist::Histograms,
     interfaces::Interfaces,
     neighbours::Neighbours,
     queues::Queues,
@@ -41,7 +43,7 @@ pub use self::{
 use crate::{
     args::{Global, Look},
     client,
-    exit::{Code, Outcome},
+    exit::{Code, Failure, Outcome},
     output::{Format, Output, View},
 };
 
@@ -128,6 +130,19 @@ fn frame<V: View>(view: &V, format: Format, out: &mut Output) -> Outcome<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// What is of the worker that is asked for; of all where none is.
+fn one_of<T>(workers: Vec<T>, number: impl Fn(&T) -> u32, asked: Option<u32>) -> Outcome<Vec<T>> {
+    let Some(asked) = asked else { return Ok(workers) };
+    let last = workers.iter().map(&number).max();
+    let of_it: Vec<T> = workers.into_iter().filter(|worker| number(worker) == asked).collect();
+    if of_it.is_empty() {
+        let there = last.map_or_else(|| "there is none".to_owned(), |last| format!("the last is {last}"));
+        let next = "see which there are with `margayctl status`";
+        return Err(Failure::new(Code::NotFound, format!("there is no worker {asked}"), there, next));
+    }
+    Ok(of_it)
 }
 
 /// What a counter grew by. One that shrank was started anew.

@@ -49,6 +49,10 @@ pub async fn run(global: &Global, args: &FlowsObserve, out: &mut Output) -> Outc
             Ok(None) => break,
             Err(status) => return Err(Failure::rpc(ATTEMPT, &status)),
         };
+        // Who follows is told as it happens: the end may never come.
+        if args.follow && (lost, missed) != (message.lost, message.missed) {
+            confess(message.lost.saturating_sub(lost), message.missed.saturating_sub(missed));
+        }
         (lost, missed) = (message.lost, message.missed);
         for flow in &message.flows {
             match args.output {

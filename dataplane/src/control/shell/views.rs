@@ -30,8 +30,18 @@ impl Shell {
 
     /// The cost of nodes.
     pub fn runtime(&self) -> pb::Runtime {
+        view::runtime(&self.ports, self.tsc_hz())
+    }
+
+    /// How vectors were spread.
+    pub fn histograms(&self) -> pb::GetHistogramsResponse {
+        view::histograms(&self.ports, self.tsc_hz())
+    }
+
+    /// Ticks a second.
+    fn tsc_hz(&self) -> f64 {
         let cycles = ticks().wrapping_sub(self.started_ticks) as f64;
-        view::runtime(&self.ports, cycles / self.started.elapsed().as_secs_f64().max(1e-9))
+        cycles / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Reasons of drops.
@@ -43,6 +53,7 @@ impl Shell {
     pub fn metrics(&mut self) -> Families {
         let sources = metrics::Sources {
             status: self.status(),
+            lost: self.losses.lost(),
             interfaces: self.interfaces(),
             denials: &mut self.denials,
             timings: &self.timings,
