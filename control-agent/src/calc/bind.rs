@@ -199,8 +199,8 @@ struct Selected<'a> {
 
 impl Selected<'_> {
     fn by(&mut self, selector: &Selector) -> &[Owner] {
-        self.by_selector.entry(selector.canonical().to_owned()).or_insert_with(|| {
-            self.catalog.select(selector).filter_map(|member| member.owner.clone()).collect()
-        })
+        self.by_selector
+            .entry(selector.canonical().to_owned())
+            .or_insert_with(|| self.catalog.select(selector).filter_map(|member| member.owner()).collect())
     }
 }

@@ -6,7 +6,7 @@ use super::{
     endpoints::{Local, Owner},
 };
 use crate::model::{
-    Cidr, GlobalNetworkSet, HostEndpoint, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT,
+    Cidr, GlobalNetworkSet, HostEndpoint, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, Labels,
     NetworkSet, Profile, Protocol, Selector, WorkloadEndpoint, namespace_profile,
 };
 use std::{
@@ -16,13 +16,55 @@ use std::{
 
 /// What a selector selects.
 pub(super) struct Member<'a> {
-    pub labels: BTreeMap<String, String>,
+    labels: Seen<'a>,
     /// The addresses it stands for.
     pub nets: Cow<'a, [Cidr]>,
     /// The ports it has a name for.
     pub ports: Vec<NamedPort<'a>>,
+    what: What<'a>,
+}
+
+/// The object that a member is.
+enum What<'a> {
+    Workload(&'a WorkloadEndpoint),
+    Host(&'a HostEndpoint),
+    Set,
+}
+
+impl Member<'_> {
     /// For an endpoint.
-    pub owner: Option<Owner>,
+    pub fn owner(&self) -> Option<Owner> {
+        match self.what {
+            What::Workload(endpoint) => Some(Owner::Workload(endpoint_key(endpoint))),
+            What::Host(endpoint) => Some(Owner::Host(endpoint.metadata.name.clone())),
+            What::Set => None,
+        }
+    }
+}
+
+/// The labels that selectors see of a member, each once. They are few, and a large cluster has many members: nothing
+/// is copied, and nothing sorted.
+#[derive(Default)]
+struct Seen<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Seen<'a> {
+    /// What is put later wins.
+    fn put(&mut self, name: &'a str, value: &'a str) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    fn extend(&mut self, labels: &'a BTreeMap<String, String>) {
+        labels.iter().for_each(|(name, value)| self.put(name, value));
+    }
+}
+
+impl Labels for Seen<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
 }
 
 /// A port, and what its endpoint calls it.
@@ -35,8 +77,8 @@ pub(super) struct NamedPort<'a> {
 /// Every member, found by label.
 pub(super) struct Catalog<'a> {
     members: Vec<Member<'a>>,
-    /// Label and value to the members that carry it, ascending.
-    by_label: HashMap<(String, String), Vec<u32>>,
+    /// Label, then value, to the members that carry it, ascending.
+    by_label: HashMap<&'a str, HashMap<&'a str, Vec<u32>>>,
 }
 
 impl<'a> Catalog<'a> {
@@ -44,11 +86,18 @@ impl<'a> Catalog<'a> {
     pub fn of_cluster(resources: &'a Resources) -> Self {
         let workloads = resources.all::<WorkloadEndpoint>().map(|endpoint| workload(resources, endpoint));
         let hosts = resources.all::<HostEndpoint>().map(|endpoint| host(resources, endpoint));
-        let set =
-            |labels, nets: &'a [Cidr]| Member { labels, nets: nets.into(), ports: Vec::new(), owner: None };
+        let set = |labels, nets: &'a [Cidr]| Member {
+            labels,
+            nets: nets.into(),
+            ports: Vec::new(),
+            what: What::Set,
+        };
         let sets = resources.all::<NetworkSet>().map(|one| set(set_labels(resources, one), &one.spec.nets));
-        let global_sets =
-            resources.all::<GlobalNetworkSet>().map(|one| set(one.metadata.labels.clone(), &one.spec.nets));
+        let global_sets = resources.all::<GlobalNetworkSet>().map(|one| {
+            let mut labels = Seen::default();
+            labels.extend(&one.metadata.labels);
+            set(labels, &one.spec.nets)
+        });
         Self::new(workloads.chain(hosts).chain(sets).chain(global_sets).collect())
     }
 
@@ -60,10 +109,10 @@ impl<'a> Catalog<'a> {
     }
 
     fn new(members: Vec<Member<'a>>) -> Self {
-        let mut by_label: HashMap<_, Vec<u32>> = HashMap::new();
+        let mut by_label: HashMap<_, HashMap<_, Vec<u32>>> = HashMap::new();
         for (at, member) in (0..).zip(&members) {
-            for (label, value) in &member.labels {
-                by_label.entry((label.clone(), value.clone())).or_default().push(at);
+            for (label, value) in &member.labels.0 {
+                by_label.entry(*label).or_default().entry(*value).or_default().push(at);
             }
         }
         Self { members, by_label }
@@ -82,7 +131,8 @@ impl<'a> Catalog<'a> {
     /// leaves fewest; `None` where it demands no particular value.
     fn candidates(&self, selector: &Selector) -> Option<BTreeSet<u32>> {
         let carriers = |label: &String, values: BTreeSet<String>| -> Vec<&[u32]> {
-            let carriers = values.into_iter().filter_map(|value| self.by_label.get(&(label.clone(), value)));
+            let by_value = self.by_label.get(label.as_str());
+            let carriers = values.iter().filter_map(|value| by_value?.get(value.as_str()));
             carriers.map(Vec::as_slice).collect()
         };
         let demands = selector.restrictions();
@@ -95,7 +145,7 @@ impl<'a> Catalog<'a> {
     }
 }
 
-fn workload<'a>(resources: &Resources, endpoint: &'a WorkloadEndpoint) -> Member<'a> {
+fn workload<'a>(resources: &'a Resources, endpoint: &'a WorkloadEndpoint) -> Member<'a> {
     let ports = &endpoint.spec.ports;
     Member {
         labels: workload_labels(resources, endpoint),
@@ -104,18 +154,17 @@ fn workload<'a>(resources: &Resources, endpoint: &'a WorkloadEndpoint) -> Member
             .iter()
             .map(|port| NamedPort { name: &port.name, protocol: port.protocol, port: port.port })
             .collect(),
-        owner: Some(Owner::Workload(endpoint_key(endpoint))),
+        what: What::Workload(endpoint),
     }
 }
 
-fn host<'a>(resources: &Resources, endpoint: &'a HostEndpoint) -> Member<'a> {
+fn host<'a>(resources: &'a Resources, endpoint: &'a HostEndpoint) -> Member<'a> {
     let spec = &endpoint.spec;
     let mut labels = inherited(resources, &spec.profiles);
-    labels.extend(endpoint.metadata.labels.clone());
+    labels.extend(&endpoint.metadata.labels);
     // It has none of these, and must not pass for a workload.
-    for workloads_only in [LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT] {
-        labels.remove(workloads_only);
-    }
+    let workloads_only = [LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT];
+    labels.0.retain(|(name, _)| !workloads_only.contains(name));
     Member {
         labels,
         nets: spec.expected_ips.iter().copied().map(Cidr::host).collect(),
@@ -124,43 +173,43 @@ fn host<'a>(resources: &Resources, endpoint: &'a HostEndpoint) -> Member<'a> {
             .iter()
             .map(|port| NamedPort { name: &port.name, protocol: port.protocol, port: port.port })
             .collect(),
-        owner: Some(Owner::Host(endpoint.metadata.name.clone())),
+        what: What::Host(endpoint),
     }
 }
 
 /// The endpoint's own labels win over what its profiles give it; what Calico says of it wins over both.
-fn workload_labels(resources: &Resources, endpoint: &WorkloadEndpoint) -> BTreeMap<String, String> {
+fn workload_labels<'a>(resources: &'a Resources, endpoint: &'a WorkloadEndpoint) -> Seen<'a> {
     let spec = &endpoint.spec;
     let mut labels = inherited(resources, &spec.profiles);
-    labels.extend(endpoint.metadata.labels.clone());
-    labels.insert(LABEL_NAMESPACE.to_owned(), endpoint.metadata.namespace.clone());
-    labels.insert(LABEL_ORCHESTRATOR.to_owned(), spec.orchestrator.clone());
+    labels.extend(&endpoint.metadata.labels);
+    labels.put(LABEL_NAMESPACE, &endpoint.metadata.namespace);
+    labels.put(LABEL_ORCHESTRATOR, &spec.orchestrator);
     if !spec.service_account_name.is_empty() {
-        labels.insert(LABEL_SERVICE_ACCOUNT.to_owned(), spec.service_account_name.clone());
+        labels.put(LABEL_SERVICE_ACCOUNT, &spec.service_account_name);
     }
     labels
 }
 
 /// What an endpoint's profiles give it. Of two that give the same label, the first in the list wins.
-fn inherited(resources: &Resources, profiles: &[String]) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
+fn inherited<'a>(resources: &'a Resources, profiles: &[String]) -> Seen<'a> {
+    let mut labels = Seen::default();
     for profile in profiles.iter().rev() {
         if let Some(profile) = resources.get::<Profile>("", profile) {
-            labels.extend(profile.spec.labels_to_apply.clone());
+            labels.extend(&profile.spec.labels_to_apply);
         }
     }
     labels
 }
 
 /// A network set has the labels of its namespace, too.
-fn set_labels(resources: &Resources, set: &NetworkSet) -> BTreeMap<String, String> {
+fn set_labels<'a>(resources: &'a Resources, set: &'a NetworkSet) -> Seen<'a> {
     let namespace = &set.metadata.namespace;
-    let mut labels = match resources.get::<Profile>("", &namespace_profile(namespace)) {
-        Some(profile) => profile.spec.labels_to_apply.clone(),
-        None => BTreeMap::new(),
-    };
-    labels.extend(set.metadata.labels.clone());
-    labels.insert(LABEL_NAMESPACE.to_owned(), namespace.clone());
+    let mut labels = Seen::default();
+    if let Some(profile) = resources.get::<Profile>("", &namespace_profile(namespace)) {
+        labels.extend(&profile.spec.labels_to_apply);
+    }
+    labels.extend(&set.metadata.labels);
+    labels.put(LABEL_NAMESPACE, namespace);
     labels
 }
 
@@ -206,9 +255,9 @@ mod tests {
             let resources = members.iter().enumerate().map(|(at, labels)| endpoint(at, labels).into()).collect();
             let catalog = Catalog::of_cluster(&resources);
             let selector = Selector::parse(&text).unwrap();
-            let found: Vec<_> = catalog.select(&selector).map(|member| member.owner.clone()).collect();
+            let found: Vec<_> = catalog.select(&selector).map(|member| member.owner()).collect();
             let scanned = catalog.members.iter().filter(|member| selector.matches(&member.labels));
-            prop_assert_eq!(found, scanned.map(|member| member.owner.clone()).collect::<Vec<_>>());
+            prop_assert_eq!(found, scanned.map(|member| member.owner()).collect::<Vec<_>>());
         }
     }
 }

@@ -15,7 +15,7 @@ use margay_api::dataplane::v1::{
     self as api, Blackhole, Encapsulation, HostMetadata, LocalHost, NextHop, Prefix, Route, Unreachable,
     route::Target,
 };
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 /// The prefix as the dataplane takes it.
 pub fn packed(cidr: Cidr) -> Prefix {
@@ -66,8 +66,11 @@ pub(super) fn routes(
     }
     let ways = Ways::new(resources, own, tunnels, encryption);
     let mut single = BTreeSet::new();
+    // There are many endpoints to each node.
+    let nodes: HashMap<&str, &Node> =
+        resources.all::<Node>().map(|node| (node.metadata.name.as_str(), node)).collect();
     for endpoint in elsewhere {
-        let owner = resources.get::<Node>("", &endpoint.spec.node);
+        let owner = nodes.get(endpoint.spec.node.as_str()).copied();
         for net in &endpoint.spec.ip_networks {
             let whose = || workload_name(endpoint);
             let found = match owner.map(|owner| ways.to(*net, owner)) {
@@ -95,9 +98,7 @@ pub(super) fn routes(
         let found = match holder == node {
             true => Some(route(block, Target::Blackhole(Blackhole {}), "")),
             // Each workload of a node that cannot be reached says why; the pool's route ends what is for the others.
-            false => {
-                resources.get::<Node>("", holder).and_then(|holder| ways.to(block, holder).ok().flatten())
-            }
+            false => nodes.get(holder).and_then(|holder| ways.to(block, holder).ok().flatten()),
         };
         found.map(|found| table.routes.entry(block).or_insert(found));
     }
