@@ -15,6 +15,10 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::Ipv4Addr,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -147,9 +151,13 @@ impl Pod {
         let mut ping = self.pinging(to, &["-i", "0.01"]);
         let said = BufReader::new(ping.stdout.take().unwrap());
         // Read as it comes: a full pipe would end the exchange.
-        let answers =
-            thread::spawn(move || said.lines().filter_map(|line| answered(&line.unwrap())).collect());
-        Stream { ping, answers: Some(answers) }
+        let heard = Arc::new(AtomicUsize::new(0));
+        let counted = heard.clone();
+        let answers = thread::spawn(move || {
+            let answers = said.lines().filter_map(|line| answered(&line.unwrap()));
+            answers.inspect(|_| _ = counted.fetch_add(1, Relaxed)).collect()
+        });
+        Stream { ping, heard, answers: Some(answers) }
     }
 
     fn pinging(&self, to: &Pod, how: &[&str]) -> Child {
@@ -173,16 +181,19 @@ fn network(node: &Node) -> Value {
 /// An exchange that goes on.
 struct Stream {
     ping: Child,
+    /// Answers so far.
+    heard: Arc<AtomicUsize>,
     answers: Option<JoinHandle<BTreeSet<u64>>>,
 }
 
 impl Stream {
-    /// Ends it; each packet was answered, up to those that were on their way.
-    fn stop_whole(mut self) {
+    /// Ends it, when it has gone on for ten packets more; each was answered, up to those that were on their way.
+    fn stop_whole(mut self, node: &Node) {
+        let enough = self.heard.load(Relaxed) + 10;
+        node.until("the exchange goes on", |_| self.heard.load(Relaxed) >= enough);
         self.kill();
         let answers = self.answers.take().unwrap().join().unwrap();
         let last = answers.last().copied().unwrap_or(0);
-        assert!(last > 10, "the exchange ends at packet {last}");
         let lost: Vec<_> = (1..=last).filter(|packet| !answers.contains(packet)).collect();
         assert!(lost.is_empty(), "of {last} packets these had no answer: {lost:?}");
     }
@@ -249,7 +260,7 @@ fn three_nodes_on_one_etcd() {
             "spec": {"nodeName": "node-b", "containers": []},
         })]);
         node_a.until("the change is known", |_| other.pings(&web));
-        streams.into_iter().for_each(Stream::stop_whole);
+        streams.into_iter().for_each(|stream| stream.stop_whole(&node_a));
 
         // A node goes; the others lose nothing.
         let stream = near.streams(&web);
@@ -261,7 +272,7 @@ fn three_nodes_on_one_etcd() {
         node_a.until("its routes are gone", |node| {
             node.way(address).is_some_and(|(kind, ..)| kind == "blackhole")
         });
-        stream.stop_whole();
+        stream.stop_whole(&node_a);
         assert!(near.pings(&web));
     });
 }
