@@ -30,6 +30,9 @@ fn compile(source: &str) -> Result<(), String> {
     // Debug information only for the types of the maps (BTF).
     command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-c", &file, "-o"]);
     command.arg(out.join(format!("{source}.o")));
+    // Which says where the sources are: from here, so that the object is the same wherever that is.
+    let here = std::env::var("CARGO_MANIFEST_DIR").map_err(|e| format!("CARGO_MANIFEST_DIR: {e}"))?;
+    command.arg(format!("-ffile-prefix-map={here}=dataplane"));
     // <asm/types.h> lies in a folder that only the native target searches.
     for multiarch in ["x86_64-linux-gnu", "aarch64-linux-gnu"] {
         let include = Path::new("/usr/include").join(multiarch);
