@@ -54,7 +54,6 @@ struct Kept {
     /// By the dataplane, in this stream and those before.
     lost: AtomicU64,
     unwritten: AtomicU64,
-    taken: AtomicU64,
 }
 
 #[derive(Default)]
@@ -73,9 +72,9 @@ impl Flows {
         file: Option<LogFile>,
         backoff: Backoff,
     ) -> Self {
-        let [lost, unwritten, taken] = std::array::from_fn(|_| AtomicU64::new(0));
+        let (lost, unwritten) = (AtomicU64::new(0), AtomicU64::new(0));
         let news = broadcast::channel(BEHIND).0;
-        let kept = Arc::new(Kept { book: Mutex::default(), news, lost, unwritten, taken });
+        let kept = Arc::new(Kept { book: Mutex::default(), news, lost, unwritten });
         let file = file.map(|file| writer(file, kept.clone()));
         let reader = Reader { client, names, kept: kept.clone(), file };
         Self { kept, _task: Task::spawn(reader.run(backoff)) }
@@ -110,7 +109,7 @@ impl Flows {
 
     /// Records that came.
     pub fn taken(&self) -> u64 {
-        self.kept.taken.load(Relaxed)
+        self.kept.book().came
     }
 
     /// Records that are in none of the hour's groups: there were more different ones than are kept.
@@ -131,7 +130,6 @@ impl Kept {
     }
 
     fn take(&self, batch: &Batch) {
-        self.taken.fetch_add(batch.len() as u64, Relaxed);
         let mut book = self.book();
         for flow in batch.iter() {
             book.history.add(flow);
