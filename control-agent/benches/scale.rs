@@ -22,8 +22,7 @@ fn main() {
     let objects = cluster(endpoints, policies);
 
     let from = Instant::now();
-    let read = objects.iter().map(|json| Resource::from_json(json).expect("it is made as the model has it"));
-    let mut resources: Resources = read.collect();
+    let mut resources: Resources = objects.iter().map(|json| object(json)).collect();
     let read = from.elapsed();
     let from = Instant::now();
     let first = desired(&resources, "n0");

@@ -38,18 +38,21 @@ fn is_well_named(object: &Resource) -> bool {
 
 /// Of a block, what other nodes have borrowed stays theirs, and nothing is given to them.
 fn keeps_others(node: &str, before: Option<&Resource>, after: Option<&Resource>) -> bool {
-    let block = |object: Option<&Resource>| match object {
-        Some(Resource::IPAMBlock(block)) => Some(block.clone()),
-        _ => None,
-    };
-    let (before, after) = (block(before), block(after));
-    let places = |block: &Option<IpamBlock>| block.as_ref().map_or(0, |block| block.spec.allocations.len());
+    let (before, after) = (before.and_then(as_block), after.and_then(as_block));
+    let places = |block: Option<&IpamBlock>| block.map_or(0, |block| block.spec.allocations.len());
     let may_change =
         |owner: Option<&AllocationAttribute>| owner.is_none_or(|owner| noted_node(owner) == Some(node));
-    (0..places(&before).max(places(&after))).all(|at| {
-        let (was, is) = (owner(before.as_ref(), at), owner(after.as_ref(), at));
+    (0..places(before).max(places(after))).all(|at| {
+        let (was, is) = (owner(before, at), owner(after, at));
         was == is || may_change(was) && may_change(is)
     })
+}
+
+fn as_block(object: &Resource) -> Option<&IpamBlock> {
+    match object {
+        Resource::IPAMBlock(block) => Some(block),
+        _ => None,
+    }
 }
 
 /// Who has the address of this number in the block.
