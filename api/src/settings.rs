@@ -35,10 +35,7 @@ fn read<T: Parser>(typed: Vec<OsString>, variable: &'static str) -> Result<(T, V
     };
     let mut arguments = typed;
     let begin = arguments.len().min(1);
-    let given = lines
-        .arguments
-        .into_iter()
-        .filter(|(name, _)| id(&command, name).is_some_and(|id| !is_given(&alone, id)));
+    let given = lines.arguments.into_iter().filter(|(id, _)| !is_given(&alone, id));
     let given: Vec<OsString> = given.map(|(_, argument)| argument.into()).collect();
     arguments.splice(begin..begin, given);
     let mut matches = command.clone().try_get_matches_from(arguments)?;
@@ -49,7 +46,7 @@ fn read<T: Parser>(typed: Vec<OsString>, variable: &'static str) -> Result<(T, V
 /// What a file says.
 #[derive(Default)]
 struct Lines {
-    /// As they would be typed, by setting.
+    /// As they would be typed, each behind its setting's id.
     arguments: Vec<(String, String)>,
     /// File and line, by setting.
     places: BTreeMap<String, String>,
@@ -84,7 +81,7 @@ impl Lines {
             {
                 return Err(format!("{place}: {name} is there twice: remove one of the lines"));
             }
-            lines.arguments.extend(argument.map(|argument| (name.to_owned(), argument)));
+            lines.arguments.extend(argument.map(|argument| (known.get_id().to_string(), argument)));
         }
         Ok(lines)
     }
@@ -95,12 +92,6 @@ fn arguments(command: &Command) -> impl Iterator<Item = &Arg> {
     command
         .get_arguments()
         .filter(|argument| !matches!(argument.get_id().as_str(), FILE | "help" | "version"))
-}
-
-fn id<'a>(command: &'a Command, name: &str) -> Option<&'a str> {
-    arguments(command)
-        .find(|argument| argument.get_long() == Some(name))
-        .map(|argument| argument.get_id().as_str())
 }
 
 fn is_given(matches: &ArgMatches, id: &str) -> bool {
