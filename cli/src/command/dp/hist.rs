@@ -91,6 +91,9 @@ struct Shown {
     of: &'static str,
     unit: &'static str,
     counted: &'static str,
+    /// As people read it.
+    #[serde(skip)]
+    what: &'static str,
     tsc_hz: f64,
     /// Of the workers shown.
     total: Histogram,
@@ -129,10 +132,10 @@ struct Bucket {
 impl From<Histograms> for Shown {
     fn from(from: Histograms) -> Self {
         let Histograms { of, tsc_hz, workers } = from;
-        let (name, unit, counted) = match of {
-            Spread::Cycles => ("cycles", "cycles", "packets"),
-            Spread::Vector => ("vector", "packets", "vectors"),
-            Spread::Latency => ("latency", "nanoseconds", "packets"),
+        let (name, unit, counted, what) = match of {
+            Spread::Cycles => ("cycles", "cycles", "packets", "cycles a packet"),
+            Spread::Vector => ("vector", "packets", "vectors", "packets a vector"),
+            Spread::Latency => ("latency", "nanoseconds", "packets", "nanoseconds in the worker"),
         };
         let scale = |value: u64| match of {
             Spread::Latency if tsc_hz > 0.0 => (value as f64 * 1e9 / tsc_hz).round() as u64,
@@ -154,6 +157,7 @@ impl From<Histograms> for Shown {
             of: name,
             unit,
             counted,
+            what,
             tsc_hz,
             total: Histogram::new(sum(workers.iter().map(raw)), scale),
             workers: workers.iter().map(one).collect(),
@@ -239,12 +243,7 @@ impl View for Histograms {
 impl Shown {
     fn draw(&self, whose: &str, histogram: &Histogram, wide: bool, out: &mut Output) -> io::Result<()> {
         let Histogram { count, p50, p90, p99, p999, max, buckets } = histogram;
-        let what = match self.of {
-            "cycles" => "cycles a packet",
-            "vector" => "packets a vector",
-            _ => "nanoseconds in the worker",
-        };
-        let counted = self.counted;
+        let Self { what, counted, .. } = self;
         if *count == 0 {
             return writeln!(out, "{whose}: no {counted} yet");
         }
