@@ -114,7 +114,7 @@ impl Maker {
     }
 }
 
-/// Flows by Zipf's law, which are the frequent ones a matter of chance: as many draws as a lap needs for rare flows to come up.
+/// Flows by Zipf's law; which of them are frequent is a matter of chance.
 fn draw(flows: u32) -> Vec<u32> {
     let mut random = Random::new(1);
     let mut numbers: Vec<u32> = (0..flows).collect();

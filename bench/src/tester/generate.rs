@@ -6,7 +6,7 @@ use super::recording::Recording;
 use super::trial::{Outcome, Tester};
 use super::{Flows, Place, mac, same_family};
 use crate::{Output, measure, record};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use margay_dataplane::net::{Addr, Mac};
 use serde::Serialize;
@@ -60,7 +60,7 @@ struct Figures {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     let packets = match (&options.replay, options.source, options.destination) {
-        (Some(file), _, _) => Packets::Recorded(Recording::open(file, options.gateway)?),
+        (Some(file), ..) => Packets::Recorded(Recording::open(file, options.gateway)?),
         (None, Some(source), Some(destination)) => {
             same_family(source, destination)?;
             Packets::Made(Maker::new(&Frame {
@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
                 flows: options.flows.clone(),
             }))
         }
-        (None, _, _) => unreachable!("the command line asks for both"),
+        (None, ..) => bail!("give --source and --destination, or --replay"),
     };
     let mut tester = Tester::open(&options.from, options.to.as_ref(), packets)?;
     let before = options.from.sent()?;
