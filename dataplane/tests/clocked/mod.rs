@@ -7,8 +7,8 @@ use margay_dataplane::net::Nanos;
 use margay_dataplane::wire::wireguard::{Message, TRANSPORT_HEADER};
 use margay_dataplane::wireguard::aead::{Batch, Kernel};
 use margay_dataplane::wireguard::{
-    Event, Interface, KeyPair, Moment, PeerSettings, PublicKey, Random as _, Replay, Secret, Session,
-    padded_len, sealed_len,
+    Event, Interface, KeyPair, Moment, PeerSettings, PublicKey, Replay, Secret, Session, padded_len,
+    sealed_len,
 };
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -27,6 +27,8 @@ pub struct Clocked {
     /// Messages that came, by type, and those that were refused.
     pub kinds: Vec<u8>,
     pub refused: Vec<String>,
+    /// Packets that came again.
+    pub replayed: usize,
     random: Seeded,
     batch: Batch,
     windows: HashMap<u32, Replay>,
@@ -36,29 +38,38 @@ pub struct Clocked {
 impl Clocked {
     /// At a socket of its own, with one peer.
     pub fn new(at: SocketAddr, private: [u8; 32], far: PublicKey, endpoint: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(at).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let mut interface = Interface::new(KeyPair::new(&private));
-        let settings = PeerSettings {
-            public: far,
-            preshared: Secret::default(),
-            endpoint: Some(endpoint),
-            keepalive: None,
-        };
+        let preshared = Secret::default();
+        let settings = PeerSettings { public: far, preshared, endpoint: Some(endpoint), keepalive: None };
         interface.set_peer(&settings, Nanos(0)).unwrap();
         Self {
             interface,
-            socket,
+            socket: Self::socket(at),
             now: Nanos::from_secs(1),
             far,
             received: vec![],
             kinds: vec![],
             refused: vec![],
+            replayed: 0,
             random: Seeded(5),
             batch: Batch::new(Kernel::best()),
             windows: HashMap::new(),
             unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap(),
         }
+    }
+
+    /// To listen at.
+    pub fn socket(at: SocketAddr) -> UdpSocket {
+        let socket = UdpSocket::bind(at).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        socket
+    }
+
+    /// From now on with this pre-shared key: the sessions that there are end.
+    pub fn share(&mut self, preshared: Secret) {
+        let settings = PeerSettings { public: self.far, preshared, endpoint: None, keepalive: None };
+        let endpoint = self.interface.endpoint(self.far);
+        self.interface.set_peer(&PeerSettings { endpoint, ..settings }, self.now).unwrap();
     }
 
     fn moment(&self) -> Moment {
@@ -128,16 +139,49 @@ impl Clocked {
 
     /// One datagram, if one comes.
     pub fn hear(&mut self) -> bool {
+        let heard = self.datagram();
+        if let Some((datagram, from)) = &heard {
+            self.take(datagram, *from);
+        }
+        heard.is_some()
+    }
+
+    fn datagram(&self) -> Option<(Vec<u8>, SocketAddr)> {
         let mut room = [0; 2_048];
-        let Ok((len, from)) = self.socket.recv_from(&mut room) else { return false };
-        let datagram = &room[..len];
+        let (len, from) = self.socket.recv_from(&mut room).ok()?;
+        Some((room[..len].to_vec(), from))
+    }
+
+    /// So many packets that are not empty, as they come, and not looked into; what else comes is taken.
+    pub fn gather(&mut self, count: usize) -> Vec<(Vec<u8>, SocketAddr)> {
+        let mut packets = vec![];
+        let deadline = Instant::now() + PATIENCE;
+        while packets.len() < count {
+            assert!(Instant::now() < deadline, "{} packets of {count}", packets.len());
+            match self.datagram() {
+                Some((datagram, from)) if datagram[0] == 4 && datagram.len() > sealed_len(0) => {
+                    packets.push((datagram, from));
+                }
+                Some((datagram, from)) => self.take(&datagram, from),
+                None => {}
+            }
+        }
+        packets
+    }
+
+    /// A datagram as if it had come now.
+    pub fn take(&mut self, datagram: &[u8], from: SocketAddr) {
         self.kinds.push(datagram[0]);
         let moment = self.moment();
         if let Ok(Message::Transport(message)) = Message::parse(datagram) {
-            let Some(session) = self.interface.session(message.receiver).cloned() else { return true };
+            let Some(session) = self.interface.session(message.receiver).cloned() else { return };
             let (mut text, mut genuine) = (message.packet.to_vec(), [false]);
             self.batch.open(&mut [session.incoming(message.counter, &mut text).unwrap()], &mut genuine);
-            assert!(genuine[0] && self.windows[&message.receiver].accept(message.counter));
+            assert!(genuine[0], "what they seal is genuine");
+            if !self.windows[&message.receiver].accept(message.counter) {
+                self.replayed += 1;
+                return;
+            }
             text.truncate(text.len() - 16);
             let data = !text.is_empty();
             self.interface.received(message.receiver, from, data, moment, &mut self.random);
@@ -145,7 +189,6 @@ impl Clocked {
         } else if let Err(refused) = self.interface.receive(datagram, from, moment, &mut self.random) {
             self.refused.push(refused.to_string());
         }
-        true
     }
 
     /// Sends what there is to be sent.

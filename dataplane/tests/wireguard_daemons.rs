@@ -1,258 +1,37 @@
-//! Encrypted tunnels on real interfaces: to wireguard-go, and between two nodes of ours. Needs root.
+//! Encrypted tunnels on real interfaces: to wireguard-go and boringtun-cli, and between two nodes of ours. Needs root.
 #![allow(missing_docs)]
 
 mod build;
 mod clocked;
+mod encrypted;
 mod namespace;
 mod process;
 mod traffic;
 
 use build::*;
 use clocked::{Clocked, bogus_initiation};
-use margay_api::dataplane::v1::{
-    self as pb, Encapsulation, change::Change, dataplane_client::DataplaneClient, sync_response::Response,
-};
+use encrypted::*;
+use margay_api::dataplane::v1::{self as pb, change::Change, sync_response::Response};
 use margay_dataplane::net::Nanos;
-use margay_dataplane::wireguard::PublicKey;
+use margay_dataplane::wireguard::{PublicKey, Secret};
 use namespace::{PATIENCE, Station, in_namespace, ip};
 use process::{Agent, Process};
-use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
-use tokio::runtime::Runtime;
-use tonic::transport::Channel;
 use traffic::{all_passes, answers, ping, reaches, streams};
-
-/// The nodes, by number.
-const NODES: [[&str; 2]; 2] = [["10.9.0.1", "fd09::1"], ["10.9.0.2", "fd09::2"]];
-const MTUS: [usize; 2] = [1440, 1420];
-/// What is behind wireguard-go.
-const FAR: [&str; 2] = ["10.67.1.9", "fd67:1::9"];
-
-/// What node `own` is told: its workload, the other's keys over IPv4 and IPv6, and what is routed to it.
-fn told(own: usize, workload: u8, keys: [&[u8]; 2], there: [&str; 2]) -> Vec<pb::Change> {
-    let far = 1 - own;
-    let [v4, v6] = NODES[own].map(|address| bytes(addr(address)));
-    let wireguard =
-        pb::Wireguard { ipv4: true, ipv6: true, ipv4_address: v4, ipv6_address: v6, ..Default::default() };
-    let [near_v4, near_v6] = NODES[far].map(|address| bytes(addr(address)));
-    let peer = pb::WireguardPeer {
-        node: "far".into(),
-        public_key: keys[0].to_vec(),
-        endpoint: near_v4,
-        public_key_v6: keys[1].to_vec(),
-        endpoint_v6: near_v6,
-        ..Default::default()
-    };
-    let config = pb::NodeConfig { wireguard: Some(wireguard), ..Default::default() };
-    let mut changes = vec![
-        change(Change::Config(config)),
-        change(Change::WireguardPeer(peer)),
-        change(Change::Profile(open_profile())),
-        change(Change::WorkloadEndpoint(endpoint(workload, &[]))),
-    ];
-    changes.extend(to_workload(workload));
-    changes.extend(there.into_iter().zip(NODES[far]).map(|(destination, gateway)| {
-        let next_hop = pb::NextHop { gateway: bytes(addr(gateway)), ..Default::default() };
-        change(Change::Route(pb::Route {
-            destination: Some(prefix(destination)),
-            target: Some(pb::route::Target::NextHop(next_hop)),
-            encapsulation: Encapsulation::Wireguard.into(),
-            ..Default::default()
-        }))
-    }));
-    changes
-}
-
-/// What a program prints, given something to read.
-fn output(program: &str, arguments: &[&str], input: &str) -> String {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// A key that `wg` prints, in bytes.
-fn unprinted(key: &str) -> Vec<u8> {
-    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = key.trim_end_matches('=').chars().map(|digit| DIGITS.find(digit).unwrap());
-    let bits: Vec<usize> = digits.flat_map(|digit| (0..6).rev().map(move |bit| digit >> bit & 1)).collect();
-    bits.chunks_exact(8).map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | *bit as u8)).collect()
-}
-
-/// And the other way round.
-fn printed(key: &[u8]) -> String {
-    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bits: Vec<u8> = key.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
-    let digits =
-        bits.chunks(6).map(|bits| bits.iter().fold(0, |digit, bit| digit << 1 | bit) << (6 - bits.len()));
-    digits.map(|digit| DIGITS[usize::from(digit)] as char).chain(['=']).collect()
-}
-
-/// A wireguard-go of the station, over IPv4 or IPv6.
-struct Go {
-    name: String,
-    child: Child,
-}
-
-impl Go {
-    /// `ours` is the public key that it knows us by; `calls`: it knows where we are, too.
-    fn start(at: &Station, family: usize, key: &Path, ours: &str, calls: bool) -> Self {
-        // Their sockets all stand in one folder, whatever the namespace.
-        let name = format!("wg{}x{family}", std::process::id());
-        let (device, private, ours) = (name.clone(), key.to_owned(), ours.to_owned());
-        let child = at.there(move || {
-            let child = Self::run(&device);
-            let near = [format!("{}:51820", NODES[0][0]), format!("[{}]:51821", NODES[0][1])];
-            let allowed = ["10.65.0.1/32", "fd65::1/128"][family];
-            let port = ["51820", "51821"][family];
-            let mut wg = Command::new("wg");
-            wg.args(["set", &device, "listen-port", port, "private-key"]).arg(&private);
-            wg.args(["peer", &ours, "allowed-ips", allowed]);
-            if calls {
-                wg.args(["endpoint", &near[family]]);
-            }
-            assert!(wg.status().expect("wg (package wireguard-tools)").success());
-            let nodad = ["", " nodad"][family];
-            ip(&format!("addr add {}/{} dev {device}{nodad}", FAR[family], [32, 128][family]));
-            ip(&format!("link set {device} mtu {} up", MTUS[family]));
-            let version = ["-4", "-6"][family];
-            ip(&format!("{version} route add {allowed} dev {device} src {}", FAR[family]));
-            child
-        });
-        Self { name, child }
-    }
-
-    /// A device that nobody has told anything yet.
-    fn run(device: &str) -> Child {
-        let mut command = Command::new("wireguard-go");
-        command.args(["-f", device]).env("LOG_LEVEL", "error").stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("wireguard-go (package wireguard-go)");
-        let deadline = Instant::now() + PATIENCE;
-        while !Path::new(&format!("/var/run/wireguard/{device}.sock")).exists() {
-            assert!(Instant::now() < deadline, "wireguard-go is ready");
-            std::thread::yield_now();
-        }
-        child
-    }
-
-    fn shown(&self, at: &Station, what: &'static str) -> String {
-        let name = self.name.clone();
-        at.there(move || output("wg", &["show", &name, what], ""))
-    }
-}
-
-impl Drop for Go {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(format!("/var/run/wireguard/{}.sock", self.name));
-    }
-}
-
-/// Our node, and what is outside of it.
-struct Lab {
-    runtime: Runtime,
-    client: DataplaneClient<Channel>,
-    agent: Agent,
-    _process: Process,
-    inside: Station,
-    outside: Station,
-    folder: tempfile::TempDir,
-    /// What our peers know us by.
-    ours: String,
-    generation: u64,
-}
-
-impl Lab {
-    fn new(keys: [&[u8]; 2]) -> Self {
-        ip("link set lo up");
-        let outside = Station::at("up0", "out0", &["10.9.0.2/24", "fd09::2/64"]);
-        ip("addr add 10.9.0.1/24 dev up0");
-        ip("addr add fd09::1/64 dev up0 nodad");
-        let inside = Station::workload(1, workload_mac(1));
-        let folder = tempfile::tempdir().unwrap();
-        let key = folder.path().join("ours.key");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let process = Process::start(&[
-            "--uplink",
-            "up0",
-            "--frames",
-            "8192",
-            "--wireguard-key",
-            key.to_str().unwrap(),
-        ]);
-        let mut client = runtime.block_on(process.client());
-        let agent = runtime.block_on(Agent::adopted(&mut client, told(0, 1, keys, FAR)));
-        let ours = printed(&runtime.block_on(public(&mut client)));
-        assert_eq!(output("wg", &["pubkey"], &std::fs::read_to_string(&key).unwrap()), ours, "as wg has it");
-        Self { runtime, client, agent, _process: process, inside, outside, folder, ours, generation: 1 }
-    }
-
-    fn commit(&mut self, changes: Vec<pb::Change>) {
-        self.generation += 1;
-        let generation = self.generation;
-        self.runtime.block_on(async {
-            self.agent.commit(generation, changes).await;
-            let adopted = Response::Adopted(pb::Adopted { generation });
-            assert_eq!(self.agent.next().await.unwrap(), adopted);
-        });
-    }
-
-    fn peers(&mut self, family: usize) -> Vec<pb::WireguardPeerStatus> {
-        let listed = self.runtime.block_on(self.client.list_wireguard(pb::ListWireguardRequest {})).unwrap();
-        listed.into_inner().interfaces[family].peers.clone()
-    }
-
-    fn drops(&mut self, reason: &str) -> u64 {
-        let drops = self.runtime.block_on(self.client.list_drops(pb::ListDropsRequest {})).unwrap();
-        drops.into_inner().drops.iter().find(|drop| drop.reason == reason).map_or(0, |drop| drop.packets)
-    }
-
-    /// A key of wireguard-go's: its file, and the public one.
-    fn key(&self, family: usize) -> (PathBuf, String) {
-        let path = self.folder.path().join(format!("theirs{family}.key"));
-        if !path.exists() {
-            std::fs::write(&path, output("wg", &["genkey"], "")).unwrap();
-        }
-        let public = output("wg", &["pubkey"], &std::fs::read_to_string(&path).unwrap());
-        (path, public)
-    }
-}
-
-/// The key by which peers know a node, as soon as it has one.
-async fn public(client: &mut DataplaneClient<Channel>) -> Vec<u8> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let status = client.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
-        if !status.wireguard_public_key.is_empty() {
-            return status.wireguard_public_key;
-        }
-        assert!(Instant::now() < deadline, "a key: {}", status.wireguard_problem);
-        tokio::task::yield_now().await;
-    }
-}
-
-fn is_there() -> bool {
-    let there = |program: &str| {
-        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-    };
-    let there = there("wireguard-go") && there("wg") && Path::new("/dev/net/tun").exists();
-    if !there {
-        let _ =
-            writeln!(std::io::stderr(), "SKIPPED: needs wireguard-go and wireguard-tools, and /dev/net/tun");
-    }
-    there
-}
 
 #[test]
 fn wireguard_go_is_at_the_other_end() {
-    if !is_there() {
+    is_at_the_other_end(Maker::WireguardGo);
+}
+
+#[test]
+fn boringtun_cli_is_at_the_other_end() {
+    is_at_the_other_end(Maker::Boringtun);
+}
+
+fn is_at_the_other_end(maker: Maker) {
+    if !maker.is_there() {
         return;
     }
     in_namespace(|| {
@@ -261,7 +40,8 @@ fn wireguard_go_is_at_the_other_end() {
         let keys = [0, 1].map(|family| lab.key(family));
 
         // A key that is not theirs: asked, and not answered.
-        let go = [0, 1].map(|family| Go::start(&lab.outside, family, &keys[family].0, &lab.ours, false));
+        let go = [0, 1]
+            .map(|family| Daemon::start(maker, &lab.outside, family, &keys[family].0, &lab.ours, false));
         let (passed, text) = ping(&lab.inside, &format!("-W 1 {}", FAR[0]));
         assert!(!passed, "{text}");
         assert_eq!(lab.peers(0)[0].latest_handshake, 0);
@@ -283,7 +63,8 @@ fn wireguard_go_is_at_the_other_end() {
 
         // They are started anew, and call.
         drop(go);
-        let go = [0, 1].map(|family| Go::start(&lab.outside, family, &keys[family].0, &ours, true));
+        let go =
+            [0, 1].map(|family| Daemon::start(maker, &lab.outside, family, &keys[family].0, &ours, true));
         for (family, far) in FAR.into_iter().enumerate() {
             let at = SocketAddr::new(["10.65.0.1", "fd65::1"][family].parse().unwrap(), 5302);
             answers(&lab.inside, at);
@@ -291,6 +72,26 @@ fn wireguard_go_is_at_the_other_end() {
             streams(&lab.outside, &lab.inside, SocketAddr::new(at.ip(), 8002));
             let (passed, text) = ping(&lab.inside, far);
             assert!(passed, "{text}");
+        }
+
+        // Somebody else than whom we know calls, and is not answered; they call again, and are.
+        let stranger = lab.folder.path().join("stranger.key");
+        std::fs::write(&stranger, output("wg", &["genkey"], "")).unwrap();
+        let known = lab.peers(0).remove(0).latest_handshake;
+        for (key, passes) in [(&stranger, false), (&keys[0].0, true)] {
+            let (name, key) = (go[0].name.clone(), key.to_str().unwrap().to_owned());
+            lab.outside.there(move || drop(output("wg", &["set", &name, "private-key", &key], "")));
+            if !passes {
+                assert!(!ping(&lab.outside, "-W 1 10.65.0.1").0);
+                assert_eq!(lab.peers(0).remove(0).latest_handshake, known);
+                continue;
+            }
+            // Once the last try, under the other key, is five seconds ago.
+            reaches(&lab.outside, "10.65.0.1:5302".parse().unwrap());
+            let deadline = Instant::now() + PATIENCE;
+            while lab.peers(0).remove(0).latest_handshake <= known {
+                assert!(Instant::now() < deadline, "a session under the right key");
+            }
         }
 
         // They move: heard where they are, they are found there.
@@ -401,7 +202,7 @@ fn two_nodes_turn_encryption_on_and_off_under_traffic() {
     });
 }
 
-/// An ICMP echo request to wireguard-go's host, which answers it.
+/// An ICMP echo request to the daemon's host, which answers it.
 fn echo(sequence: u16) -> Vec<u8> {
     let mut packet = vec![];
     let builder = etherparse::PacketBuilder::ipv4([10, 77, 0, 1], [10, 77, 0, 2], 64);
@@ -427,10 +228,20 @@ fn there_and_back(end: &mut Clocked, sequence: u16) {
     assert_eq!(echoes(end), [sequence]);
 }
 
-/// What takes minutes or 2^55 packets, on a clock of our own; and what only an attacker sends.
+// What takes minutes or 2^55 packets, on a clock of our own; and what only an attacker sends.
+
 #[test]
 fn wireguard_go_goes_along_with_our_protocol() {
-    if !is_there() {
+    goes_along_with_our_protocol(Maker::WireguardGo);
+}
+
+#[test]
+fn boringtun_cli_goes_along_with_our_protocol() {
+    goes_along_with_our_protocol(Maker::Boringtun);
+}
+
+fn goes_along_with_our_protocol(maker: Maker) {
+    if !maker.is_there() {
         return;
     }
     in_namespace(|| {
@@ -445,24 +256,44 @@ fn wireguard_go_goes_along_with_our_protocol() {
         let theirs = file("theirs", private.clone());
         let far = PublicKey(*unprinted(&output("wg", &["pubkey"], &private)).first_chunk().unwrap());
         let ours = printed(&margay_dataplane::wireguard::KeyPair::new(&[3; 32]).public().0);
-        let name = format!("wg{}clocked", std::process::id());
-        let go = Go { child: Go::run(&name), name };
+        let go = Daemon::run(maker, format!("wg{}c{}", std::process::id(), maker as usize));
         let wg = |arguments: &[&str]| output("wg", &[&["set", &go.name], arguments].concat(), "");
         wg(&["listen-port", "51999", "private-key", &theirs]);
-        wg(&["peer", &ours, "allowed-ips", "10.77.0.1/32"]);
+        // boringtun-cli adds and removes peers, and changes none.
+        let peer = |more: &[&str]| {
+            wg(&["peer", &ours, "remove"]);
+            wg(&[&["peer", &ours, "allowed-ips", "10.77.0.1/32"], more].concat());
+        };
+        peer(&[]);
         ip(&format!("addr add 10.77.0.2/24 dev {}", go.name));
         ip(&format!("link set {} mtu 1420 up", go.name));
         let (here, there) = (([127, 0, 0, 1], 51_998).into(), ([127, 0, 0, 1], 51_999).into());
         let mut end = Clocked::new(here, [3; 32], far, there);
         let later = |end: &mut Clocked, seconds| end.now = end.now.plus(Nanos::from_secs(seconds));
 
-        // Another pre-shared key than theirs: their response says nothing to us.
-        let preshared = file("preshared", output("wg", &["genpsk"], ""));
-        wg(&["peer", &ours, "preshared-key", &preshared]);
+        // Another pre-shared key than theirs: their response says nothing to us. The same one, and they call, too.
+        let text = output("wg", &["genpsk"], "");
+        let secret = || Secret::new(*unprinted(&text).first_chunk().unwrap());
+        let preshared = file("preshared", text.clone());
+        peer(&["preshared-key", &preshared]);
         end.ask();
         end.until("a response that is refused", |end| !end.refused.is_empty());
         assert!(end.session().is_none() && end.kinds.contains(&2));
-        wg(&["peer", &ours, "preshared-key", "/dev/null"]);
+        end.share(secret());
+        later(&mut end, 6);
+        end.shake_hands(None);
+        there_and_back(&mut end, 1);
+        peer(&["preshared-key", &preshared, "endpoint", &here.to_string()]);
+        let begun = end.session().map(|session| session.local());
+        end.kinds.clear();
+        UdpSocket::bind("10.77.0.2:0").unwrap().send_to(b"?", "10.77.0.1:9").unwrap();
+        end.until("they call", |end| end.session().is_some_and(|session| Some(session.local()) != begun));
+        assert!(end.kinds.contains(&1) && !end.kinds.contains(&2), "{:?}", end.kinds);
+        end.until("their packet", |end| !end.received.is_empty());
+        end.received.clear();
+        there_and_back(&mut end, 1);
+        peer(&[]);
+        end.share(Secret::default());
         later(&mut end, 6);
 
         // A session; the next when the time for it has come, and the next when counters run short.
@@ -488,10 +319,26 @@ fn wireguard_go_goes_along_with_our_protocol() {
         answered.sort_unstable();
         assert_eq!(answered, (100..130).collect::<Vec<_>>());
         there_and_back(&mut end, 5);
+        // The same of theirs.
+        (200..230)
+            .map(|sequence| end.seal(&echo(sequence)))
+            .collect::<Vec<_>>()
+            .iter()
+            .for_each(|message| end.send(message));
+        let theirs = end.gather(30);
+        for (datagram, from) in theirs.iter().rev().chain(&theirs) {
+            end.take(datagram, *from);
+        }
+        assert_eq!(echoes(&mut end), (200..230).rev().collect::<Vec<_>>());
+        assert_eq!(std::mem::take(&mut end.replayed), 30);
         let mut forged = end.seal(&echo(6));
         *forged.last_mut().unwrap() ^= 1;
         end.send(&forged);
         there_and_back(&mut end, 7);
+
+        // We move, and are found.
+        end.socket = Clocked::socket("127.0.0.1:51997".parse().unwrap());
+        there_and_back(&mut end, 8);
 
         // A flood: it asks for a proof of address, and takes ours.
         let bogus = bogus_initiation(far);
@@ -511,6 +358,7 @@ fn wireguard_go_goes_along_with_our_protocol() {
         later(&mut end, 6);
         end.ask();
         end.until("a session by the cookie", |end| end.session().is_some());
-        there_and_back(&mut end, 8);
+        there_and_back(&mut end, 9);
+        assert_eq!(end.replayed, 0);
     });
 }
