@@ -432,10 +432,7 @@ impl Simulation {
     fn listen(&mut self) -> bool {
         let mut news = false;
         for at in 0..self.workers.len() {
-            while let Some(datagram) = self.workers[at].world().handshakes.pop() {
-                news = true;
-                self.state.datagram(&datagram, self.now);
-            }
+            news |= self.state.handshakes(&self.workers[at].world().handshakes, self.now) > 0;
             while let Some(event) = self.workers[at].world().events.pop() {
                 news = true;
                 self.differences.note(&event, &self.state);

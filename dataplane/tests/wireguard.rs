@@ -7,13 +7,15 @@ use build::frames::*;
 use build::wireguard::*;
 use build::*;
 use margay_api::dataplane::v1 as pb;
-use margay_dataplane::net::{Nanos, WorkerId};
+use margay_dataplane::net::{Addr, Nanos, WorkerId};
+use margay_dataplane::nodes::Datagram;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use margay_dataplane::wire::ecn;
 use margay_dataplane::wireguard::{LANES, PublicKey, Secret};
 use pb::change::Change;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const MTUS: [usize; 2] = [1440, 1420];
 /// Where a message begins in a frame.
@@ -377,6 +379,88 @@ fn a_nodes_workers_share_the_packets_of_one_peer_and_flows_keep_their_order() {
     again.iter().for_each(|frame| pair.nodes[1].push("eth0", frame));
     pair.step(NOW);
     assert_eq!(dropped(&pair.nodes[1], DropReason::WireguardReplayed), before + 40);
+}
+
+/// A stranger's initiation from one of many addresses, for node b.
+fn bogus(message: &[u8], number: usize) -> Vec<u8> {
+    let mut frame = vec![];
+    let from = format!("192.168.0.{}", 3 + number % 240);
+    let step = ip(MACS[0], MACS[1], &from, NODES[1][0], 64);
+    step.udp(1_024 + (number % 60_000) as u16, 51_820).write(&mut frame, message).unwrap();
+    frame
+}
+
+#[test]
+fn a_flood_of_initiations_harms_no_session_and_one_can_be_renewed_under_it() {
+    let mut pair = ready();
+    let message = bogus_initiation(pair.public(1));
+    let handshake = |pair: &Pair| {
+        let wireguard = pair.nodes[1].state.wireguard().unwrap();
+        wireguard.status(margay_dataplane::fib::TunnelKind::Wireguard4).remove(0).handshake.unwrap()
+    };
+    // What is for strangers ends with the wire.
+    let wire = |own: usize, frame: Vec<u8>| {
+        let to = addr(NODES[1 - own][0]);
+        if Addr::v4(*frame[30..].first_chunk().unwrap()) == to { vec![frame] } else { vec![] }
+    };
+    // Sixteen thousand a second: more than senders need not prove themselves for, and than their queue holds at once.
+    let mut number = 0;
+    let mut flood = |pair: &mut Pair, steps: u32| {
+        for _ in 0..steps {
+            for _ in 0..320 {
+                number += 1;
+                pair.nodes[1].push("eth0", &bogus(&message, number));
+            }
+            // The control thread has other work meanwhile.
+            while pair.nodes[1].poll() > 0 {}
+            for own in [0, 1] {
+                let ports = [[4000, 53], [53, 4000]][own];
+                let sent = across(own, 0, ports[0], ports[1]);
+                pair.nodes[own].push(LINKS[own], &sent);
+                pair.step_through(NOW, wire);
+                let got = pair.nodes[1 - own].pop(LINKS[1 - own]);
+                assert_eq!(got.expect("it arrives")[14..], arrived(&sent), "{}", pair.told());
+            }
+            pair.step_through(Nanos::from_millis(20), wire);
+        }
+    };
+    let first = handshake(&pair);
+    flood(&mut pair, 25);
+    let cookies = |pair: &mut Pair| kinds(pair).iter().filter(|kind| **kind == 3).count();
+    assert!(cookies(&mut pair) > 1_000);
+    assert!(dropped(&pair.nodes[1], DropReason::WireguardOverload) > 0);
+    assert_eq!(handshake(&pair), first);
+    // Its time has come: asked to prove its address, the other node does, and nothing is lost on the way to the next session.
+    pair.step(Nanos::from_secs(120));
+    flood(&mut pair, 500);
+    assert!(handshake(&pair) > first && cookies(&mut pair) > 10_000);
+    let overload = dropped(&pair.nodes[1], DropReason::WireguardOverload);
+    assert_eq!(pair.nodes.each_ref().map(|node| node.account().drops), [0, overload], "{}", pair.told());
+}
+
+/// The control thread goes back to its other work, however fast messages come.
+#[test]
+fn of_a_flood_the_control_thread_takes_no_more_at_a_time_than_a_queue_holds() {
+    let mut pair = ready();
+    let queue = pair.nodes[1].workers[0].world().handshakes.clone();
+    let message = bogus_initiation(pair.public(1));
+    let datagram = Datagram::new(false, (addr("192.168.0.3"), 1), &message).unwrap();
+    let done = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                let _ = queue.push(datagram);
+            }
+        });
+        while !queue.is_full() {
+            std::thread::yield_now();
+        }
+        let now = pair.nodes[1].now();
+        let taken = pair.nodes[1].state.handshakes(&queue, now);
+        done.store(true, Relaxed);
+        taken
+    });
+    assert_eq!(taken, queue.capacity());
 }
 
 #[test]

@@ -8,8 +8,9 @@ mod namespace;
 mod process;
 mod traffic;
 
+use build::wireguard::bogus_initiation;
 use build::*;
-use clocked::{Clocked, bogus_initiation};
+use clocked::Clocked;
 use encrypted::*;
 use margay_api::dataplane::v1::{self as pb, change::Change, sync_response::Response};
 use margay_dataplane::net::Nanos;

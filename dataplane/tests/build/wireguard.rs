@@ -4,7 +4,9 @@ use super::frames::*;
 use super::*;
 use margay_dataplane::control::Wireguard;
 use margay_dataplane::wire::{arp, ethernet};
-use margay_dataplane::wireguard::{Moment, PublicKey, Random, Secret};
+use margay_dataplane::wireguard::{
+    Event, Interface, KeyPair, Moment, PeerSettings, PublicKey, Random, Secret,
+};
 use pb::change::Change;
 use std::time::Duration;
 
@@ -174,4 +176,25 @@ pub fn answer(own: usize, frame: &[u8]) -> Option<Vec<u8>> {
         return Some(advertise(far, MACS[own], &target, NODES[own][1]));
     }
     None
+}
+
+/// An initiation for somebody, by nobody that he knows.
+pub fn bogus_initiation(for_whom: PublicKey) -> Vec<u8> {
+    let mut random = Seeded(77);
+    let mut key = [0; 32];
+    random.fill(&mut key);
+    let mut interface = Interface::new(KeyPair::new(&key));
+    let settings = PeerSettings {
+        public: for_whom,
+        preshared: Secret::default(),
+        endpoint: Some(([192, 0, 2, 1], 1).into()),
+        keepalive: None,
+    };
+    interface.set_peer(&settings, Nanos(0)).unwrap();
+    let moment = Moment { now: Nanos(0), unix: Duration::from_secs(1_700_000_000) };
+    interface.want_session(for_whom, moment, &mut random);
+    match interface.events().next() {
+        Some(Event::Send { message, .. }) => message,
+        other => panic!("an initiation: {other:?}"),
+    }
 }

@@ -212,24 +212,3 @@ impl Clocked {
         }
     }
 }
-
-/// An initiation for somebody, by nobody that he knows.
-pub fn bogus_initiation(for_whom: PublicKey) -> Vec<u8> {
-    let mut random = Seeded(77);
-    let mut key = [0; 32];
-    random.fill(&mut key);
-    let mut interface = Interface::new(KeyPair::new(&key));
-    let settings = PeerSettings {
-        public: for_whom,
-        preshared: Secret::default(),
-        endpoint: Some(([192, 0, 2, 1], 1).into()),
-        keepalive: None,
-    };
-    interface.set_peer(&settings, Nanos(0)).unwrap();
-    let moment = Moment { now: Nanos(0), unix: Duration::from_secs(1_700_000_000) };
-    interface.want_session(for_whom, moment, &mut random);
-    match interface.events().next() {
-        Some(Event::Send { message, .. }) => message,
-        other => panic!("an initiation: {other:?}"),
-    }
-}

@@ -57,9 +57,7 @@ impl Shell {
     /// Hands over the messages that came, and sends what is to be sent.
     pub(super) async fn pass_wireguard(&mut self, now: Nanos) {
         for at in 0..self.ports.workers().len() {
-            while let Some(datagram) = self.ports.workers()[at].handshakes.pop() {
-                self.state.datagram(&datagram, now);
-            }
+            self.state.handshakes(&self.ports.workers()[at].handshakes, now);
         }
         let before = self.state.publisher().current().generation;
         let actions = self.state.pass_wireguard(now);

@@ -7,6 +7,7 @@ use crate::net::{Addr, Nanos};
 use crate::nodes::{Datagram, Event};
 use crate::wire::tunnel::Outer;
 use crate::wireguard::Secret;
+use crossbeam::queue::ArrayQueue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -43,11 +44,12 @@ impl State {
         self.wireguard.as_ref()
     }
 
-    /// A message of a handshake came.
-    pub fn datagram(&mut self, datagram: &Datagram, now: Nanos) {
-        if let Some(wireguard) = &mut self.wireguard {
-            wireguard.datagram(datagram, now);
-        }
+    /// Takes the messages of handshakes that a worker was sent, and tells how many: no more than its queue holds, since they may come
+    /// faster than they are dealt with, and there is other work.
+    pub fn handshakes(&mut self, queue: &ArrayQueue<Datagram>, now: Nanos) -> usize {
+        let waiting = std::iter::from_fn(|| queue.pop()).take(queue.capacity());
+        let Some(wireguard) = &mut self.wireguard else { return waiting.count() };
+        waiting.map(|datagram| wireguard.datagram(&datagram, now)).count()
     }
 
     /// Lets time pass for WireGuard, and looks at what workers sealed and opened. To be called often.
