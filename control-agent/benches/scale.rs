@@ -1,10 +1,12 @@
-//! What it costs one node's agent to work out its state in a large cluster: at the start, and after a change.
+//! What it costs one node's agent to keep its state in a large cluster: at the start, and after changes, up to the state of
+//! which the dataplane is sent what is different.
 //!
 //! `cargo bench -p margay-agent --bench scale -- [ENDPOINTS [POLICIES]]`
 
 use margay_agent::{
-    calc::{Resources, desired},
-    model::Resource,
+    calc::{Desired, Graph},
+    model::{Key, Kind, Resource},
+    sync,
 };
 use serde_json::json;
 use std::{env, fs, time::Duration, time::Instant};
@@ -13,20 +15,42 @@ use std::{env, fs, time::Duration, time::Instant};
 const LOCAL: usize = 200;
 /// Labels that tell workloads apart.
 const APPS: usize = 10_000;
-/// Calculations after one change each.
-const CHANGES: usize = 9;
+/// Changes of a sort, each followed by itself.
+const CHANGES: usize = 1_000;
+
+/// The calculation, and the state that the dataplane has.
+struct Node {
+    graph: Graph,
+    sent: Desired,
+}
+
+impl Node {
+    /// Follows changes as the agent does, up to the messages. Returns how many changes are in them.
+    fn follow(&mut self, objects: impl IntoIterator<Item = Resource>) -> usize {
+        objects.into_iter().for_each(|object| self.graph.insert(object));
+        self.send()
+    }
+
+    fn send(&mut self) -> usize {
+        let next = self.graph.update().clone();
+        let messages = sync::messages(&self.sent, &next);
+        self.sent = next;
+        messages.iter().map(|message| message.changes.len()).sum()
+    }
+}
 
 fn main() {
     let mut numbers = env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let (endpoints, policies) = (numbers.next().unwrap_or(250_000), numbers.next().unwrap_or(10_000));
-    let objects = cluster(endpoints, policies);
 
+    let mut node = Node { graph: Graph::new("n0"), sent: Desired::default() };
     let from = Instant::now();
-    let mut resources: Resources = objects.iter().map(|json| object(json)).collect();
+    cluster(endpoints, policies).for_each(|object| node.graph.insert(object));
     let read = from.elapsed();
     let from = Instant::now();
-    let first = desired(&resources, "n0");
+    let changes = node.send();
     let calculated = from.elapsed();
+    let first = node.sent.clone();
     assert_eq!((first.endpoints.len(), &first.problems[..]), (LOCAL, &[][..]));
     assert!(!first.policies.is_empty() && !first.ip_sets.is_empty());
     println!("{endpoints} endpoints ({LOCAL} local) x {policies} policies");
@@ -36,90 +60,133 @@ fn main() {
         first.ip_sets.len(),
         first.routes.len()
     );
-    println!("  objects read                          {}", seconds(read));
-    println!("  calculated from nothing               {}", seconds(calculated));
+    println!("  objects read                          {}", text(read));
+    println!("  calculated from nothing               {}, {changes} changes to send", text(calculated));
+    println!("  memory at most                        {}", memory());
 
-    let mut times: Vec<Duration> = (0..CHANGES)
-        .map(|at| {
-            resources.insert(object(&endpoint(endpoints + at)));
+    let more: Vec<_> = (0..CHANGES).map(|at| endpoint(endpoints + at, (endpoints + at) / LOCAL)).collect();
+    each("one endpoint more elsewhere", &mut node, more.into_iter().map(|object| [object]));
+    let more: Vec<_> = (0..CHANGES).map(|at| endpoint(endpoints + CHANGES + at, 0)).collect();
+    each("one endpoint more here", &mut node, more.into_iter().map(|object| [object]));
+    let gone = (0..CHANGES).map(|at| Key {
+        kind: Kind::WorkloadEndpoint,
+        namespace: "shop".into(),
+        name: name(endpoints + CHANGES + at, 0),
+    });
+    gone.for_each(|key| node.graph.remove(&key));
+    node.send();
+
+    let updates: Vec<_> = (0..CHANGES).map(|at| relabelled(at * 211 % endpoints)).collect();
+    let (from, cpu) = (Instant::now(), cpu());
+    each("an endpoint's own labels", &mut node, updates.into_iter().map(|object| [object]));
+    let spent = self::cpu().saturating_sub(cpu).min(from.elapsed());
+    println!("  1,000 such updates a second           {:.1} % of a core", spent.as_secs_f64() * 100.0);
+
+    let ages: Vec<_> = ["new", "old", "new", "old", "new"].map(profile).into();
+    each("a label of 10,000 endpoints", &mut node, ages.into_iter().map(|object| [object]));
+    assert_ne!(node.sent.ip_sets, first.ip_sets);
+    let changed: Vec<_> = (0..20).map(|at| policy(at, 81 + at)).collect();
+    each("a policy of this node", &mut node, changed.into_iter().map(|object| [object]));
+    let nodes: Vec<_> = (0..20).map(|at| node_object(100_000 + at)).collect();
+    each("a node more", &mut node, nodes.into_iter().map(|object| [object]));
+    println!("  memory at most                        {}", memory());
+}
+
+/// Follows some changes, each by itself.
+fn each<const N: usize>(what: &str, node: &mut Node, changes: impl Iterator<Item = [Resource; N]>) {
+    let mut times: Vec<Duration> = changes
+        .map(|objects| {
             let from = Instant::now();
-            assert_eq!(desired(&resources, "n0").endpoints.len(), LOCAL);
+            std::hint::black_box(node.follow(objects));
             from.elapsed()
         })
         .collect();
     times.sort();
-    println!(
-        "  one endpoint more: median, most       {}, {}",
-        seconds(times[CHANGES / 2]),
-        seconds(times[CHANGES - 1])
-    );
-
-    resources.insert(object(&profile("new")));
-    let from = Instant::now();
-    let after = desired(&resources, "n0");
-    println!("  a label of 10,000 endpoints           {}", seconds(from.elapsed()));
-    assert_ne!(after.ip_sets, first.ip_sets);
-    println!("  memory at most                        {}", memory());
+    let at = |share: usize| text(times[(times.len() * share / 100).min(times.len() - 1)]);
+    println!("  {what:<37} median {}, 99 % {}, most {}", at(50), at(99), at(100));
 }
 
-fn object(json: &str) -> Resource {
-    Resource::from_json(json).expect("it is made as the model has it")
+/// As a store holds it.
+fn object(json: &serde_json::Value) -> Resource {
+    Resource::from_json(&json.to_string()).expect("it is made as the model has it")
 }
 
-/// As a store holds them.
-fn cluster(endpoints: usize, policies: usize) -> Vec<String> {
+fn cluster(endpoints: usize, policies: usize) -> impl Iterator<Item = Resource> {
     let nodes = (endpoints / LOCAL).max(1);
-    let mut objects = vec![
-        json!({"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "pods"},
-               "spec": {"cidr": "10.0.0.0/8", "vxlanMode": "CrossSubnet"}})
-        .to_string(),
-        profile("old"),
-    ];
-    objects.extend((0..nodes).map(|at| {
-        let address = format!("172.16.{}.{}/16", at / 250, at % 250 + 1);
-        json!({"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": format!("n{at}")},
-               "spec": {"bgp": {"ipv4Address": address}}})
-        .to_string()
-    }));
-    objects.extend((0..nodes).map(|at| {
+    let pool = json!({"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "pods"},
+               "spec": {"cidr": "10.0.0.0/8", "vxlanMode": "CrossSubnet"}});
+    let blocks = (0..nodes).map(|at| {
         let cidr = format!("10.{}.{}.0/24", at / 256, at % 256);
-        json!({"apiVersion": "projectcalico.org/v3", "kind": "IPAMBlock", "metadata": {"name": format!("b{at}")},
-               "spec": {"cidr": cidr, "affinity": format!("host:n{at}")}})
-        .to_string()
-    }));
-    objects.extend((0..endpoints).map(endpoint));
-    objects.extend((0..policies).map(|at| {
-        let (own, other) = (format!("app == 'a{}'", at % APPS), format!("app == 'a{}'", (at + 1) % APPS));
-        json!({"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+        object(
+            &json!({"apiVersion": "projectcalico.org/v3", "kind": "IPAMBlock", "metadata": {"name": format!("b{at}")},
+               "spec": {"cidr": cidr, "affinity": format!("host:n{at}")}}),
+        )
+    });
+    [object(&pool), profile("old")]
+        .into_iter()
+        .chain((0..nodes).map(node_object))
+        .chain(blocks)
+        .chain((0..endpoints).map(|at| endpoint(at, at / LOCAL)))
+        .chain((0..policies).map(|at| policy(at, 80)))
+}
+
+fn node_object(at: usize) -> Resource {
+    let address = format!("172.{}.{}.{}/16", 16 + at / 62_500, at / 250 % 250, at % 250 + 1);
+    object(
+        &json!({"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": format!("n{at}")},
+               "spec": {"bgp": {"ipv4Address": address}}}),
+    )
+}
+
+fn policy(at: usize, port: usize) -> Resource {
+    let (own, other) = (format!("app == 'a{}'", at % APPS), format!("app == 'a{}'", (at + 1) % APPS));
+    object(&json!({"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
                "metadata": {"name": format!("p{at}"), "namespace": "shop"},
                "spec": {"selector": own, "ingress": [
-                   {"action": "Allow", "protocol": "TCP", "source": {"selector": other}, "destination": {"ports": [80]}},
-                   {"action": "Allow", "source": {"selector": "age == 'new'"}}]}})
-        .to_string()
-    }));
-    objects
+                   {"action": "Allow", "protocol": "TCP", "source": {"selector": other}, "destination": {"ports": [port]}},
+                   {"action": "Allow", "source": {"selector": "age == 'new'"}}]}}))
+}
+
+fn name(at: usize, node: usize) -> String {
+    format!("n{node}-k8s-w{at}-eth0")
 }
 
 /// Those of a node follow each other; each 25th has the profile.
-fn endpoint(at: usize) -> String {
-    let (node, host) = (at / LOCAL, at % LOCAL + 1);
+fn endpoint(at: usize, node: usize) -> Resource {
+    labelled(at, node, at % APPS)
+}
+
+/// One that there is, with the label of another.
+fn relabelled(at: usize) -> Resource {
+    labelled(at, at / LOCAL, (at + 1) % APPS)
+}
+
+fn labelled(at: usize, node: usize, app: usize) -> Resource {
     let profiles: &[&str] = if at.is_multiple_of(25) { &["shop"] } else { &[] };
-    json!({"apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint",
-           "metadata": {"name": format!("n{node}-k8s-w{at}-eth0"), "namespace": "shop", "labels": {"app": format!("a{}", at % APPS)}},
+    let (block, host) = (at / LOCAL, at % LOCAL + 1);
+    object(&json!({"apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint",
+           "metadata": {"name": name(at, node), "namespace": "shop", "labels": {"app": format!("a{app}")}},
            "spec": {"node": format!("n{node}"), "orchestrator": "k8s", "pod": format!("w{at}"), "endpoint": "eth0",
                     "interfaceName": format!("cali{at}"), "profiles": profiles,
-                    "ipNetworks": [format!("10.{}.{}.{host}/32", node / 256, node % 256)]}})
-    .to_string()
+                    "ipNetworks": [format!("10.{}.{}.{host}/32", block / 256, block % 256)]}}))
 }
 
-fn profile(age: &str) -> String {
-    json!({"apiVersion": "projectcalico.org/v3", "kind": "Profile", "metadata": {"name": "shop"},
-           "spec": {"labelsToApply": {"age": age}}})
-    .to_string()
+fn profile(age: &str) -> Resource {
+    object(&json!({"apiVersion": "projectcalico.org/v3", "kind": "Profile", "metadata": {"name": "shop"},
+           "spec": {"labelsToApply": {"age": age}}}))
 }
 
-fn seconds(time: Duration) -> String {
-    format!("{:.3} s", time.as_secs_f64())
+fn text(time: Duration) -> String {
+    match time {
+        time if time < Duration::from_millis(10) => format!("{:.3} ms", time.as_secs_f64() * 1e3),
+        time => format!("{:.3} s", time.as_secs_f64()),
+    }
+}
+
+/// What this process has had of processors, by the kernel.
+fn cpu() -> Duration {
+    let text = fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default())
 }
 
 /// Of this process, by the kernel.

@@ -120,7 +120,7 @@ struct Facts {
 impl Facts {
     fn wanted(&mut self) -> BTreeMap<u16, HealthCheck> {
         let latest = self.desired.borrow_and_update();
-        latest.as_ref().map(|latest| latest.desired.health_checks.clone()).unwrap_or_default()
+        latest.as_ref().map(|latest| (*latest.desired.health_checks).clone()).unwrap_or_default()
     }
 
     fn answer(&self, port: u16) -> Response<String> {
@@ -250,7 +250,7 @@ mod tests {
             let net = |net: &[u8; 4]| Prefix { address: net.to_vec(), length: 8 };
             let config =
                 NodeConfig { node_port_nets: node_ports.iter().map(net).collect(), ..NodeConfig::default() };
-            let health_checks = checks.iter().map(check).collect();
+            let health_checks = Arc::new(checks.iter().map(check).collect());
             let desired = Arc::new(Desired { health_checks, config, ..Desired::default() });
             self.desired.send_replace(Some(Calculated { revision: 1, desired }));
         }

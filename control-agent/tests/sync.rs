@@ -3,41 +3,41 @@
 mod rig;
 
 use margay_agent::{
-    calc::{Calculated, Desired, EndpointKey, PolicyKey},
+    calc::{Calculated, Desired, EndpointKey, IpSet, PolicyKey, Record},
+    model::Cidr,
     sync::{AdoptError, Link},
 };
 use margay_api::dataplane::v1::{
-    EndpointStatus, IpSet, Members, Policy, Profile, WorkloadEndpoint, change::Change,
-    endpoint_status::State, ip_set::Type,
+    EndpointStatus, Policy, Profile, WorkloadEndpoint, change::Change, endpoint_status::State, ip_set::Type,
 };
 use rig::{EAGER, Fake, Verdict, until};
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 use tokio::sync::watch;
 
-fn set(id: &str, count: u32) -> IpSet {
-    let ipv4 = (0..count).flat_map(u32::to_be_bytes).collect();
-    IpSet { id: id.into(), r#type: Type::Ip.into(), members: Some(Members { ipv4, ipv6: Vec::new() }) }
+fn set(count: u32) -> IpSet {
+    let host = |at: u32| (Record::Net(Cidr::host(Ipv4Addr::from(at).into())), ());
+    IpSet { kind: Type::Net, members: (0..count).map(host).collect() }
 }
 
 fn key(name: &str) -> EndpointKey {
     EndpointKey { orchestrator: "cni".into(), workload: format!("default/{name}"), endpoint: "eth0".into() }
 }
 
-fn policy(name: &str, selector: &str) -> (PolicyKey, Policy) {
+fn policy(name: &str, selector: &str) -> (PolicyKey, Arc<Policy>) {
     let key = PolicyKey { kind: "NetworkPolicy".into(), namespace: "default".into(), name: name.into() };
     let policy = Policy { id: Some((&key).into()), selector: selector.into(), ..Policy::default() };
-    (key, policy)
+    (key, Arc::new(policy))
 }
 
 /// One of each that refers to another.
 fn state() -> Desired {
     let endpoint = WorkloadEndpoint { id: Some((&key("web")).into()), ..WorkloadEndpoint::default() };
+    let profile = Profile { name: "kns.default".into(), ..Profile::default() };
     Desired {
-        ip_sets: [("s:x".into(), set("s:x", 100))].into(),
+        ip_sets: [("s:x".into(), set(100))].into(),
         policies: [policy("p", "all()")].into(),
-        profiles: [("kns.default".into(), Profile { name: "kns.default".into(), ..Profile::default() })]
-            .into(),
-        endpoints: [(key("web"), endpoint)].into(),
+        profiles: [("kns.default".into(), Arc::new(profile))].into(),
+        endpoints: [(key("web"), Arc::new(endpoint))].into(),
         ..Desired::default()
     }
 }
@@ -89,14 +89,14 @@ async fn a_snapshot_then_differences() {
     assert_eq!(rig.link.adopted_at_least(1).await, Ok(42));
 
     let mut next = state();
-    next.ip_sets.insert("s:x".into(), set("s:x", 101));
+    next.ip_sets.insert("s:x".into(), set(101));
     rig.want(2, next.clone());
     let difference = rig.fake.transaction().await;
     assert_eq!((difference.generation, difference.in_sync), (43, false));
     let [Change::IpSetDelta(delta)] = difference.changes.as_slice() else {
         panic!("{:?}", difference.changes)
     };
-    assert_eq!(delta.added.as_ref().unwrap().ipv4, 100_u32.to_be_bytes());
+    assert_eq!(delta.added.as_ref().unwrap().ipv4, [0, 0, 0, 100, 32]);
 
     rig.want(3, Desired::default());
     let removal = rig.fake.transaction().await;
@@ -126,7 +126,7 @@ async fn what_changes_meanwhile_is_coalesced() {
     }
     rig.fake.say_adopted(first.generation);
     let second = rig.fake.transaction().await;
-    assert_eq!(second.changes, [Change::Policy(policy("q", "has(r20)").1)]);
+    assert_eq!(second.changes, [Change::Policy((*policy("q", "has(r20)").1).clone())]);
     assert_eq!(rig.link.adopted_at_least(20).await, Ok(2));
     assert!(rig.fake.pending().is_none());
 }
@@ -221,7 +221,7 @@ async fn a_dataplane_that_another_agent_took_is_left_alone_until_that_one_is_gon
 #[tokio::test]
 async fn large_sets_travel_in_bounded_messages() {
     let mut rig = Rig::start(0, []);
-    let large = set("s:large", 1_000_000);
+    let large = set(1_000_000);
     rig.want(1, Desired { ip_sets: [("s:large".into(), large.clone())].into(), ..Desired::default() });
     let snapshot = rig.fake.transaction().await;
     assert!(snapshot.message_bytes.len() >= 4);
@@ -239,7 +239,7 @@ async fn large_sets_travel_in_bounded_messages() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(received, large.members.unwrap().ipv4);
+    assert_eq!(received, large.message("s:large").members.unwrap().ipv4);
 }
 
 #[tokio::test]

@@ -132,9 +132,7 @@ impl Cluster {
     pub fn new(mut objects: Vec<Resource>) -> Outcome<Self> {
         objects.iter_mut().for_each(Resource::set_defaults);
         complete(&mut objects);
-        let objects: Resources = objects.into_iter().collect();
-        let mut problems = Vec::new();
-        let known = objects.in_calicos_kinds(&mut problems);
+        let known: Resources = objects.into_iter().collect();
         let mut around = Around::default();
         known.iter().for_each(|object| around.take(object));
         // What was converted would be converted again; slices are what rules ask for, and services.
@@ -143,7 +141,7 @@ impl Cluster {
                 || matches!(object.kind(), Kind::EndpointSlice | Kind::Service)
         };
         let resources = known.iter().filter(wanted).cloned().collect();
-        Self::of(resources, Arc::new(around), problems)
+        Self::of(resources, Arc::new(around), known.problems())
     }
 
     /// What every node that has endpoints needs of the resources.
@@ -207,7 +205,7 @@ impl Cluster {
     pub fn transaction(&self, node: &str) -> Vec<api::Change> {
         let mut known = Resources::default();
         self.resources.iter().for_each(|resource| known.insert(resource.clone()));
-        node::changes(calc::policy(&known, node))
+        node::changes(&calc::policy(&known, node))
     }
 
     fn host_endpoints(&self) -> impl Iterator<Item = &HostEndpoint> {

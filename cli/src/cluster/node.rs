@@ -80,12 +80,13 @@ impl Node {
         let mut desired = calc::policy(resources, name);
         let (selectors, node_sets) = selectors(&desired);
         let problems = std::mem::take(&mut desired.problems);
-        let uplinks = Uplinks::of(desired.host_endpoints.values(), own);
+        let hosts: Vec<_> = desired.host_endpoints.values().map(|host| &**host).collect();
+        let uplinks = Uplinks::of(hosts.into_iter(), own);
         let mut state = State::new(Publisher::new(Snapshot::empty(1)), u16::MAX);
         uplinks.attach(&mut state);
         let commit = api::Commit { generation: 1, in_sync: true };
         state
-            .commit(&changes(desired), &commit, Nanos::default())
+            .commit(&changes(&desired), &commit, Nanos::default())
             .map_err(|errors| refused(name, &errors))?;
         Ok((Self { name: name.to_owned(), state, uplinks, selectors, node_sets }, problems))
     }
@@ -285,14 +286,14 @@ fn id(endpoint: &WorkloadEndpoint) -> EndpointId {
 }
 
 /// All that judges packets, as an agent sends it.
-pub fn changes(desired: calc::Desired) -> Vec<api::Change> {
-    let changes = [Change::Config(desired.config)]
+pub fn changes(desired: &calc::Desired) -> Vec<api::Change> {
+    let changes = [Change::Config(desired.config.clone())]
         .into_iter()
-        .chain(desired.ip_sets.into_values().map(Change::IpSet))
-        .chain(desired.policies.into_values().map(Change::Policy))
-        .chain(desired.profiles.into_values().map(Change::Profile))
-        .chain(desired.endpoints.into_values().map(Change::WorkloadEndpoint))
-        .chain(desired.host_endpoints.into_values().map(Change::HostEndpoint));
+        .chain(desired.ip_sets.iter().map(|(id, set)| Change::IpSet(set.message(id))))
+        .chain(desired.policies.values().map(|policy| Change::Policy((**policy).clone())))
+        .chain(desired.profiles.values().map(|profile| Change::Profile((**profile).clone())))
+        .chain(desired.endpoints.values().map(|endpoint| Change::WorkloadEndpoint((**endpoint).clone())))
+        .chain(desired.host_endpoints.values().map(|host| Change::HostEndpoint((**host).clone())));
     changes.map(|change| api::Change { change: Some(change) }).collect()
 }
 

@@ -90,7 +90,7 @@ impl Cluster {
         let desired = calc::served(&known, node);
         let mut state = State::new(Publisher::new(Snapshot::empty(1)), u16::MAX);
         Uplinks::one(self.around.own.get(node).map(Vec::as_slice).unwrap_or_default()).attach(&mut state);
-        let services = desired.services.into_values().map(|service| Change::Service((*service).clone()));
+        let services = desired.services.values().map(|service| Change::Service((**service).clone()));
         let changes = iter::once(Change::Config(desired.config)).chain(services);
         let changes: Vec<_> = changes.map(|change| api::Change { change: Some(change) }).collect();
         let commit = api::Commit { generation: 1, in_sync: true };

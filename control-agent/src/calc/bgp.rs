@@ -101,8 +101,12 @@ impl Session {
     }
 }
 
-/// How `node` speaks BGP; or not at all, because nobody knows it.
-pub(super) fn bgp(resources: &Resources, node: &str) -> Option<Bgp> {
+/// How `node`, which has these workloads, speaks BGP; or not at all, because nobody knows it.
+pub(super) fn bgp<'a>(
+    resources: &Resources,
+    node: &str,
+    workloads: impl Iterator<Item = &'a WorkloadEndpoint>,
+) -> Option<Bgp> {
     let own = resources.get::<Node>("", node)?;
     let settings = Settings::of(resources, node);
     let mut speakers = Speakers { resources, own, settings, sessions: BTreeMap::new(), problems: Vec::new() };
@@ -144,7 +148,7 @@ pub(super) fn bgp(resources: &Resources, node: &str) -> Option<Bgp> {
             metric(settings.cluster(|spec| spec.ipv4_normal_route_priority).map(Whole::get)),
             metric(settings.cluster(|spec| spec.ipv6_normal_route_priority).map(Whole::get)),
         ],
-        own: has(resources, node),
+        own: has(resources, node, workloads),
         addresses: own.addresses().map(|address| address.addr).collect(),
         announced: pools(|pool| !pool.spec.disable_bgp_export),
         tunnelled: resources
@@ -167,10 +171,13 @@ pub(super) fn makes_routes(resources: &Resources) -> bool {
 }
 
 /// The node's blocks, and those of its workloads' addresses that are in none of them.
-fn has(resources: &Resources, node: &str) -> BTreeSet<Cidr> {
+pub(super) fn has<'a>(
+    resources: &Resources,
+    node: &str,
+    workloads: impl Iterator<Item = &'a WorkloadEndpoint>,
+) -> BTreeSet<Cidr> {
     let blocks: Vec<Cidr> =
         blocks::affine(resources).filter(|(_, of)| *of == node).map(|(block, _)| block).collect();
-    let workloads = resources.all::<WorkloadEndpoint>().filter(|workload| workload.spec.node == node);
     let nets = workloads.flat_map(|workload| workload.spec.ip_networks.iter().copied());
     let lone = nets.filter(|net| !blocks.iter().any(|block| block.contains(net.addr())));
     let mut all: BTreeSet<Cidr> = lone.collect();

@@ -4,16 +4,13 @@ use super::{
     EndpointKey, PolicyKey, Resources,
     catalog::Catalog,
     endpoints::{Local, Owner},
-    ip_sets::IpSets,
+    ip_sets::Wanted,
     policies::{self, Policy, Stage},
     tiers::{self, Directions, Tiers},
 };
 use crate::model::{Selector, StagedAction};
 use margay_api::dataplane::v1::{self as api, Action, TierBinding};
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet, HashMap},
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Policies, and the endpoints they are bound to.
 #[derive(Default)]
@@ -44,30 +41,20 @@ pub(super) struct HostBindings {
 pub(super) fn bind(
     resources: &Resources,
     local: &Local<'_>,
-    ip_sets: &mut IpSets<'_>,
+    wanted: &mut Wanted,
     problems: &mut Vec<String>,
 ) -> Bound {
     let tiers = Tiers::new(resources);
     let mut policies: Vec<_> = policies::all(resources).collect();
-    policies.retain(|policy| policy.staged != Some(StagedAction::Ignore));
-    policies.sort_by(|a, b| {
-        let tier = tiers.order(a.tier()).partial_cmp(&tiers.order(b.tier()));
-        tier.unwrap_or(Ordering::Equal).then_with(|| a.compare(b))
-    });
-    let staged = Staging::of(&policies);
+    policies::sort(&mut policies, &tiers);
+    let staging = Staging::of(policies.iter());
 
     let mut selected = Selected { catalog: Catalog::of_node(resources, local), by_selector: HashMap::new() };
     let mut bound = Bound::default();
     for policy in policies.iter().filter(|policy| policy.staged != Some(StagedAction::Delete)) {
         // One whose selector cannot be read denies everywhere.
-        let selector = policy.applies_to.clone().unwrap_or_else(|_| Selector::all());
-        let binding = Binding {
-            tier: policy.tier(),
-            end: tiers.end(policy.tier()),
-            policy: &policy.key,
-            directions: policy.directions(),
-            lists: staged.lists(policy),
-        };
+        let selector = policy.applies_to().unwrap_or_else(|_| Selector::all());
+        let binding = Binding::of(policy, &tiers, &staging);
         let mut used = false;
         for owner in selected.by(&selector) {
             used |= bound.add(owner, policy.stage, &binding);
@@ -75,24 +62,16 @@ pub(super) fn bind(
         if !used {
             continue;
         }
-        if !tiers.known(policy.tier()) {
-            problems.push(format!(
-                "{} names tier {:?}, which does not exist: it is asked after all others, and denies at its end",
-                policy.title(),
-                policy.tier()
-            ));
-        }
-        bound.policies.insert(policy.key.clone(), policy.message(ip_sets, problems));
+        problems.extend(policy.lost(&tiers));
+        bound.policies.insert(policy.key.clone(), policy.message(wanted, problems));
     }
-    if staged.any {
-        let hosts = bound.hosts.values_mut().map(|host| &mut host.normal);
-        bound.workloads.values_mut().chain(hosts).for_each(Bindings::compare);
-    }
+    bound.compare(&staging);
     bound
 }
 
 /// What the staged policies would do to the enforced ones.
-struct Staging {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Staging {
     /// There are any.
     any: bool,
     /// Those of the enforced ones that would go, for another or for none.
@@ -107,9 +86,10 @@ struct Lists {
 }
 
 impl Staging {
-    fn of(policies: &[Policy<'_>]) -> Self {
-        let staged = || policies.iter().filter(|policy| policy.staged.is_some());
-        Self { any: staged().next().is_some(), gone: staged().map(Policy::stands_for).collect() }
+    pub fn of<'a>(policies: impl Iterator<Item = &'a Policy<'a>>) -> Self {
+        let gone: BTreeSet<_> =
+            policies.filter(|policy| policy.staged.is_some()).map(Policy::stands_for).collect();
+        Self { any: !gone.is_empty(), gone }
     }
 
     fn lists(&self, policy: &Policy<'_>) -> Lists {
@@ -119,7 +99,7 @@ impl Staging {
 }
 
 /// A policy, ready to be bound.
-struct Binding<'a> {
+pub(super) struct Binding<'a> {
     tier: &'a str,
     end: Action,
     policy: &'a PolicyKey,
@@ -129,7 +109,7 @@ struct Binding<'a> {
 
 impl Bound {
     /// Binds a policy to an endpoint that it selects; false where it has no say there.
-    fn add(&mut self, owner: &Owner, stage: Stage, binding: &Binding<'_>) -> bool {
+    pub fn add(&mut self, owner: &Owner, stage: Stage, binding: &Binding<'_>) -> bool {
         let Directions { ingress, egress } = binding.directions;
         if !ingress && !egress {
             return false;
@@ -157,9 +137,27 @@ impl Bound {
         }
         true
     }
+
+    /// Once all are bound: leaves of what is staged only what would be different.
+    pub fn compare(&mut self, staging: &Staging) {
+        if staging.any {
+            let hosts = self.hosts.values_mut().map(|host| &mut host.normal);
+            self.workloads.values_mut().chain(hosts).for_each(Bindings::compare);
+        }
+    }
 }
 
-impl Binding<'_> {
+impl<'a> Binding<'a> {
+    pub fn of(policy: &'a Policy<'_>, tiers: &Tiers, staging: &Staging) -> Self {
+        Self {
+            tier: policy.tier(),
+            end: tiers.end(policy.tier()),
+            policy: &policy.key,
+            directions: policy.directions(),
+            lists: staging.lists(policy),
+        }
+    }
+
     fn push(&self, bindings: &mut Bindings) {
         if self.lists.in_force {
             self.push_to(&mut bindings.in_force, self.end);

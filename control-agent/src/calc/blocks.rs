@@ -19,11 +19,7 @@ pub(super) fn without_covered(routes: &mut BTreeMap<Cidr, Route>, single: &BTree
     let mut covered = Vec::new();
     for (net, route) in &*routes {
         while around.pop_if(|(outer, _)| !outer.contains(net.addr())).is_some() {}
-        let same = |outer: &Route| {
-            (&outer.target, &outer.node, outer.encapsulation, outer.same_subnet)
-                == (&route.target, &route.node, route.encapsulation, route.same_subnet)
-        };
-        if single.contains(net) && around.last().is_some_and(|(_, outer)| same(outer)) {
+        if single.contains(net) && around.last().is_some_and(|(_, outer)| lead_alike(outer, route)) {
             covered.push(*net);
         } else {
             around.push((*net, route));
@@ -32,4 +28,10 @@ pub(super) fn without_covered(routes: &mut BTreeMap<Cidr, Route>, single: &BTree
     for net in covered {
         routes.remove(&net);
     }
+}
+
+/// What packets do by one of them they do by the other.
+pub(super) fn lead_alike(one: &Route, other: &Route) -> bool {
+    (&one.target, &one.node, one.encapsulation, one.same_subnet)
+        == (&other.target, &other.node, other.encapsulation, other.same_subnet)
 }

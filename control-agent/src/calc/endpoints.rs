@@ -18,7 +18,7 @@ pub(super) struct Local<'a> {
 }
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     Workload(EndpointKey),
     Host(String),
@@ -30,11 +30,7 @@ impl<'a> Local<'a> {
         for endpoint in resources.all::<WorkloadEndpoint>().filter(|endpoint| endpoint.spec.node == node) {
             let key = endpoint_key(endpoint);
             if let Some(first) = workloads.get(&key) {
-                problems.push(format!(
-                    "{} and {} are the same endpoint of the same workload; only the first is used: delete one",
-                    title(first),
-                    title(endpoint)
-                ));
+                problems.push(twice(first, endpoint));
             } else {
                 workloads.insert(key, endpoint);
             }
@@ -85,7 +81,12 @@ pub fn workload_name(endpoint: &WorkloadEndpoint) -> String {
     format!("{}/{name}", endpoint.metadata.namespace)
 }
 
-fn workload(key: &EndpointKey, endpoint: &WorkloadEndpoint, tiers: Bindings) -> api::WorkloadEndpoint {
+/// As the dataplane takes a workload's.
+pub(super) fn workload(
+    key: &EndpointKey,
+    endpoint: &WorkloadEndpoint,
+    tiers: Bindings,
+) -> api::WorkloadEndpoint {
     let spec = &endpoint.spec;
     api::WorkloadEndpoint {
         id: Some(key.into()),
@@ -114,7 +115,8 @@ fn limits(qos: &QosControls) -> api::QosControls {
     }
 }
 
-fn host(endpoint: &HostEndpoint, tiers: HostBindings) -> api::HostEndpoint {
+/// As the dataplane takes one of the host's.
+pub(super) fn host(endpoint: &HostEndpoint, tiers: HostBindings) -> api::HostEndpoint {
     let spec = &endpoint.spec;
     api::HostEndpoint {
         id: endpoint.metadata.name.clone(),
@@ -145,6 +147,14 @@ fn mac(text: &str) -> Option<Vec<u8>> {
     let bytes =
         text.split([':', '-']).map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<Vec<_>>>()?;
     (bytes.len() == 6).then_some(bytes)
+}
+
+/// What is wrong with two that are one.
+pub(super) fn twice(first: &WorkloadEndpoint, second: &WorkloadEndpoint) -> String {
+    let (first, second) = (title(first), title(second));
+    format!(
+        "{first} and {second} are the same endpoint of the same workload; only the first is used: delete one"
+    )
 }
 
 fn title(endpoint: &WorkloadEndpoint) -> String {

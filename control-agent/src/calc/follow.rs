@@ -1,16 +1,20 @@
 //! Keeps the desired state like the store.
 
-use super::{Desired, Names, Resources, desired};
+use super::{Desired, Graph, Names};
 use crate::{
     backoff::Backoff,
-    datastore::{Change, Datastore, Entry, StoreError, Transaction},
+    datastore::{Change, Datastore, Entry, Listing, StoreError, Transaction},
     health::Health,
-    model::{Cidr, IpamBlock, Key, Kind, Resource},
+    model::{Key, Resource},
     task::Task,
 };
 use futures::{FutureExt, StreamExt};
 use margay_api::metrics::Histogram;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::sync::watch;
 
 /// A desired state, and the store that it follows from.
@@ -40,8 +44,7 @@ impl Calculation {
         let durations = Arc::<Histogram>::default();
         let follower = Follower {
             store,
-            node: node.to_owned(),
-            resources: Resources::default(),
+            graph: Graph::new(node),
             unreadable: BTreeMap::new(),
             latest: sender,
             names: tell_names,
@@ -75,8 +78,7 @@ impl Calculation {
 
 struct Follower {
     store: Arc<dyn Datastore>,
-    node: String,
-    resources: Resources,
+    graph: Graph,
     /// Objects that this release cannot read, and why, by key.
     unreadable: BTreeMap<Key, String>,
     latest: watch::Sender<Option<Calculated>>,
@@ -102,74 +104,52 @@ impl Follower {
     async fn follow(&mut self, backoff: &mut Backoff) -> Result<(), StoreError> {
         let listing = self.store.list().await?;
         let mut transactions = self.store.watch(listing.revision).await?;
-        self.resources = Resources::default();
-        self.unreadable.clear();
-        listing.entries.iter().for_each(|entry| self.take(entry));
-        self.calculate(listing.revision);
+        let revision = listing.revision;
+        self.start_from(listing);
+        self.calculate(revision);
         backoff.reset();
 
         while let Some(transaction) = transactions.next().await {
             let transaction = transaction?;
-            let mut matters = self.change(&transaction);
+            self.change(&transaction);
             let mut revision = transaction.revision;
             // Whatever else is there already is calculated in the same go.
             while let Some(Some(transaction)) = transactions.next().now_or_never() {
                 let transaction = transaction?;
-                matters |= self.change(&transaction);
+                self.change(&transaction);
                 revision = transaction.revision;
             }
-            match matters {
-                true => self.calculate(revision),
-                false => self.confirm(revision),
-            }
+            self.calculate(revision);
         }
         Err(StoreError::Unavailable("its watch ended".into()))
     }
 
-    /// Returns whether anything can follow from it.
-    fn change(&mut self, transaction: &Transaction) -> bool {
-        let mut matters = false;
+    fn start_from(&mut self, listing: Listing) {
+        let listed: BTreeSet<&Key> = listing.entries.iter().map(|entry| &entry.key).collect();
+        let gone: Vec<Key> =
+            self.graph.resources().written().filter(|key| !listed.contains(key)).cloned().collect();
+        gone.iter().for_each(|key| self.graph.remove(key));
+        self.unreadable.clear();
+        listing.entries.iter().for_each(|entry| self.take(entry));
+    }
+
+    fn change(&mut self, transaction: &Transaction) {
         for change in &transaction.changes {
-            let key = &change.entry().key;
-            let was_unreadable = !self.unreadable.is_empty();
-            let block = self.block(key);
             match change {
                 Change::Added(entry) | Change::Modified(entry) => self.take(entry),
                 Change::Deleted(entry) => {
                     self.unreadable.remove(&entry.key);
-                    self.resources.remove(&entry.key);
+                    self.graph.remove(&entry.key);
                 }
             }
-            // That an address of a block is given away changes nothing here: only whose block it is counts.
-            let is_same_block = key.kind == Kind::IPAMBlock && block == self.block(key);
-            matters |= !is_same_block || was_unreadable || !self.unreadable.is_empty();
         }
-        matters
-    }
-
-    /// What of a block anything follows from.
-    fn block(&self, key: &Key) -> Option<(Cidr, Option<String>)> {
-        let block =
-            (key.kind == Kind::IPAMBlock).then(|| self.resources.get::<IpamBlock>("", &key.name))??;
-        Some((block.spec.cidr, block.spec.node().map(str::to_owned)))
-    }
-
-    /// What was calculated last follows from this revision, too.
-    fn confirm(&self, revision: u64) {
-        self.latest.send_if_modified(|latest| match latest {
-            Some(calculated) => {
-                calculated.revision = revision;
-                true
-            }
-            None => false,
-        });
     }
 
     fn take(&mut self, entry: &Entry) {
         match Resource::from_json(&entry.json) {
             Ok(resource) => {
                 self.unreadable.remove(&entry.key);
-                self.resources.insert(resource);
+                self.graph.insert(resource);
             }
             Err(errors) => {
                 let why = errors.first().map(ToString::to_string).unwrap_or_default();
@@ -180,7 +160,7 @@ impl Follower {
 
     /// An object that cannot be read may be the policy that denies: until it is gone or can be
     /// read, the last state stays in force.
-    fn calculate(&self, revision: u64) {
+    fn calculate(&mut self, revision: u64) {
         if let Some((key, why)) = self.unreadable.first_key_value() {
             let others = self.unreadable.len() - 1;
             self.health.bad(format!(
@@ -190,14 +170,15 @@ impl Follower {
             return;
         }
         let from = Instant::now();
-        let desired = desired(&self.resources, &self.node);
+        let desired = Arc::new(self.graph.update().clone());
         self.durations.observe(from.elapsed());
+        let objects = self.graph.resources().len();
         match desired.problems.as_slice() {
-            [] => self.health.good(format!("{} objects", self.resources.len())),
+            [] => self.health.good(format!("{objects} objects")),
             problems => self.health.bad(problems.join("; ")),
         }
-        tracing::debug!(revision, objects = self.resources.len(), "calculated");
-        self.names.send_replace(Arc::new(Names::of(&self.resources)));
-        self.latest.send_replace(Some(Calculated { revision, desired: Arc::new(desired) }));
+        tracing::debug!(revision, objects, "calculated");
+        self.names.send_replace(Arc::new(self.graph.names().clone()));
+        self.latest.send_replace(Some(Calculated { revision, desired }));
     }
 }

@@ -1,23 +1,29 @@
 //! Whose an address is, in the whole cluster.
 
-use super::{Resources, workload_name};
+use super::{Resources, tree::Tree, workload_name};
 use crate::model::{
     Cidr, GlobalNetworkSet, HostEndpoint, Metadata, NetworkSet, Node, Object as _, Resource, WorkloadEndpoint,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
 /// Objects by address. Of two that have the same, a workload comes before a host endpoint, that before a node, and
-/// that before a network set, of which the longest prefix counts.
+/// that before a network set, of which the longest prefix counts. Copies share what is the same in them.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    single: HashMap<IpAddr, (Rank, Arc<Resource>)>,
-    /// By prefix, of lengths that there are.
-    wide: HashMap<Cidr, (Rank, Arc<Resource>)>,
-    lengths: BTreeSet<u8>,
+    owners: Tree<Cidr, Owners>,
+    /// How many prefixes of several addresses there are of each length.
+    lengths: BTreeMap<u8, usize>,
+}
+
+/// Those that have a prefix; the first counts.
+#[derive(Clone, Debug)]
+enum Owners {
+    One(Arc<Resource>),
+    Several(Arc<[Arc<Resource>]>),
 }
 
 /// What an address's owner is.
@@ -46,50 +52,102 @@ impl Names {
     /// Of everybody.
     pub fn of(resources: &Resources) -> Self {
         let mut names = Self::default();
-        for object in resources.in_calicos_kinds(&mut Vec::new()).iter() {
-            names.add(object);
+        for object in resources.iter() {
+            names.put(None, Some(object));
         }
         names
     }
 
     /// Whose the address is.
     pub fn party(&self, addr: IpAddr) -> Option<Party> {
-        let longest = |length: &u8| self.wide.get(&Cidr::truncate(addr, *length));
-        let fits = |length: &&u8| **length <= if addr.is_ipv4() { 32 } else { 128 };
-        let wide = || self.lengths.iter().rev().filter(fits).find_map(longest);
-        let (_, object) = self.single.get(&addr).or_else(wide)?;
-        party(object)
+        let fits = |length: &&u8| **length < Cidr::host(addr).len();
+        let wide = self.lengths.keys().rev().filter(fits).map(|length| Cidr::truncate(addr, *length));
+        let owners = [Cidr::host(addr)].into_iter().chain(wide).find_map(|net| self.owners.get(&net))?;
+        party(owners.all().first()?)
     }
 
-    fn add(&mut self, object: &Arc<Resource>) {
-        if let Some(workload) = WorkloadEndpoint::from_resource(object) {
-            self.nets(Rank::Workload, &workload.spec.ip_networks, object);
-        } else if let Some(host) = HostEndpoint::from_resource(object) {
-            let nets: Vec<_> = host.spec.expected_ips.iter().copied().map(Cidr::host).collect();
-            self.nets(Rank::HostEndpoint, &nets, object);
-        } else if let Some(node) = Node::from_resource(object) {
-            let nets: Vec<_> = node.addresses().map(|address| Cidr::host(address.addr)).collect();
-            self.nets(Rank::Node, &nets, object);
-        } else if let Some(set) = NetworkSet::from_resource(object) {
-            self.nets(Rank::Set, &set.spec.nets, object);
-        } else if let Some(set) = GlobalNetworkSet::from_resource(object) {
-            self.nets(Rank::Set, &set.spec.nets, object);
-        }
-    }
-
-    fn nets(&mut self, rank: Rank, nets: &[Cidr], object: &Arc<Resource>) {
-        for net in nets {
-            let place = match net.is_host() {
-                true => self.single.entry(net.addr()).or_insert_with(|| (rank, object.clone())),
-                false => {
-                    self.lengths.insert(net.len());
-                    self.wide.entry(*net).or_insert_with(|| (rank, object.clone()))
-                }
-            };
-            if rank < place.0 {
-                *place = (rank, object.clone());
+    /// Puts an object in the place of what it was.
+    pub(super) fn put(&mut self, old: Option<&Arc<Resource>>, new: Option<&Arc<Resource>>) {
+        for (object, comes) in [(old, false), (new, true)] {
+            let Some(object) = object else { continue };
+            for net in owned(object).into_iter().collect::<BTreeSet<_>>() {
+                self.change(net, object, comes);
             }
         }
+    }
+
+    /// The workloads that have exactly this prefix, by namespace and name.
+    pub(super) fn workloads(&self, net: Cidr) -> impl Iterator<Item = &WorkloadEndpoint> {
+        let owners = self.owners.get(&net).map(Owners::all).unwrap_or_default();
+        owners.iter().map_while(|owner| WorkloadEndpoint::from_resource(owner))
+    }
+
+    /// What workloads have within a prefix.
+    pub(super) fn workload_nets_within(&self, outer: Cidr) -> impl Iterator<Item = Cidr> {
+        let within = self.owners.from(&outer).take_while(move |(net, _)| outer.contains(net.addr()));
+        within.filter(|(_, owners)| rank(&owners.all()[0]) == Some(Rank::Workload)).map(|(net, _)| *net)
+    }
+
+    /// Of prefixes of several addresses.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = u8> {
+        self.lengths.keys().copied()
+    }
+
+    fn change(&mut self, net: Cidr, object: &Arc<Resource>, comes: bool) {
+        let old = self.owners.get(&net).map(Owners::all).unwrap_or_default();
+        let place = |object: &Resource| (rank(object), object.key());
+        let was_there = !old.is_empty();
+        let mut owners: Vec<_> = old.iter().filter(|other| other.key() != object.key()).cloned().collect();
+        if comes {
+            let at = owners.partition_point(|other| place(other) < place(object));
+            owners.insert(at, object.clone());
+        }
+        let is_there = !owners.is_empty();
+        match owners.len() {
+            0 => drop(self.owners.remove(&net)),
+            1 => drop(self.owners.insert(net, Owners::One(owners.remove(0)))),
+            _ => drop(self.owners.insert(net, Owners::Several(owners.into()))),
+        }
+        if !net.is_host() && was_there != is_there {
+            let count = self.lengths.entry(net.len()).or_default();
+            if is_there {
+                *count += 1
+            } else {
+                *count -= 1
+            }
+            self.lengths.retain(|_, count| *count > 0);
+        }
+    }
+}
+
+impl Owners {
+    fn all(&self) -> &[Arc<Resource>] {
+        match self {
+            Self::One(owner) => std::slice::from_ref(owner),
+            Self::Several(owners) => owners,
+        }
+    }
+}
+
+fn rank(object: &Resource) -> Option<Rank> {
+    Some(match object {
+        Resource::WorkloadEndpoint(_) => Rank::Workload,
+        Resource::HostEndpoint(_) => Rank::HostEndpoint,
+        Resource::Node(_) => Rank::Node,
+        Resource::NetworkSet(_) | Resource::GlobalNetworkSet(_) => Rank::Set,
+        _ => return None,
+    })
+}
+
+/// What an object has of addresses.
+fn owned(object: &Resource) -> Vec<Cidr> {
+    match object {
+        Resource::WorkloadEndpoint(workload) => workload.spec.ip_networks.clone(),
+        Resource::HostEndpoint(host) => host.spec.expected_ips.iter().copied().map(Cidr::host).collect(),
+        Resource::Node(node) => node.addresses().map(|address| Cidr::host(address.addr)).collect(),
+        Resource::NetworkSet(set) => set.spec.nets.clone(),
+        Resource::GlobalNetworkSet(set) => set.spec.nets.clone(),
+        _ => Vec::new(),
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::{
     PolicyKey, Resources,
-    ip_sets::IpSets,
+    ip_sets::Wanted,
     rules,
-    tiers::{Directions, ascending},
+    tiers::{Directions, Tiers, ascending},
 };
 use crate::model::{
     GlobalNetworkPolicy, GlobalNetworkPolicySpec, Kind, Metadata, NetworkPolicy, NetworkPolicySpec,
-    Object as _, PolicyType, Rule, Selector, SelectorError, StagedAction, StagedGlobalNetworkPolicy,
-    StagedNetworkPolicy, Tier,
+    Object as _, PolicyType, Resource, Rule, Selector, SelectorError, StagedAction,
+    StagedGlobalNetworkPolicy, StagedNetworkPolicy, Tier,
 };
 use margay_api::dataplane::v1 as api;
 use std::cmp::Ordering;
@@ -20,7 +20,7 @@ pub(super) struct Policy<'a> {
     pub stage: Stage,
     /// Only reported: what would become of the policy [`Self::stands_for`].
     pub staged: Option<StagedAction>,
-    pub applies_to: Result<Selector, SelectorError>,
+    scope: Scope<'a>,
     tier: &'a str,
     order: Option<f64>,
     /// For people.
@@ -28,6 +28,14 @@ pub(super) struct Policy<'a> {
     types: &'a [PolicyType],
     ingress: &'a [Rule],
     egress: &'a [Rule],
+}
+
+/// What says whom a policy applies to.
+#[derive(Clone, Copy)]
+enum Scope<'a> {
+    /// With the namespace.
+    Namespaced(&'a NetworkPolicySpec, &'a str),
+    Global(&'a GlobalNetworkPolicySpec),
 }
 
 /// At which point of a packet's way a policy judges.
@@ -42,27 +50,51 @@ pub(super) enum Stage {
     Normal { forward: bool },
 }
 
-/// All policies, in no order.
+/// All policies, in no order, but those that are staged to be ignored.
 pub(super) fn all(resources: &Resources) -> impl Iterator<Item = Policy<'_>> {
-    let namespaced = resources.all::<NetworkPolicy>();
-    let namespaced =
-        namespaced.map(|policy| Policy::namespaced(NetworkPolicy::KIND, &policy.metadata, &policy.spec));
-    let global = resources.all::<GlobalNetworkPolicy>();
-    let global =
-        global.map(|policy| Policy::global(GlobalNetworkPolicy::KIND, &policy.metadata, &policy.spec));
-    let staged = resources.all::<StagedNetworkPolicy>().map(|staged| Policy {
-        staged: Some(staged.spec.action()),
-        ..Policy::namespaced(StagedNetworkPolicy::KIND, &staged.metadata, &staged.spec.policy)
+    let kinds = [
+        Kind::NetworkPolicy,
+        Kind::GlobalNetworkPolicy,
+        Kind::StagedNetworkPolicy,
+        Kind::StagedGlobalNetworkPolicy,
+    ];
+    kinds.into_iter().flat_map(|kind| resources.of_kind(kind)).filter_map(|object| Policy::of(object))
+}
+
+/// Tier by tier, in the order in which they are asked.
+pub(super) fn sort(policies: &mut [Policy<'_>], tiers: &Tiers) {
+    policies.sort_by(|a, b| {
+        let tier = tiers.order(a.tier()).partial_cmp(&tiers.order(b.tier()));
+        tier.unwrap_or(Ordering::Equal).then_with(|| a.compare(b))
     });
-    let staged_global = resources.all::<StagedGlobalNetworkPolicy>().map(|staged| Policy {
-        staged: Some(staged.spec.action()),
-        ..Policy::global(StagedGlobalNetworkPolicy::KIND, &staged.metadata, &staged.spec.policy)
-    });
-    namespaced.chain(global).chain(staged).chain(staged_global)
 }
 
 impl<'a> Policy<'a> {
-    fn namespaced(kind: Kind, metadata: &Metadata, spec: &'a NetworkPolicySpec) -> Self {
+    /// None: it is no policy, or one that is staged to be ignored.
+    pub fn of(object: &'a Resource) -> Option<Self> {
+        let (staged, policy) = match object {
+            Resource::NetworkPolicy(policy) => {
+                (None, Self::namespaced(NetworkPolicy::KIND, &policy.metadata, &policy.spec))
+            }
+            Resource::GlobalNetworkPolicy(policy) => {
+                (None, Self::global(GlobalNetworkPolicy::KIND, &policy.metadata, &policy.spec))
+            }
+            Resource::StagedNetworkPolicy(staged) => {
+                let policy =
+                    Self::namespaced(StagedNetworkPolicy::KIND, &staged.metadata, &staged.spec.policy);
+                (Some(staged.spec.action()), policy)
+            }
+            Resource::StagedGlobalNetworkPolicy(staged) => {
+                let policy =
+                    Self::global(StagedGlobalNetworkPolicy::KIND, &staged.metadata, &staged.spec.policy);
+                (Some(staged.spec.action()), policy)
+            }
+            _ => return None,
+        };
+        (staged != Some(StagedAction::Ignore)).then_some(Self { staged, ..policy })
+    }
+
+    fn namespaced(kind: Kind, metadata: &'a Metadata, spec: &'a NetworkPolicySpec) -> Self {
         Self {
             key: PolicyKey {
                 kind: kind.to_string(),
@@ -71,7 +103,7 @@ impl<'a> Policy<'a> {
             },
             stage: Stage::Normal { forward: false },
             staged: None,
-            applies_to: spec.applies_to(&metadata.namespace),
+            scope: Scope::Namespaced(spec, &metadata.namespace),
             tier: &spec.tier,
             order: spec.order,
             selector: &spec.selector,
@@ -91,13 +123,21 @@ impl<'a> Policy<'a> {
             key: PolicyKey { kind: kind.to_string(), namespace: String::new(), name: metadata.name.clone() },
             stage,
             staged: None,
-            applies_to: spec.applies_to(),
+            scope: Scope::Global(spec),
             tier: &spec.tier,
             order: spec.order,
             selector: &spec.selector,
             types: &spec.types,
             ingress: &spec.ingress,
             egress: &spec.egress,
+        }
+    }
+
+    /// Which endpoints it is for.
+    pub fn applies_to(&self) -> Result<Selector, SelectorError> {
+        match self.scope {
+            Scope::Namespaced(spec, namespace) => spec.applies_to(namespace),
+            Scope::Global(spec) => spec.applies_to(),
         }
     }
 
@@ -137,6 +177,18 @@ impl<'a> Policy<'a> {
             .then_with(|| self.staged.is_some().cmp(&other.staged.is_some()))
     }
 
+    /// What is wrong with its tier.
+    pub fn lost(&self, tiers: &Tiers) -> Option<String> {
+        let is_lost = !tiers.known(self.tier());
+        is_lost.then(|| {
+            format!(
+                "{} names tier {:?}, which does not exist: it is asked after all others, and denies at its end",
+                self.title(),
+                self.tier()
+            )
+        })
+    }
+
     /// For people.
     pub fn title(&self) -> String {
         let PolicyKey { kind, namespace, name } = &self.key;
@@ -144,14 +196,15 @@ impl<'a> Policy<'a> {
     }
 
     /// As the dataplane takes it. What cannot be converted denies everything, and is a problem.
-    pub fn message(&self, ip_sets: &mut IpSets<'_>, problems: &mut Vec<String>) -> api::Policy {
+    pub fn message(&self, wanted: &mut Wanted, problems: &mut Vec<String>) -> api::Policy {
         let namespace = Some(self.key.namespace.as_str()).filter(|namespace| !namespace.is_empty());
         let mut direction = |covered: bool, rules: &[Rule]| match covered {
-            true => rules::convert(rules, namespace, ip_sets),
+            true => rules::convert(rules, namespace, wanted),
             false => Ok(Vec::new()),
         };
         let covered = self.directions();
-        let converted = match &self.applies_to {
+        let applies_to = self.applies_to();
+        let converted = match &applies_to {
             Err(error) => Err(format!("selector: {error}")),
             Ok(_) => direction(covered.ingress, self.ingress)
                 .and_then(|inbound| Ok((inbound, direction(covered.egress, self.egress)?))),
@@ -160,7 +213,7 @@ impl<'a> Policy<'a> {
             problems.push(format!("{} denies everything, as it cannot be converted: {error}", self.title()));
             (rules::deny_all(), rules::deny_all())
         });
-        let selector = match &self.applies_to {
+        let selector = match &applies_to {
             Ok(selector) if self.selector.is_empty() => selector.to_string(),
             _ => self.selector.to_owned(),
         };

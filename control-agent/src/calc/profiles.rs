@@ -1,6 +1,6 @@
 //! The profiles that the node's endpoints name.
 
-use super::{Resources, endpoints::Local, ip_sets::IpSets, rules};
+use super::{Resources, endpoints::Local, ip_sets::Wanted, rules};
 use crate::model::Profile;
 use margay_api::dataplane::v1 as api;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,33 +9,36 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn profiles(
     resources: &Resources,
     local: &Local<'_>,
-    ip_sets: &mut IpSets<'_>,
+    wanted: &mut Wanted,
     problems: &mut Vec<String>,
 ) -> BTreeMap<String, api::Profile> {
     let names: BTreeSet<&String> = local.profiles().collect();
-    let mut profiles = BTreeMap::new();
-    for name in names {
-        let Some(profile) = resources.get::<Profile>("", name) else {
-            problems.push(format!(
-                "profile {name:?} does not exist: endpoints that name it are denied what reaches it"
-            ));
-            profiles.insert(name.clone(), closed(name));
-            continue;
-        };
-        let mut direction = |rules| rules::convert(rules, None, ip_sets);
-        let message = match (direction(&profile.spec.ingress), direction(&profile.spec.egress)) {
-            (Ok(inbound_rules), Ok(outbound_rules)) => {
-                api::Profile { name: name.clone(), inbound_rules, outbound_rules }
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                problems
-                    .push(format!("profile {name:?} denies everything, as it cannot be converted: {error}"));
-                closed(name)
-            }
-        };
-        profiles.insert(name.clone(), message);
+    names.into_iter().map(|name| (name.clone(), profile(resources, name, wanted, problems))).collect()
+}
+
+/// One that an endpoint names.
+pub(super) fn profile(
+    resources: &Resources,
+    name: &str,
+    wanted: &mut Wanted,
+    problems: &mut Vec<String>,
+) -> api::Profile {
+    let Some(profile) = resources.get::<Profile>("", name) else {
+        problems.push(format!(
+            "profile {name:?} does not exist: endpoints that name it are denied what reaches it"
+        ));
+        return closed(name);
+    };
+    let mut direction = |rules| rules::convert(rules, None, wanted);
+    match (direction(&profile.spec.ingress), direction(&profile.spec.egress)) {
+        (Ok(inbound_rules), Ok(outbound_rules)) => {
+            api::Profile { name: name.to_owned(), inbound_rules, outbound_rules }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            problems.push(format!("profile {name:?} denies everything, as it cannot be converted: {error}"));
+            closed(name)
+        }
     }
-    profiles
 }
 
 fn closed(name: &str) -> api::Profile {

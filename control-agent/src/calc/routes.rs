@@ -3,6 +3,7 @@
 use super::bgp;
 use super::blocks;
 use super::config::Settings;
+use super::tree::Tree;
 use super::tunnels::{Tunnels, Way};
 use super::wireguard::Encryption;
 use super::{EndpointKey, Resources, endpoint_key, workload_name};
@@ -15,7 +16,10 @@ use margay_api::dataplane::v1::{
     self as api, Blackhole, Encapsulation, HostMetadata, LocalHost, NextHop, Prefix, Route, Unreachable,
     route::Target,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    sync::Arc,
+};
 
 /// The prefix as the dataplane takes it.
 pub fn packed(cidr: Cidr) -> Prefix {
@@ -27,17 +31,59 @@ pub fn packed(cidr: Cidr) -> Prefix {
 pub(super) fn routes(
     resources: &Resources,
     node: &str,
-    local: &BTreeMap<EndpointKey, api::WorkloadEndpoint>,
+    local: &Tree<EndpointKey, Arc<api::WorkloadEndpoint>>,
     (tunnels, encryption): (&Tunnels<'_>, &Encryption<'_>),
     problems: &mut Vec<String>,
 ) -> BTreeMap<Cidr, Route> {
     let mut table = Table { routes: BTreeMap::new(), problems };
-    let own = resources.get::<Node>("", node);
-    let loops = Settings::of(resources, node).first(|spec| spec.service_loop_prevention);
-    let loops = loops.unwrap_or(ServiceLoopPrevention::Drop);
-    for address in own.into_iter().flat_map(Node::addresses) {
+    let ways = Ways::new(resources, node, tunnels, encryption);
+    for (destination, route, who) in of_nodes(resources, node, tunnels) {
+        table.take(destination, route, || who.to_owned());
+    }
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        resources.all::<WorkloadEndpoint>().partition(|endpoint| endpoint.spec.node == node);
+    for endpoint in here {
+        let key = endpoint_key(endpoint);
+        // Of two objects for the same endpoint, the one that the dataplane knows has the routes.
+        let known = local.get(&key).map(|message| message.nets.as_slice()).unwrap_or_default();
+        for net in endpoint.spec.ip_networks.iter().filter(|net| known.contains(&packed(**net))) {
+            table.take(*net, to_workload(*net, &key, node), || workload_name(endpoint));
+        }
+    }
+    let mut single = BTreeSet::new();
+    // There are many endpoints to each node.
+    let nodes: HashMap<&str, &Node> =
+        resources.all::<Node>().map(|node| (node.metadata.name.as_str(), node)).collect();
+    for endpoint in elsewhere {
+        let owner = nodes.get(endpoint.spec.node.as_str()).copied();
+        for net in &endpoint.spec.ip_networks {
+            let (found, problem) = ways.to_endpoint(*net, endpoint, owner);
+            table.problems.extend(problem);
+            if let Some(found) = found
+                && table.take(*net, found, || workload_name(endpoint))
+            {
+                single.insert(*net);
+            }
+        }
+    }
+    for (destination, route) in of_areas(resources, node, &ways) {
+        table.routes.entry(destination).or_insert(route);
+    }
+    blocks::without_covered(&mut table.routes, &single);
+    table.routes
+}
+
+/// To this node itself, and to the interfaces of tunnels, and whose each is. The first of two counts.
+pub(super) fn of_nodes(
+    resources: &Resources,
+    node: &str,
+    tunnels: &Tunnels<'_>,
+) -> Vec<(Cidr, Route, &'static str)> {
+    let mut routes = Vec::new();
+    for address in resources.get::<Node>("", node).into_iter().flat_map(Node::addresses) {
+        let destination = Cidr::host(address.addr);
         let target = Target::LocalHost(LocalHost {});
-        table.add(Cidr::host(address.addr), target, node, "this node itself");
+        routes.push((destination, route(destination, target, node), "this node itself"));
     }
     for other in resources.all::<Node>() {
         let name = &other.metadata.name;
@@ -47,68 +93,35 @@ pub(super) fn routes(
                 (false, Some(gateway)) => next_hop(gateway),
                 (false, None) => continue,
             };
-            if let Some(route) = table.add(address, target, name, "its tunnel's interface")
-                && name != node
-            {
+            let mut route = route(address, target, name);
+            if name != node {
                 route.set_encapsulation(how);
             }
+            routes.push((address, route, "its tunnel's interface"));
         }
     }
-    let (here, elsewhere): (Vec<_>, Vec<_>) =
-        resources.all::<WorkloadEndpoint>().partition(|endpoint| endpoint.spec.node == node);
-    for endpoint in here {
-        let key = endpoint_key(endpoint);
-        // Of two objects for the same endpoint, the one that the dataplane knows has the routes.
-        let known = local.get(&key).map(|message| message.nets.as_slice()).unwrap_or_default();
-        for net in endpoint.spec.ip_networks.iter().filter(|net| known.contains(&packed(**net))) {
-            table.add(*net, Target::Workload((&key).into()), node, &workload_name(endpoint));
-        }
-    }
-    let ways = Ways::new(resources, own, tunnels, encryption);
-    let mut single = BTreeSet::new();
-    // There are many endpoints to each node.
-    let nodes: HashMap<&str, &Node> =
-        resources.all::<Node>().map(|node| (node.metadata.name.as_str(), node)).collect();
-    for endpoint in elsewhere {
-        let owner = nodes.get(endpoint.spec.node.as_str()).copied();
-        for net in &endpoint.spec.ip_networks {
-            let whose = || workload_name(endpoint);
-            let found = match owner.map(|owner| ways.to(*net, owner)) {
-                Some(Ok(Some(found))) => found,
-                Some(Ok(None)) => continue,
-                Some(Err(why)) => {
-                    table.problems.push(format!("{net} of {} is not reachable: {why}", whose()));
-                    route(*net, Target::Blackhole(Blackhole {}), &endpoint.spec.node)
-                }
-                None => {
-                    let (node, whose) = (&endpoint.spec.node, whose());
-                    table
-                        .problems
-                        .push(format!("{net} of {whose} is not reachable: node {node:?} is not known"));
-                    route(*net, Target::Blackhole(Blackhole {}), node)
-                }
-            };
-            if table.take(*net, found, whose) {
-                single.insert(*net);
-            }
-        }
-    }
+    routes
+}
+
+/// To blocks, and to what nobody has of pools and of addresses of services. They count where nothing else is said, and the
+/// first of two does.
+pub(super) fn of_areas(resources: &Resources, node: &str, ways: &Ways<'_>) -> Vec<(Cidr, Route)> {
+    let mut routes = Vec::new();
     for (block, holder) in blocks::affine(resources) {
         // What nobody here has must not leave over the pool's or the default route and come back.
         let found = match holder == node {
             true => Some(route(block, Target::Blackhole(Blackhole {}), "")),
             // Each workload of a node that cannot be reached says why; the pool's route ends what is for the others.
-            false => nodes.get(holder).and_then(|holder| ways.to(block, holder).ok().flatten()),
+            false => resources.get("", holder).and_then(|holder| ways.to(block, holder).ok().flatten()),
         };
-        found.map(|found| table.routes.entry(block).or_insert(found));
+        routes.extend(found.map(|found| (block, found)));
     }
     // What no workload has must not leave over the default route and come back.
     for pool in resources.all::<IpPool>() {
-        table
-            .routes
-            .entry(pool.spec.cidr)
-            .or_insert_with(|| route(pool.spec.cidr, Target::Blackhole(Blackhole {}), ""));
+        routes.push((pool.spec.cidr, route(pool.spec.cidr, Target::Blackhole(Blackhole {}), "")));
     }
+    let loops = Settings::of(resources, node).first(|spec| spec.service_loop_prevention);
+    let loops = loops.unwrap_or(ServiceLoopPrevention::Drop);
     // What no service has must not go back to the router that announced it here.
     for block in service_blocks(resources) {
         let target = match loops {
@@ -116,10 +129,21 @@ pub(super) fn routes(
             ServiceLoopPrevention::Reject => Target::Unreachable(Unreachable {}),
             ServiceLoopPrevention::Disabled => continue,
         };
-        table.routes.entry(block).or_insert_with(|| route(block, target, ""));
+        routes.push((block, route(block, target, "")));
     }
-    blocks::without_covered(&mut table.routes, &single);
-    table.routes
+    routes
+}
+
+/// To a workload of this node.
+pub(super) fn to_workload(net: Cidr, key: &EndpointKey, node: &str) -> Route {
+    route(net, Target::Workload(key.into()), node)
+}
+
+/// What is wrong where a prefix is another's already.
+pub(super) fn taken(destination: Cidr, who: &str, node: &str) -> String {
+    format!(
+        "{destination} of {who} on node {node:?} is taken by another one, which keeps it: change one of them"
+    )
 }
 
 /// Where addresses of services are announced from: Calico's list of them, of all kinds.
@@ -170,7 +194,7 @@ pub(super) fn hosts(resources: &Resources) -> BTreeMap<String, HostMetadata> {
 }
 
 /// The ways to other nodes.
-struct Ways<'a> {
+pub(super) struct Ways<'a> {
     resources: &'a Resources,
     own: Vec<Cidr>,
     tunnels: &'a Tunnels<'a>,
@@ -179,18 +203,39 @@ struct Ways<'a> {
 }
 
 impl<'a> Ways<'a> {
-    fn new(
+    /// From `node`.
+    pub fn new(
         resources: &'a Resources,
-        own: Option<&Node>,
+        node: &str,
         tunnels: &'a Tunnels<'a>,
         encryption: &'a Encryption<'a>,
     ) -> Self {
+        let own = resources.get::<Node>("", node);
         let own = own.into_iter().flat_map(Node::addresses).map(|own| own.subnet()).collect();
         Self { resources, own, tunnels, encryption, by_bgp: bgp::makes_routes(resources) }
     }
 
+    /// The route to an endpoint that another node has, `owner` if that is known; `None`: it is BGP's to make. And what is
+    /// wrong.
+    pub fn to_endpoint(
+        &self,
+        net: Cidr,
+        endpoint: &WorkloadEndpoint,
+        owner: Option<&Node>,
+    ) -> (Option<Route>, Option<String>) {
+        let node = &endpoint.spec.node;
+        let unknown = || Err(format!("node {node:?} is not known"));
+        match owner.map_or_else(unknown, |owner| self.to(net, owner)) {
+            Ok(found) => (found, None),
+            Err(why) => {
+                let problem = format!("{net} of {} is not reachable: {why}", workload_name(endpoint));
+                (Some(route(net, Target::Blackhole(Blackhole {}), node)), Some(problem))
+            }
+        }
+    }
+
     /// The route to `net`, which `node` has; `None`: it is BGP's to make. Or why there is no way.
-    fn to(&self, net: Cidr, node: &Node) -> Result<Option<Route>, String> {
+    pub fn to(&self, net: Cidr, node: &Node) -> Result<Option<Route>, String> {
         let name = &node.metadata.name;
         let gateway =
             gateway(node, net).ok_or_else(|| format!("node {name:?} has no address of that IP version"))?;
@@ -225,12 +270,6 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// The new route, or `None` and a problem where the prefix is taken.
-    fn add(&mut self, destination: Cidr, target: Target, node: &str, who: &str) -> Option<&mut Route> {
-        let taken = !self.take(destination, route(destination, target, node), || who.to_owned());
-        if taken { None } else { self.routes.get_mut(&destination) }
-    }
-
     /// False, with a problem, where the prefix is taken.
     fn take(&mut self, destination: Cidr, new: Route, who: impl FnOnce() -> String) -> bool {
         match self.routes.entry(destination) {
@@ -239,10 +278,7 @@ impl Table<'_> {
                 true
             }
             Entry::Occupied(_) => {
-                let (who, node) = (who(), new.node);
-                self.problems.push(format!(
-                    "{destination} of {who} on node {node:?} is taken by another one, which keeps it: change one of them"
-                ));
+                self.problems.push(taken(destination, &who(), &new.node));
                 false
             }
         }

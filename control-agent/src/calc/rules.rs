@@ -1,26 +1,36 @@
 //! Rules as users write them to rules as the dataplane takes them: selectors become IP sets,
 //! names of ports become sets of addresses with ports.
 
-use super::{ip_sets::IpSets, packed};
+use super::{
+    ip_sets::{Holds, Wanted},
+    packed,
+};
 use crate::model::{self, EntityRule, Port, Protocol, Selector};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use margay_api::dataplane::v1::{Action, HttpMatch, IcmpMatch, PortRange, Rule, RuleOrigin, http_match};
 use prost::Message as _;
 use sha2::{Digest, Sha224};
 
-/// The rules, for a policy of `namespace` (`None`: a global policy or a profile).
+/// The rules, for a policy of `namespace` (`None`: a global policy or a profile). What sets they ask for is noted.
 ///
 /// # Errors
 /// What cannot be converted, as one sentence.
 pub(super) fn convert(
     rules: &[model::Rule],
     namespace: Option<&str>,
-    ip_sets: &mut IpSets<'_>,
+    wanted: &mut Wanted,
 ) -> Result<Vec<Rule>, String> {
     let numbered = rules.iter().enumerate();
     numbered
-        .map(|(at, rule)| one(rule, namespace, ip_sets).map_err(|why| format!("rule {at}: {why}")))
+        .map(|(at, rule)| one(rule, namespace, wanted).map_err(|why| format!("rule {at}: {why}")))
         .collect()
+}
+
+/// Notes what a rule asks for. Returns the id of its set.
+fn want(wanted: &mut Wanted, holds: Holds) -> String {
+    let id = holds.id();
+    wanted.entry(id.clone()).or_insert(holds);
+    id
 }
 
 /// What stands in for rules that cannot be had: nothing passes.
@@ -28,20 +38,23 @@ pub(super) fn deny_all() -> Vec<Rule> {
     vec![Rule { action: Action::Deny.into(), ..Rule::default() }]
 }
 
-fn one(rule: &model::Rule, namespace: Option<&str>, ip_sets: &mut IpSets<'_>) -> Result<Rule, String> {
-    let mut side = |entity| Side::new(entity, namespace, rule.protocol, ip_sets);
+fn one(rule: &model::Rule, namespace: Option<&str>, wanted: &mut Wanted) -> Result<Rule, String> {
+    let mut side = |entity| Side::new(entity, namespace, rule.protocol, wanted);
     let source = side(&rule.source)?;
     let destination = side(&rule.destination)?;
     let from_service = service(&rule.source, namespace)?;
     let to_service = service(&rule.destination, namespace)?;
     // Replies of a backend come from any of its ports; requests go to the service's alone.
-    let senders = from_service.map(|service| ip_sets.of_service_addresses(service.0, service.1));
-    let backends = to_service.map(|service| ip_sets.of_service(service.0, service.1));
+    let senders = from_service.map(|(namespace, name)| {
+        want(wanted, Holds::BackendAddresses(namespace.to_owned(), name.to_owned()))
+    });
+    let backends = to_service
+        .map(|(namespace, name)| want(wanted, Holds::Backends(namespace.to_owned(), name.to_owned())));
     let mut nodes = |entity: &EntityRule| match entity.node_selector.as_str() {
         "" => Ok(None),
         text => {
             let selector = Selector::parse(text).map_err(|error| error.to_string())?;
-            Ok::<_, String>(Some(ip_sets.of_nodes(&selector)))
+            Ok::<_, String>(Some(want(wanted, Holds::Nodes(selector))))
         }
     };
     let (from_nodes, to_nodes) = (nodes(&rule.source)?, nodes(&rule.destination)?);
@@ -123,7 +136,7 @@ impl Side {
         entity: &EntityRule,
         namespace: Option<&str>,
         protocol: Option<Protocol>,
-        ip_sets: &mut IpSets<'_>,
+        wanted: &mut Wanted,
     ) -> Result<Self, String> {
         let peers = entity.peers(namespace).map_err(|error| error.to_string())?;
         let not_peers = entity.not_peers().map_err(|error| error.to_string())?;
@@ -131,24 +144,26 @@ impl Side {
         let named = peers.clone().unwrap_or_else(Selector::all);
         let protocol = protocol.unwrap_or(Protocol::TCP);
         Ok(Self {
-            ports: Ports::new(&entity.ports, &named, protocol, ip_sets),
-            not_ports: Ports::new(&entity.not_ports, &named, protocol, ip_sets),
+            ports: Ports::new(&entity.ports, &named, protocol, wanted),
+            not_ports: Ports::new(&entity.not_ports, &named, protocol, wanted),
             selector: peers.as_ref().map(ToString::to_string).unwrap_or_default(),
-            set: peers.map(|peers| ip_sets.of_selector(&peers)),
-            not_set: not_peers.map(|not_peers| ip_sets.of_selector(&not_peers)),
+            set: peers.map(|peers| want(wanted, Holds::Selected(peers))),
+            not_set: not_peers.map(|not_peers| want(wanted, Holds::Selected(not_peers))),
         })
     }
 }
 
 impl Ports {
-    fn new(ports: &[Port], named: &Selector, protocol: Protocol, ip_sets: &mut IpSets<'_>) -> Self {
+    fn new(ports: &[Port], named: &Selector, protocol: Protocol, wanted: &mut Wanted) -> Self {
         let mut split = Self { numbers: Vec::new(), sets: Vec::new() };
         for port in ports {
             match port {
                 Port::Range { first, last } => {
                     split.numbers.push(PortRange { first: (*first).into(), last: (*last).into() });
                 }
-                Port::Named(name) => split.sets.push(ip_sets.of_named_port(named, protocol, name)),
+                Port::Named(name) => {
+                    split.sets.push(want(wanted, Holds::NamedPort(named.clone(), protocol, name.clone())));
+                }
             }
         }
         split

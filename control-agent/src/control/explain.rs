@@ -180,8 +180,7 @@ fn endpoints(listing: &Listing) -> Vec<WorkloadEndpoint> {
     let of_interest = |kind| matches!(kind, Kind::WorkloadEndpoint | Kind::Pod);
     let stored = listing.entries.iter().filter(|entry| of_interest(entry.key.kind));
     let resources: Resources = stored.filter_map(|entry| Resource::from_json(&entry.json).ok()).collect();
-    // Whatever is wrong with them is said where the node's state is calculated.
-    resources.in_calicos_kinds(&mut Vec::new()).all().cloned().collect()
+    resources.all().cloned().collect()
 }
 
 /// Addresses that the node is known to have.
@@ -189,8 +188,7 @@ fn own_addresses(listing: &Listing, node: &str) -> Vec<IpAddr> {
     let is_node = |kind| matches!(kind, Kind::Node | Kind::KubernetesNode);
     let stored = listing.entries.iter().filter(|entry| is_node(entry.key.kind) && entry.key.name == node);
     let resources: Resources = stored.filter_map(|entry| Resource::from_json(&entry.json).ok()).collect();
-    let known = resources.in_calicos_kinds(&mut Vec::new());
-    known.all::<Node>().flat_map(Node::addresses).map(|address| address.addr).collect()
+    resources.all::<Node>().flat_map(Node::addresses).map(|address| address.addr).collect()
 }
 
 /// An address, or "namespace/name" of an endpoint, its pod or its workload, or a host endpoint.

@@ -2,7 +2,7 @@
 
 use super::diff;
 use crate::{
-    calc::{Desired, Resources, desired},
+    calc::{Desired, Graph, Resources, desired},
     model::{Key, Resource, load},
 };
 use margay_api::dataplane::v1::{IpSet, Members, PolicyId, Rule, TierBinding, change::Change, ip_set::Type};
@@ -219,7 +219,7 @@ proptest! {
     ) {
         let (before, end) = (objects(BEFORE), objects(AFTER));
         let keys: Vec<&Key> = before.keys().chain(end.keys()).collect::<BTreeSet<_>>().into_iter().collect();
-        let (mut known, mut shown, mut held) = (Resources::default(), Desired::default(), Held::default());
+        let (mut known, mut shown, mut held) = (Graph::new("a"), Desired::default(), Held::default());
         for (which, act, pause) in history {
             let key = keys[which.index(keys.len())];
             match (act, before.get(key), end.get(key)) {
@@ -227,7 +227,7 @@ proptest! {
                 _ => known.remove(key),
             }
             if pause {
-                let next = desired(&known, "a");
+                let next = known.update().clone();
                 sent(&shown, &next, &mut held);
                 shown = next;
             }
@@ -239,12 +239,12 @@ proptest! {
             known.insert(object.clone());
             known.insert(object);
             if pauses[at % pauses.len()] {
-                let next = desired(&known, "a");
+                let next = known.update().clone();
                 sent(&shown, &next, &mut held);
                 shown = next;
             }
         }
-        sent(&shown, &desired(&known, "a"), &mut held);
+        sent(&shown, known.update(), &mut held);
         prop_assert_eq!(held, after(end.into_values(), "a"));
     }
 }

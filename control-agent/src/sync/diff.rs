@@ -2,56 +2,96 @@
 //! referents before references, removals in reverse.
 
 use super::members;
-use crate::calc::{Desired, packed};
+use crate::calc::{Desired, Difference, IpSet, Tree, packed};
 use margay_api::dataplane::v1::{self as api, SyncRequest, change::Change};
 use prost::Message as _;
-use std::{collections::BTreeMap, mem};
+use std::{mem, sync::Arc};
 
 /// Bound of one message, in encoded bytes. IP sets are split to fit; any other object that is
 /// larger by itself goes alone.
 const MESSAGE_BYTES: usize = 1 << 20;
 
-/// What leads from `old` to `new`. Against an empty `old`: everything.
+/// What leads from `old` to `new`. Against an empty `old`: everything. Between states that follow from each other it costs
+/// what is different.
 pub(super) fn changes(old: &Desired, new: &Desired) -> Vec<Change> {
-    let mut changes = Vec::new();
-    if old.config != new.config {
-        changes.push(Change::Config(new.config.clone()));
-    }
-    upsert(&mut changes, &old.hosts, &new.hosts, Change::Host);
-    upsert(&mut changes, &old.pools, &new.pools, Change::IpPool);
-    for (id, set) in &new.ip_sets {
-        match old.ip_sets.get(id) {
-            Some(old) if old == set => {}
-            Some(old) => changes.extend(members::update(old, set, MESSAGE_BYTES / 2)),
-            None => changes.extend(members::whole(set, MESSAGE_BYTES / 2)),
-        }
-    }
-    upsert(&mut changes, &old.policies, &new.policies, Change::Policy);
-    upsert(&mut changes, &old.profiles, &new.profiles, Change::Profile);
-    upsert(&mut changes, &old.endpoints, &new.endpoints, Change::WorkloadEndpoint);
-    upsert(&mut changes, &old.host_endpoints, &new.host_endpoints, Change::HostEndpoint);
-    upsert(&mut changes, &old.tunnels, &new.tunnels, Change::TunnelEndpoint);
-    upsert(&mut changes, &old.wireguard_peers, &new.wireguard_peers, Change::WireguardPeer);
-    upsert(&mut changes, &old.routes, &new.routes, Change::Route);
-    // Gone before new ones come: an address may be another's now.
-    remove(&mut changes, &old.services, &new.services, |key| Change::ServiceRemove(key.into()));
-    upsert(&mut changes, &old.services, &new.services, |service| Change::Service((*service).clone()));
-
-    remove(&mut changes, &old.routes, &new.routes, |cidr| Change::RouteRemove(packed(*cidr)));
-    remove(&mut changes, &old.wireguard_peers, &new.wireguard_peers, |node| {
-        Change::WireguardPeerRemove(node.clone())
+    let config = (old.config != new.config).then(|| Change::Config(new.config.clone()));
+    let hosts = Part::of(&old.hosts, &new.hosts, Change::Host, |name| Change::HostRemove(name.clone()));
+    let pools = Part::of(&old.pools, &new.pools, Change::IpPool, |cidr| Change::IpPoolRemove(packed(*cidr)));
+    let sets = Part::of_sets(&old.ip_sets, &new.ip_sets);
+    let policies =
+        Part::of(&old.policies, &new.policies, Change::Policy, |key| Change::PolicyRemove(key.into()));
+    let profiles =
+        Part::of(&old.profiles, &new.profiles, Change::Profile, |name| Change::ProfileRemove(name.clone()));
+    let endpoints = Part::of(&old.endpoints, &new.endpoints, Change::WorkloadEndpoint, |key| {
+        Change::WorkloadEndpointRemove(key.into())
     });
-    remove(&mut changes, &old.tunnels, &new.tunnels, |node| Change::TunnelEndpointRemove(node.clone()));
-    remove(&mut changes, &old.host_endpoints, &new.host_endpoints, |name| {
+    let host_endpoints = Part::of(&old.host_endpoints, &new.host_endpoints, Change::HostEndpoint, |name| {
         Change::HostEndpointRemove(name.clone())
     });
-    remove(&mut changes, &old.endpoints, &new.endpoints, |key| Change::WorkloadEndpointRemove(key.into()));
-    remove(&mut changes, &old.profiles, &new.profiles, |name| Change::ProfileRemove(name.clone()));
-    remove(&mut changes, &old.policies, &new.policies, |key| Change::PolicyRemove(key.into()));
-    remove(&mut changes, &old.ip_sets, &new.ip_sets, |id| Change::IpSetRemove(id.clone()));
-    remove(&mut changes, &old.pools, &new.pools, |cidr| Change::IpPoolRemove(packed(*cidr)));
-    remove(&mut changes, &old.hosts, &new.hosts, |name| Change::HostRemove(name.clone()));
+    let tunnels = Part::of(&old.tunnels, &new.tunnels, Change::TunnelEndpoint, |node| {
+        Change::TunnelEndpointRemove(node.clone())
+    });
+    let peers = Part::of(&old.wireguard_peers, &new.wireguard_peers, Change::WireguardPeer, |node| {
+        Change::WireguardPeerRemove(node.clone())
+    });
+    let routes = Part::of(&old.routes, &new.routes, Change::Route, |cidr| Change::RouteRemove(packed(*cidr)));
+    let services =
+        Part::of(&old.services, &new.services, Change::Service, |key| Change::ServiceRemove(key.into()));
+
+    let parts = [hosts, pools, sets, policies, profiles, endpoints, host_endpoints, tunnels, peers, routes];
+    let mut changes: Vec<Change> = config.into_iter().collect();
+    let mut removals = Vec::new();
+    for part in parts {
+        changes.extend(part.come);
+        removals.push(part.go);
+    }
+    // Gone before new ones come: an address may be another's now.
+    changes.extend(services.go);
+    changes.extend(services.come);
+    changes.extend(removals.into_iter().rev().flatten());
     changes
+}
+
+/// What is different of one sort of objects.
+struct Part {
+    come: Vec<Change>,
+    go: Vec<Change>,
+}
+
+impl Part {
+    fn of<K: Ord, V: PartialEq + Clone>(
+        old: &Tree<K, Arc<V>>,
+        new: &Tree<K, Arc<V>>,
+        come: impl Fn(V) -> Change,
+        go: impl Fn(&K) -> Change,
+    ) -> Self {
+        let mut part = Self { come: Vec::new(), go: Vec::new() };
+        for difference in old.differences(new) {
+            match difference {
+                Difference::Added(_, new) | Difference::Changed(_, _, new) => {
+                    part.come.push(come(V::clone(new)));
+                }
+                Difference::Removed(key, _) => part.go.push(go(key)),
+            }
+        }
+        part.go.reverse();
+        part
+    }
+
+    fn of_sets(old: &Tree<String, IpSet>, new: &Tree<String, IpSet>) -> Self {
+        let mut part = Self { come: Vec::new(), go: Vec::new() };
+        for difference in old.differences(new) {
+            match difference {
+                Difference::Added(id, set) => part.come.extend(members::whole(id, set, MESSAGE_BYTES / 2)),
+                Difference::Changed(id, old, new) => {
+                    part.come.extend(members::update(id, old, new, MESSAGE_BYTES / 2));
+                }
+                Difference::Removed(id, _) => part.go.push(Change::IpSetRemove(id.clone())),
+            }
+        }
+        part.go.reverse();
+        part
+    }
 }
 
 /// The changes as messages of at most [`MESSAGE_BYTES`] each; the last carries the commit.
@@ -73,24 +113,4 @@ pub(super) fn messages(changes: Vec<Change>, commit: api::Commit) -> Vec<SyncReq
     message.commit = Some(commit);
     messages.push(message);
     messages
-}
-
-fn upsert<K: Ord, V: PartialEq + Clone>(
-    changes: &mut Vec<Change>,
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-    change: impl Fn(V) -> Change,
-) {
-    changes.extend(
-        new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(_, value)| change(value.clone())),
-    );
-}
-
-fn remove<K: Ord, V>(
-    changes: &mut Vec<Change>,
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-    change: impl Fn(&K) -> Change,
-) {
-    changes.extend(old.keys().rev().filter(|key| !new.contains_key(key)).map(change));
 }

@@ -14,5 +14,13 @@ mod members;
 mod progress;
 mod session;
 
+use crate::calc::Desired;
+use margay_api::dataplane::v1::{Commit, SyncRequest};
+
 pub use link::Link;
 pub use progress::{AdoptError, Progress, Refusal};
+
+/// What the dataplane is sent to get from one state to another, as the first transaction after a snapshot.
+pub fn messages(old: &Desired, new: &Desired) -> Vec<SyncRequest> {
+    diff::messages(diff::changes(old, new), Commit { generation: 1, in_sync: false })
+}

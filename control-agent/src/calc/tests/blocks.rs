@@ -4,7 +4,7 @@ use super::*;
 use margay_api::dataplane::v1::{Encapsulation, Route};
 use std::net::{IpAddr, Ipv4Addr};
 
-const KEYS: [&str; 2] =
+pub(super) const KEYS: [&str; 2] =
     ["jlkVyQYooZYzI2wFfNhSZez5eWh44yfq1wKVjLvSXgY=", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="];
 
 fn node(name: &str, address: &str, key: Option<usize>) -> String {
@@ -49,7 +49,7 @@ fn seen(node: &str, objects: &[String]) -> Desired {
 fn table(desired: &Desired) -> Vec<String> {
     let of_workloads =
         |cidr: &Cidr| cidr.to_string().starts_with("10.") && !cidr.to_string().starts_with("10.0.");
-    let line = |(cidr, route): (&Cidr, &Route)| {
+    let line = |(cidr, route): (&Cidr, &Arc<Route>)| {
         let target = match route.target.as_ref().unwrap() {
             Target::NextHop(hop) => format!("{} {:?}", hop.gateway.last().unwrap(), route.encapsulation()),
             Target::Workload(id) => id.workload.clone(),

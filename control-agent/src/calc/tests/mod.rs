@@ -1,6 +1,7 @@
 //! Literal manifests in, checked messages out.
 
 mod blocks;
+mod graph;
 mod hosts;
 mod kubernetes;
 mod services;
@@ -10,7 +11,7 @@ mod wireguard;
 
 use super::*;
 use crate::model::{Cidr, Resource, load};
-use margay_api::dataplane::v1::{Action, IpSet, Policy, Rule, TierBinding, ip_set::Type, route::Target};
+use margay_api::dataplane::v1::{Action, Policy, Rule, TierBinding, ip_set::Type, route::Target};
 use proptest::prelude::*;
 
 /// Two nodes. Node a runs web and db of namespace shop, node b runs a client of namespace test.
@@ -145,6 +146,7 @@ fn only_inbound<'a>(desired: &'a Desired, name: &str) -> &'a Rule {
 
 /// "10.0.0.1/32", or "10.0.0.1:6:80" for sets with ports.
 fn members(set: &IpSet) -> Vec<String> {
+    let set = set.message("");
     let members = set.members.clone().unwrap_or_default();
     let text = |record: &[u8], size: usize| {
         let address: std::net::IpAddr = match size {

@@ -169,7 +169,7 @@ fn of_two_services_with_one_address_the_first_is_served() {
     let b = service(&desired, "b");
     assert_eq!((b.external_ips.len(), b.ports[0].node_port, b.cluster_ips.len()), (0, 0, 1));
     assert_eq!(service(&desired, "a").external_ips.len(), 1);
-    let [address, port] = desired.problems.as_slice() else { panic!("{:?}", desired.problems) };
+    let [port, address] = desired.problems.as_slice() else { panic!("{:?}", desired.problems) };
     assert!(address.contains("shop/b is not served at 203.0.113.1: service shop/a"), "{address}");
     assert!(port.contains("nodePort 30080 of service shop/b is service shop/a's"), "{port}");
     let other = second.replace("port: 80, nodePort: 30080", "port: 81, nodePort: 30081");
@@ -180,7 +180,7 @@ fn of_two_services_with_one_address_the_first_is_served() {
 fn what_nobody_gives_out_is_told() {
     let text = "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {type: NodePort, ports: [{port: 80}]}}";
     let problems = on("a", &[text]).problems;
-    assert!(problems[0].contains("no clusterIP") && problems[1].contains("no nodePort"), "{problems:?}");
+    assert!(problems[0].contains("no nodePort") && problems[1].contains("no clusterIP"), "{problems:?}");
 }
 
 #[test]
