@@ -1,6 +1,7 @@
 //! What a worker counts. One writer; read by anyone.
 
 use super::Histogram;
+use crate::graph::COUNTED;
 use crate::packet::DropReason;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -12,13 +13,17 @@ impl Counted {
     /// Called by the one writer.
     #[inline]
     pub fn add(&self, more: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+        if COUNTED {
+            self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+        }
     }
 
     /// Called by the one writer, for what rises and falls.
     #[inline]
     pub fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
+        if COUNTED {
+            self.0.store(value, Relaxed);
+        }
     }
 
     /// Called by anyone.

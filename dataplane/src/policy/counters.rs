@@ -1,5 +1,6 @@
 //! How often each decider decided, counted by each worker for itself.
 
+use crate::graph::COUNTED;
 use crate::net::WorkerId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +88,7 @@ impl HitCounters {
     /// exist counts nowhere.
     #[inline]
     pub fn hit(&self, worker: WorkerId, slot: u32) {
-        if let Some(counter) = self.rows.counter(1 + usize::from(worker.0), slot as usize) {
+        if COUNTED && let Some(counter) = self.rows.counter(1 + usize::from(worker.0), slot as usize) {
             counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }

@@ -10,7 +10,7 @@ pub use flows::{FlowPage, FlowSeen, FlowTask};
 pub use pipeline::{Entries, pipeline};
 pub use thread::{Idle, Parts, Thread, Wake, ticks};
 
-use crate::graph::Graph;
+use crate::graph::{COUNTED, Graph};
 use crate::net::{IfId, Nanos};
 use crate::nodes::{Credit, Probe, World};
 use crate::packet::{DropReason, PacketFlags, Pool, VECTOR, Vector};
@@ -374,7 +374,7 @@ impl Worker {
         let packets = self.input.len() as u64;
         self.graph.inject(self.entries.parse, &mut self.input);
         self.run();
-        if packets == 0 {
+        if packets == 0 || !COUNTED {
             return since;
         }
         let now = (self.ticks)();
