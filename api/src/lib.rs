@@ -3,9 +3,12 @@
 //! The messages are documented where they are defined, in `api/proto`. This crate is what
 //! the compiler makes of them, so that any of the three can be replaced by something that speaks
 //! the same protobuf; how they reach each other ([`unix`]); what they call a link ([`link`]); how
-//! Prometheus reads them ([`metrics`]); and, with feature `settings`, how the two processes are told what to do.
+//! Prometheus reads them ([`metrics`]); and, with feature `settings`, how the two processes are told what to do, and what to
+//! log.
 
 pub mod link;
+#[cfg(feature = "settings")]
+pub mod log;
 pub mod metrics;
 #[cfg(feature = "settings")]
 pub mod settings;

@@ -121,6 +121,11 @@ impl Failure {
         format!("{}: {}", self.problem, self.cause.replace('\n', "; "))
     }
 
+    /// The same failure, where a part was done before.
+    pub fn after_a_part(self) -> Self {
+        Self { code: Code::Partial, ..self }
+    }
+
     /// The same failure with better advice.
     pub fn advise(mut self, next: impl Into<String>) -> Self {
         self.next = next.into();

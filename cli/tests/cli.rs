@@ -104,9 +104,13 @@ fn a_diagnosis_is_one_archive_without_keys() {
         entry.read_to_string(&mut text).unwrap();
         files.insert(name, text);
     }
-    assert_eq!(files.len(), 24, "{:?}", files.keys());
+    assert_eq!(files.len(), 28, "{:?}", files.keys());
     assert!(files["margay-diag/status.json"].contains("\"healthy\": false"));
     assert!(files["margay-diag/flows/last.jsonl"].lines().count() == 3);
+    for of in ["cycles", "vector", "latency"] {
+        let hist = &files[&format!("margay-diag/dataplane/hist-{of}.json")];
+        assert!(hist.contains("\"workers\"") && !hist.contains("redacted"), "{hist}");
+    }
     let keys = &files["margay-diag/dataplane/wireguard.json"];
     assert!(keys.contains("<redacted>"), "{keys}");
     // What is there is not written over.
@@ -120,6 +124,8 @@ fn flows() {
         &[
             "flows observe",
             "flows observe --verdict allow -o wide",
+            "flows observe --proto tcp --port 5432",
+            "flows observe --proto tpc",
             "flows observe -o json",
             "flows observe -f --verdict drop",
             "flows top",
@@ -214,7 +220,22 @@ fn ipam() {
 
 #[test]
 fn config() {
-    golden("config", &["config show", "config show --origin", "config show -o json"]);
+    golden(
+        "config",
+        &[
+            "config show",
+            "config show --origin",
+            "config show -o json",
+            "config set log info,margay_agent::sync=debug",
+            "config set log debug --of dataplane",
+            "config set log trace",
+            "config unset log",
+            "config unset log --of agent",
+            "config set log loud",
+            "config set log margay-agent=debug",
+            "config set frames 65536",
+        ],
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     environment::Environment,
     error::{Code, Error},
-    kernel::{self, Kernel, Link, Veth},
+    kernel::{self, Kernel, Link, Prefix, Veth},
     netns::Netns,
 };
 use margay_api::{control::v1::CniAttachment, link::host_interface};
@@ -148,6 +148,33 @@ impl Attachment {
         inside.set_up(link.index, None).await?;
         Ok(link)
     }
+}
+
+/// Gives the container's side of a link its addresses, and routes by gateways.
+///
+/// # Errors
+/// The kernel will not.
+pub async fn furnish(
+    netns: &Netns,
+    link: &Link,
+    addresses: &[IpAddr],
+    routes: &[(Prefix, IpAddr)],
+) -> Result<(), Error> {
+    let name = &link.name;
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        netns.enter(|| kernel::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0"))??;
+    }
+    let inside = Kernel::of(netns)?;
+    for address in addresses {
+        inside.add_address(link.index, *address).await?;
+    }
+    if addresses.iter().any(IpAddr::is_ipv4) {
+        inside.add_route(link.index, (GATEWAY_V4, 32), None).await?;
+    }
+    for (to, gateway) in routes {
+        inside.add_route(link.index, *to, Some(*gateway)).await?;
+    }
+    Ok(())
 }
 
 /// Host's sides of links to a network, whoever made them, with what they belong to.

@@ -7,7 +7,7 @@ use crate::{
     environment::{Command, Environment},
     error::{Code, Error, all},
     ipam,
-    kernel::{self, Kernel, Link, Prefix, parse_mac},
+    kernel::{Kernel, Link, Prefix, parse_mac},
     netns::Netns,
     queue::Queue,
     result::{Added, Interface, Ip, Route, versions},
@@ -125,7 +125,7 @@ impl Plugin<'_> {
             .map(|text| address(text, "the agent's answer"))
             .collect::<Result<_, _>>()?;
         let routes = ways(&addresses, &routes)?;
-        self.furnish(netns, &there.link, &addresses, &routes).await?;
+        attachment::furnish(netns, &there.link, &addresses, &routes).await?;
         let sandbox = netns.path().display().to_string();
         let near = Interface {
             name: attachment.host_interface.clone(),
@@ -154,31 +154,6 @@ impl Plugin<'_> {
                 .collect(),
             dns,
         })
-    }
-
-    /// The container's addresses and routes.
-    async fn furnish(
-        &self,
-        netns: &Netns,
-        link: &Link,
-        addresses: &[IpAddr],
-        routes: &[(Prefix, IpAddr)],
-    ) -> Result<(), Error> {
-        let name = &link.name;
-        if addresses.iter().any(IpAddr::is_ipv6) {
-            netns.enter(|| kernel::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0"))??;
-        }
-        let inside = Kernel::of(netns)?;
-        for address in addresses {
-            inside.add_address(link.index, *address).await?;
-        }
-        if addresses.iter().any(IpAddr::is_ipv4) {
-            inside.add_route(link.index, (GATEWAY_V4, 32), None).await?;
-        }
-        for (to, gateway) in routes {
-            inside.add_route(link.index, *to, Some(*gateway)).await?;
-        }
-        Ok(())
     }
 
     /// All that can be, even where some of it cannot.

@@ -1,7 +1,7 @@
 //! Another network namespace.
 
 use crate::error::{Code, Error};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
@@ -30,6 +30,27 @@ impl Netns {
             return Err(Error::new(Code::Environment, message));
         }
         Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Makes one without a name: it goes with this, and whatever is in it.
+    ///
+    /// # Errors
+    /// That needs `CAP_SYS_ADMIN`.
+    pub fn anonymous() -> Result<Self, Error> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(Code::Kernel, format!("making a network namespace: {error}"))
+        };
+        let path = PathBuf::from("/proc/thread-self/ns/net");
+        let body = || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| failed(&error))?;
+            File::open(&path).map_err(|error| failed(&error))
+        };
+        // On a thread of its own, so that nothing else finds itself there.
+        let file = match std::thread::scope(|scope| scope.spawn(body).join()) {
+            Ok(file) => file?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        Ok(Self { path, file })
     }
 
     /// Its descriptor.

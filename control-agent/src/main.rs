@@ -17,11 +17,15 @@ use margay_agent::{
     sync::Link,
     web::{self, Entrance},
 };
-use margay_api::{dataplane::v1::Setting, metrics, settings, unix::Socket};
+use margay_api::{
+    dataplane::v1::Setting,
+    log::{Filter, Log},
+    metrics, settings,
+    unix::Socket,
+};
 use sd_notify::NotifyState;
 use std::{
     fs,
-    io::{self, IsTerminal as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -35,7 +39,6 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tracing_subscriber::EnvFilter;
 
 /// How long calls that are being answered may take to end when the agent is asked to.
 const GRACE: Duration = Duration::from_secs(3);
@@ -102,9 +105,9 @@ struct Arguments {
     #[arg(long, env = "MARGAY_AGENT_METRICS", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
 
-    /// error, warn, info, debug, trace, or a filter as in margay_agent::sync=debug
+    /// What to log: off, error, warn, info, debug or trace, and of modules, as in info,margay_agent::sync=debug
     #[arg(long, env = "MARGAY_LOG", value_name = "LEVEL", default_value = "info")]
-    log: String,
+    log: Filter,
 }
 
 /// How etcd is reached, where it is the store.
@@ -353,7 +356,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments, settings: Vec<Setting>) -> Result<()> {
-    log(&arguments.log)?;
+    let log = Log::start(arguments.log);
     // Caught from the start: a signal during the start ends it cleanly, too.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -400,6 +403,7 @@ async fn run(arguments: Arguments, settings: Vec<Setting>) -> Result<()> {
         bird,
         audit,
         settings,
+        log,
         started,
         stopping,
     };
@@ -505,17 +509,4 @@ fn store(
         .map_err(anyhow::Error::msg)
         .with_context(|| format!("the peer list {name}"))?;
     Ok(Arc::new(Fixed::new(store, &format!("the peer list {name}"), peers)))
-}
-
-/// For people on a terminal, for machines elsewhere.
-fn log(level: &str) -> Result<()> {
-    let filter =
-        EnvFilter::try_new(level).with_context(|| format!("--log {level:?} is not a level or filter"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    if io::stderr().is_terminal() {
-        lines.init()
-    } else {
-        lines.json().init()
-    }
-    Ok(())
 }

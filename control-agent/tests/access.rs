@@ -9,8 +9,8 @@ use margay_agent::{
     web::Entrance,
 };
 use margay_api::control::v1::{
-    ApplyRequest, AssignAddressesRequest, DeleteRequest, GetRequest, GetStatusRequest, WatchRequest,
-    control_client::ControlClient,
+    ApplyRequest, AssignAddressesRequest, DeleteRequest, GetRequest, GetStatusRequest, SetLogRequest,
+    WatchRequest, control_client::ControlClient, set_log_request::Process,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
@@ -178,6 +178,8 @@ async fn a_certificate_says_what_its_owner_may() {
         (Done, No)
     );
     assert!(viewer.get_status(GetStatusRequest {}).await.is_ok());
+    let louder = SetLogRequest { process: Process::Agent.into(), filter: "debug".into() };
+    assert_eq!(viewer.set_log(louder.clone()).await.unwrap_err().code(), No);
 
     let mut operator = client("olaf", "operator", None).await;
     assert_eq!(
@@ -188,6 +190,8 @@ async fn a_certificate_says_what_its_owner_may() {
     let addresses =
         AssignAddressesRequest { handle: "h".into(), num_ipv4: 1, ..AssignAddressesRequest::default() };
     assert_eq!(operator.assign_addresses(addresses).await.unwrap_err().code(), No);
+    assert_eq!(operator.set_log(louder.clone()).await.unwrap_err().code(), No);
+    assert!(admin.set_log(louder).await.is_ok());
 
     let mut confined = client("shopkeeper", "operator", Some("shop")).await;
     assert_eq!(
@@ -242,10 +246,11 @@ async fn a_certificate_says_what_its_owner_may() {
     let count = |caller: &str, outcome: &str| {
         lines.iter().filter(|line| line["caller"] == caller && line["outcome"] == outcome).count()
     };
-    assert_eq!((count("root", "created"), count("olaf", "created"), count("olaf", "refused")), (2, 1, 3));
+    assert_eq!((count("root", "created"), count("olaf", "created"), count("olaf", "refused")), (2, 1, 4));
+    assert!(lines.iter().any(|line| line["verb"] == "set log" && line["request"] == "agent \"debug\""));
     assert_eq!(
         (count("vera", "refused"), count("shopkeeper", "deleted"), count("shopkeeper", "refused")),
-        (1, 1, 2)
+        (2, 1, 2)
     );
     assert_eq!(
         (count("node-b", "created"), count("node-b", "unchanged"), count("node-b", "refused")),

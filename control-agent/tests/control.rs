@@ -5,10 +5,13 @@ mod rig;
 use margay_agent::datastore::Memory;
 use margay_api::{
     control::v1::{
-        ApplyRequest, DeleteRequest, ExplainRequest, GetRequest, GetStatusRequest, WatchRequest,
-        apply_request::Mode, control_client::ControlClient, watch_event::Type,
+        ApplyRequest, DeleteRequest, ExplainRequest, GetConfigRequest, GetRequest, GetStatusRequest,
+        SetLogRequest, WatchRequest, apply_request::Mode, control_client::ControlClient,
+        set_log_request::Process, watch_event::Type,
     },
-    dataplane::v1::{EndpointStatus, WorkloadEndpointId, change::Change, endpoint_status::State},
+    dataplane::v1::{
+        EndpointStatus, WorkloadEndpointId, change::Change, endpoint_status::State, setting::Origin,
+    },
 };
 use rig::{Fake, Running, Verdict, next};
 use serde_json::{Value, json};
@@ -472,4 +475,30 @@ async fn a_tier_with_staged_policies_is_not_free() {
         code == Code::FailedPrecondition && message.contains("StagedGlobalNetworkPolicy later"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn what_is_logged_is_changed_while_processes_run() {
+    let mut rig = start([]).await;
+    let set =
+        |process: Process, filter: &str| SetLogRequest { process: process.into(), filter: filter.into() };
+    let shown = async |rig: &mut Rig| {
+        let config = rig.client.get_config(GetConfigRequest {}).await.unwrap().into_inner();
+        let log = config.agent.into_iter().find(|setting| setting.name == "log").unwrap();
+        (log.value.clone(), log.origin(), log.needs_restart)
+    };
+    let of_agent = rig.client.set_log(set(Process::Agent, "info,margay_agent::sync=debug")).await.unwrap();
+    assert_eq!(of_agent.into_inner().filter, "info,margay_agent::sync=debug");
+    assert_eq!(shown(&mut rig).await, ("info,margay_agent::sync=debug".into(), Origin::RunTime, false));
+    let of_dataplane = rig.client.set_log(set(Process::Dataplane, "warn")).await.unwrap();
+    assert_eq!(of_dataplane.into_inner().filter, "warn");
+    for process in [Process::Agent, Process::Dataplane] {
+        let (code, message) = refusal(rig.client.set_log(set(process, "loud")).await);
+        assert_eq!(code, Code::InvalidArgument);
+        assert!(message.starts_with("filter: \"loud\" is no level: write off"), "{message}");
+    }
+    let (code, message) = refusal(rig.client.set_log(set(Process::Unspecified, "info")).await);
+    assert_eq!((code, message.starts_with("process: ")), (Code::InvalidArgument, true));
+    assert_eq!(rig.client.set_log(set(Process::Agent, "")).await.unwrap().into_inner().filter, "info");
+    assert_eq!(shown(&mut rig).await.0, "info");
 }

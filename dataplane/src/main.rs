@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use core_affinity::CoreId;
 use margay_api::dataplane::v1::{Setting, dataplane_server::DataplaneServer};
+use margay_api::log::{Filter, Log};
 use margay_api::{settings, unix};
 use margay_dataplane::conntrack::{Directory, FlowHasher, Settings};
 use margay_dataplane::control::{
@@ -24,7 +25,6 @@ use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -123,9 +123,9 @@ struct Args {
     /// Serve metrics for Prometheus over HTTP at this address, as in 127.0.0.1:9091 [default: nowhere]
     #[arg(long, env = "MARGAY_DATAPLANE_METRICS", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
-    /// What to log: error, warn, info, debug, or a filter as tracing-subscriber takes it
-    #[arg(long, env = "MARGAY_LOG", default_value = "info")]
-    log: String,
+    /// What to log: off, error, warn, info, debug or trace, and of modules, as in info,margay_dataplane::io=debug
+    #[arg(long, env = "MARGAY_LOG", value_name = "LEVEL", default_value = "info")]
+    log: Filter,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -198,7 +198,7 @@ fn main() -> ExitCode {
 
 /// Everything but workers runs beside their cores: a compiler of policy there would take them from packets.
 fn start(args: Args, settings: Vec<Setting>) -> anyhow::Result<()> {
-    log_to(&args.log)?;
+    let log = Log::start(args.log.clone());
     let online = core_affinity::get_core_ids().context("asking for the cores that are online")?;
     let cores = cores(args.cores.as_deref(), &online, args.share_cores)?;
     let beside = beside(&cores);
@@ -211,7 +211,7 @@ fn start(args: Args, settings: Vec<Setting>) -> anyhow::Result<()> {
     stay_off();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().on_thread_start(stay_off).build();
-    runtime.context("starting the control threads")?.block_on(run(args, settings, cores))
+    runtime.context("starting the control threads")?.block_on(run(args, settings, log, cores))
 }
 
 /// The processors that this process may use and that no worker has; `None`: there are none.
@@ -225,7 +225,7 @@ fn beside(workers: &[CoreId]) -> Option<CpuSet> {
     (rest != CpuSet::new()).then_some(rest)
 }
 
-async fn run(args: Args, settings: Vec<Setting>, cores: Vec<CoreId>) -> anyhow::Result<()> {
+async fn run(args: Args, settings: Vec<Setting>, log: Log, cores: Vec<CoreId>) -> anyhow::Result<()> {
     let frames = near(cores[0], || frames(&args))?;
     // Nobody shall be able to choose members of IP sets that make lookups slow.
     let mib = |n: usize| n.saturating_mul(1 << 20);
@@ -261,7 +261,7 @@ async fn run(args: Args, settings: Vec<Setting>, cores: Vec<CoreId>) -> anyhow::
     let control = tokio::spawn(shell.run(inbox, events));
     tokio::spawn(watchdog::feed(counters, requests.clone()));
 
-    let service = Service::new(requests).with_settings(settings);
+    let service = Service::new(requests).with_settings(settings, log);
     let scraped = match args.metrics {
         Some(at) => {
             let serving = margay_api::metrics::serve(at, service.clone()).await;
@@ -277,17 +277,6 @@ async fn run(args: Args, settings: Vec<Setting>, cores: Vec<CoreId>) -> anyhow::
     let _ = control.await;
     threads.into_iter().for_each(Thread::stop);
     tracing::info!("stopped");
-    Ok(())
-}
-
-fn log_to(filter: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.init();
-    } else {
-        builder.json().init();
-    }
     Ok(())
 }
 

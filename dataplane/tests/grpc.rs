@@ -187,3 +187,19 @@ async fn whatever_is_no_worker_leaves_workers_their_cores() {
     let apart = |allowed: &String| !allowed.is_empty() && !allowed.split([',', '-']).any(|cpu| cpu == core);
     assert!(others.iter().all(|(_, allowed)| apart(allowed)), "{threads:?}");
 }
+
+#[tokio::test]
+async fn what_is_logged_is_changed_while_it_runs() {
+    let process = Process::start(&["--frames", "1024"]);
+    let mut client = process.client().await;
+    let set = |filter: &str| pb::SetLogRequest { filter: filter.into() };
+    assert_eq!(client.set_log(set("info")).await.unwrap().into_inner().filter, "info");
+    let settings = client.get_settings(pb::GetSettingsRequest {}).await.unwrap().into_inner().settings;
+    let log = settings.iter().find(|setting| setting.name == "log").unwrap();
+    let now = (log.value.as_str(), log.origin(), log.needs_restart);
+    assert_eq!(now, ("info", pb::setting::Origin::RunTime, false));
+    let refused = client.set_log(set("margay_dataplane")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("write off, error, warn"), "{}", refused.message());
+    assert_eq!(client.set_log(set("")).await.unwrap().into_inner().filter, "warn");
+}

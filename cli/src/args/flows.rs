@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use margay_dataplane::net::Proto;
 
 use super::{Look, duration};
 
@@ -16,6 +17,7 @@ Examples:
   margayctl flows observe -f --verdict deny
   margayctl flows observe --from shop/web --to shop/ --since 10m -o wide
   margayctl flows observe -f --policy shop/db -o json | jq .reply
+  margayctl flows observe --proto udp --port 53 --verdict deny
 
 A flow is told of as it begins, twice a minute while packets pass, and as it ends, with what has passed since. What is
 refused is told of once a second: attempts from any source port together. The agent keeps the last 16,384 records.")]
@@ -95,6 +97,18 @@ pub struct FlowLike {
     /// Why packets were dropped, as margayctl dp drops names it.
     #[arg(long, value_name = "REASON")]
     pub reason: Option<String>,
+
+    /// tcp, udp, icmp, icmpv6, sctp, udplite, or a number.
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
+    pub proto: Option<Proto>,
+
+    /// The port that they open to, before or after translation.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+}
+
+fn protocol(text: &str) -> Result<Proto, String> {
+    text.parse().map_err(|error: <Proto as std::str::FromStr>::Err| error.to_string())
 }
 
 /// What became of a flow.

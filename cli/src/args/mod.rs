@@ -22,13 +22,13 @@ use clap_complete::Shell;
 
 pub use self::{
     bgp::Bgp,
-    config::Config,
+    config::{Config, ConfigShow, Process},
     conntrack::{
         Conntrack, ConntrackCount, ConntrackFlush, ConntrackGet, ConntrackList, ConntrackTop, CountBy,
         FlowEnd, FlowFilter, FlowFormat,
     },
     datastore::{Confirm, Datastore},
-    diagnosis::{Connectivity, ConnectivityCommand, Diag, DiagCollect},
+    diagnosis::{Connectivity, ConnectivityCommand, Diag, DiagCollect, Pair},
     dp::{Dp, Fib, FibLookup, FibShow, Spread},
     flows::{FlowLike, Flows, FlowsObserve, FlowsTop, ObserveFormat, Outcome as FlowOutcome, TopBy},
     ipam::{Ipam, IpamCheck, IpamConfigure, IpamRelease, IpamShow, IpamSplit},
@@ -188,7 +188,7 @@ Exits with 6 if a component is not healthy.")]
     #[command(subcommand, arg_required_else_help = true)]
     Bgp(Bgp),
 
-    /// Look at the settings of the node.
+    /// Look at the settings of the node, and change what it logs.
     #[command(subcommand, arg_required_else_help = true)]
     Config(Config),
 
@@ -404,8 +404,15 @@ mod tests {
             ("margayctl conntrack get tcp web 10.0.0.1", ErrorKind::ValueValidation),
             ("margayctl conntrack get tpc 10.0.0.1 10.0.0.2", ErrorKind::ValueValidation),
             ("margayctl connectivity test --from a --to b --proto tcp", ErrorKind::MissingRequiredArgument),
+            ("margayctl connectivity test --from a", ErrorKind::MissingRequiredArgument),
+            ("margayctl connectivity test --port 80", ErrorKind::MissingRequiredArgument),
+            ("margayctl node check --cores two", ErrorKind::ValueValidation),
+            ("margayctl node check --cores 3-2", ErrorKind::ValueValidation),
             ("margayctl flows observe --verdict perhaps", ErrorKind::InvalidValue),
             ("margayctl flows observe --since yesterday", ErrorKind::ValueValidation),
+            ("margayctl flows observe --proto tpc", ErrorKind::ValueValidation),
+            ("margayctl flows observe --port http", ErrorKind::ValueValidation),
+            ("margayctl flows top --port 0", ErrorKind::ValueValidation),
             ("margayctl conntrack top --by colour", ErrorKind::InvalidValue),
         ];
         for (line, kind) in refused {

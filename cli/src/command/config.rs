@@ -1,15 +1,15 @@
-//! `config show`: every setting of the node's processes, and of the store for it.
+//! `config`: every setting of the node's processes, and of the store for it; and what can be changed while they run.
 
 use std::io::{self, Write as _};
 
 use margay_api::{
-    control::v1::{GetConfigRequest, GetConfigResponse},
+    control::v1::{self as control, GetConfigRequest, GetConfigResponse, SetLogRequest},
     dataplane::v1 as api,
 };
 use serde::Serialize;
 
 use crate::{
-    args::{Config as Command, Global},
+    args::{Config as Command, ConfigShow, Global, Process},
     client,
     exit::{Code, Outcome},
     output::{Cell, Output, Table, View},
@@ -17,7 +17,40 @@ use crate::{
 
 /// Asks the agent, which asks the dataplane.
 pub async fn run(global: &Global, command: &Command, out: &mut Output) -> Outcome {
-    let Command::Show(args) = command;
+    match command {
+        Command::Show(args) => show(global, args, out).await,
+        Command::Set(args) => log(global, &args.value, args.of, out).await,
+        Command::Unset(args) => log(global, "", args.of, out).await,
+    }
+}
+
+/// Has processes log by this filter; where it is empty, by the one that they were started with.
+async fn log(global: &Global, filter: &str, of: Option<Process>, out: &mut Output) -> Outcome {
+    let mut agent = client::agent(global).await?;
+    let mut told = false;
+    for (process, name, number) in [
+        (Process::Agent, "agent", control::set_log_request::Process::Agent),
+        (Process::Dataplane, "dataplane", control::set_log_request::Process::Dataplane),
+    ] {
+        if of.is_some_and(|of| of != process) {
+            continue;
+        }
+        let request = SetLogRequest { process: number.into(), filter: filter.to_owned() };
+        let attempt = format!("change what the {name} logs");
+        match client::answer(global.timeout, &attempt, agent.set_log(request)).await {
+            Ok(answer) => {
+                let since = if filter.is_empty() { "as it was started" } else { "until it ends" };
+                writeln!(out, "{name}: log is {}, {since}", answer.into_inner().filter)?;
+                told = true;
+            }
+            Err(failure) if told => return Err(failure.after_a_part()),
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(Code::Ok)
+}
+
+async fn show(global: &Global, args: &ConfigShow, out: &mut Output) -> Outcome {
     let mut agent = client::agent(global).await?;
     let call = agent.get_config(GetConfigRequest {});
     let answer = client::answer(global.timeout, "ask for the settings", call).await?.into_inner();
@@ -78,6 +111,7 @@ impl Setting {
             Origin::Flag => "flag",
             Origin::Cluster => "store-global",
             Origin::Node => "store-node",
+            Origin::RunTime => "run-time",
             Origin::Unspecified => "unknown",
         };
         let api::Setting { name, value, source, needs_restart, .. } = from;

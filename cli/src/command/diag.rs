@@ -21,11 +21,14 @@ use crate::{
 };
 
 /// Files of the archive, and the command that each is from.
-const FILES: [(&str, &str); 24] = [
+const FILES: [(&str, &str); 28] = [
     ("version.txt", "version"),
     ("status.json", "status -o json"),
     ("node-check.txt", "node check"),
     ("dataplane/runtime.json", "dp runtime -o json"),
+    ("dataplane/hist-cycles.json", "dp hist cycles -o json"),
+    ("dataplane/hist-vector.json", "dp hist vector -o json"),
+    ("dataplane/hist-latency.json", "dp hist latency -o json"),
     ("dataplane/interfaces.json", "dp interfaces -o json"),
     ("dataplane/queues.json", "dp queues -o json"),
     ("dataplane/buffers.json", "dp buffers -o json"),
@@ -38,6 +41,7 @@ const FILES: [(&str, &str); 24] = [
     ("dataplane/neighbours.json", "dp neighbours -o json"),
     ("dataplane/sessions.txt", "conntrack count --by state"),
     ("dataplane/staged.json", "policy staged -o json"),
+    ("agent/config.json", "config show -o json"),
     ("agent/bgp.json", "bgp peers -o json"),
     ("agent/ipam.json", "ipam check -o json"),
     ("agent/nodes.json", "get nodes -o json"),

@@ -1,6 +1,7 @@
 //! `node check`: whether this machine has what the dataplane needs, and the command that mends what it has not.
 //!
-//! Everything is read from `/proc` and `/sys`; nothing is asked of Margay, which need not run, and nothing is changed.
+//! Everything is read from `/proc` and `/sys`, or asked of the kernel; nothing is asked of Margay, which need not run, and
+//! nothing is changed.
 
 use std::{
     fs,
@@ -11,6 +12,10 @@ use std::{
 use margay_dataplane::{io::af_xdp::check_mtu, packet::HEADROOM};
 use serde::Serialize;
 
+use super::{
+    interrupts::{self, members},
+    netdev::{Features, features},
+};
 use crate::{
     args::NodeCheck,
     exit::{Code, Outcome},
@@ -19,8 +24,9 @@ use crate::{
 
 /// Looks, and says what it found. Problems if anything would keep the dataplane from working.
 pub fn check(args: &NodeCheck, out: &mut Output) -> Outcome {
-    let machine = Machine { root: PathBuf::from("/") };
-    let report = machine.check(&args.uplinks, args.frame_size);
+    let machine = Machine { root: PathBuf::from("/"), features };
+    let cores = args.cores.as_ref().map_or(&[][..], |cores| &cores.0);
+    let report = machine.check(&args.uplinks, args.frame_size, cores);
     out.show(&report, args.output)?;
     Ok(if report.checks.iter().any(|check| check.state == State::Fail) { Code::Problems } else { Code::Ok })
 }
@@ -90,16 +96,22 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// Where `/proc` and `/sys` are.
 struct Machine {
     root: PathBuf,
+    /// What the driver of the interface with this number says.
+    features: fn(u32) -> io::Result<Features>,
 }
 
 impl Machine {
-    fn check(&self, uplinks: &[String], frame_size: u32) -> Report {
+    fn check(&self, uplinks: &[String], frame_size: u32, cores: &[u32]) -> Report {
         let mut checks =
             vec![self.kernel(), self.jit(), self.hugepages(), self.capabilities(), self.memlock()];
         checks.push(self.tun());
         checks
             .extend([self.forwarding("ipv4", "ip_forward"), self.forwarding("ipv6", "conf/all/forwarding")]);
-        checks.extend(uplinks.iter().map(|uplink| self.uplink(uplink, frame_size)));
+        for uplink in uplinks {
+            checks.push(self.uplink(uplink, frame_size));
+            let more = [self.xdp(uplink), self.numa(uplink, cores), self.interrupts(uplink, cores)];
+            checks.extend(more.into_iter().flatten());
+        }
         Report { checks }
     }
 
@@ -209,6 +221,81 @@ impl Machine {
         }
     }
 
+    /// What its driver can do. None where there is no such interface, or the kernel does not say (Linux 6.3).
+    fn xdp(&self, name: &str) -> Option<Check> {
+        let ifindex = self.read(&format!("sys/class/net/{name}/ifindex"))?.parse().ok()?;
+        let features = (self.features)(ifindex).ok()?;
+        let about = format!("uplink {name} XDP");
+        Some(match (features.native() && features.redirect(), features.zero_copy()) {
+            (true, true) => found(&about, State::Ok, "in the driver, zero-copy", ""),
+            (true, false) => {
+                let fix = format!(
+                    "for zero-copy take a card whose driver has it, or a newer kernel: ethtool -i {name}"
+                );
+                found(&about, State::Warn, "in the driver; packets are copied", &fix)
+            }
+            (false, _) => {
+                let fix = format!("take a card whose driver has XDP, or a newer kernel: ethtool -i {name}");
+                found(&about, State::Warn, "in the network stack, which is slower", &fix)
+            }
+        })
+    }
+
+    /// Memory of another NUMA node is slower to reach for both the card and its workers. None where there is but one.
+    fn numa(&self, name: &str, cores: &[u32]) -> Option<Check> {
+        let node: u32 = self.read(&format!("sys/class/net/{name}/device/numa_node"))?.parse().ok()?;
+        let near = self.read(&format!("sys/devices/system/node/node{node}/cpulist"))?;
+        let all = self.read("sys/devices/system/node/online")?;
+        if members(&all).len() < 2 {
+            return None;
+        }
+        let about = format!("uplink {name} NUMA");
+        let near_cores = members(&near);
+        let far: Vec<u32> = cores.iter().copied().filter(|core| !near_cores.contains(core)).collect();
+        Some(if far.is_empty() {
+            found(&about, State::Ok, format!("the card is of node {node}, cores {near}"), "")
+        } else {
+            let what = format!("the card is of node {node}, cores {} are not", listed(&far));
+            found(&about, State::Warn, what, &format!("margay-dataplane --cores, of {near}"))
+        })
+    }
+
+    /// An interrupt on a worker's core takes its time from packets. None where the interface has none.
+    fn interrupts(&self, name: &str, cores: &[u32]) -> Option<Check> {
+        let all = interrupts::of(&self.root, name);
+        let (first, last) = (all.first()?, all.last()?);
+        let about = format!("uplink {name} interrupts");
+        let on_workers =
+            |irq: &&interrupts::Interrupt| members(&irq.cpus).iter().any(|cpu| cores.contains(cpu));
+        let wrong: Vec<u32> = all.iter().filter(on_workers).map(|irq| irq.number).collect();
+        if wrong.is_empty() {
+            let what = match cores {
+                [] => format!(
+                    "{}, {} to {}; --cores says whether they suit",
+                    all.len(),
+                    first.number,
+                    last.number
+                ),
+                _ => format!("{}, none on a worker's core", all.len()),
+            };
+            return Some(found(&about, State::Ok, what, ""));
+        }
+        let online = self.read("sys/devices/system/cpu/online").unwrap_or_default();
+        let others: Vec<u32> = members(&online).into_iter().filter(|cpu| !cores.contains(cpu)).collect();
+        let what = format!("{} of {} on workers' cores", wrong.len(), all.len());
+        let fix = match others.as_slice() {
+            [] => "leave a core to the kernel: fewer --cores".to_owned(),
+            others => {
+                let numbers: Vec<String> = wrong.iter().map(u32::to_string).collect();
+                let (numbers, others) = (numbers.join(" "), listed(others));
+                format!(
+                    "for i in {numbers}; do echo {others} > /proc/irq/$i/smp_affinity_list; done, and no irqbalance"
+                )
+            }
+        };
+        Some(found(&about, State::Warn, what, &fix))
+    }
+
     fn uplink(&self, name: &str, frame_size: u32) -> Check {
         let about = format!("uplink {name}");
         let of = |what: &str| self.read(&format!("sys/class/net/{name}/{what}"));
@@ -235,6 +322,10 @@ impl Machine {
     }
 }
 
+fn listed(cpus: &[u32]) -> String {
+    cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn found(name: &str, state: State, found: impl Into<String>, fix: &str) -> Check {
     Check { name: name.to_owned(), state, found: found.into(), fix: fix.to_owned() }
 }
@@ -252,7 +343,16 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let root = folder.path().to_owned();
-        (folder, Machine { root })
+        // Interface 1 can do all, 2 nothing.
+        let features = |ifindex: u32| -> io::Result<Features> {
+            match ifindex {
+                1 => Ok(Features(0b1011)),
+                2 => Ok(Features(0)),
+                3 => Ok(Features(0b0011)),
+                _ => Err(io::Error::other("no netdev here")),
+            }
+        };
+        (folder, Machine { root, features })
     }
 
     const FINE: [(&str, &str); 12] = [
@@ -272,7 +372,7 @@ mod tests {
 
     fn states(files: &[(&str, &str)], uplink: &str) -> Vec<(String, State, String)> {
         let (_folder, machine) = machine(files);
-        let checks = machine.check(&[uplink.to_owned()], 2048).checks;
+        let checks = machine.check(&[uplink.to_owned()], 2048, &[2, 3]).checks;
         checks.into_iter().map(|check| (check.name, check.state, check.fix)).collect()
     }
 
@@ -308,5 +408,48 @@ mod tests {
             assert!(*is == state && said.contains(fix), "{check}: {is:?}, {said}");
         }
         assert_eq!(states(&FINE, "eth7").last().unwrap().1, State::Fail);
+    }
+
+    #[test]
+    fn what_xdp_a_driver_has_is_told_where_the_kernel_tells() {
+        for (ifindex, state) in
+            [("1", Some(State::Ok)), ("2", Some(State::Warn)), ("3", Some(State::Warn)), ("4", None)]
+        {
+            let mut files = FINE.to_vec();
+            files.push(("sys/class/net/eth0/ifindex", ifindex));
+            let all = states(&files, "eth0");
+            assert_eq!(
+                all.iter().find(|(of, ..)| of == "uplink eth0 XDP").map(|(_, state, _)| *state),
+                state
+            );
+        }
+    }
+
+    #[test]
+    fn a_card_and_its_interrupts_suit_the_workers_cores_or_it_is_said_how() {
+        let mut files = FINE.to_vec();
+        files.extend([
+            ("sys/class/net/eth0/device/numa_node", "0\n"),
+            ("sys/class/net/eth0/device/msi_irqs/45", ""),
+            ("sys/devices/system/node/online", "0-1\n"),
+            ("sys/devices/system/node/node0/cpulist", "0-3\n"),
+            ("sys/devices/system/cpu/online", "0-7\n"),
+            ("proc/interrupts", " 45: 1 IR-PCI-MSIX eth0-TxRx-0\n 46: 1 IR-PCI-MSIX eth0-TxRx-1\n"),
+            ("proc/irq/45/effective_affinity_list", "0\n"),
+            ("proc/irq/46/effective_affinity_list", "1\n"),
+        ]);
+        let all = states(&files, "eth0");
+        assert_eq!(all.len(), 11);
+        assert!(all.iter().all(|(_, state, _)| *state == State::Ok), "{all:?}");
+        let last = files.len() - 1;
+        files[last].1 = "2\n";
+        files[last - 4].1 = "0,2\n";
+        let all = states(&files, "eth0");
+        let of =
+            |name: &str| all.iter().find(|(of, ..)| of == name).map(|(_, state, fix)| (*state, fix.as_str()));
+        assert_eq!(of("uplink eth0 NUMA"), Some((State::Warn, "margay-dataplane --cores, of 0,2")));
+        let fix =
+            "for i in 46; do echo 0,1,4,5,6,7 > /proc/irq/$i/smp_affinity_list; done, and no irqbalance";
+        assert_eq!(of("uplink eth0 interrupts"), Some((State::Warn, fix)));
     }
 }

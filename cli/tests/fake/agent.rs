@@ -19,9 +19,10 @@ use margay_api::{
         Endpoint, ExplainRequest, ExplainResponse, GetBgpRequest, GetConfigRequest, GetConfigResponse,
         GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest, ListAddressesResponse,
         ListLostRequest, ListLostResponse, LostObject, Object, ObserveFlowsRequest, ObserveFlowsResponse,
-        ReleaseAddressesRequest, ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse,
-        Status as NodeStatus, SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent, WatchRequest,
-        apply_request::Mode, control_server::Control, watch_event::Type,
+        ReleaseAddressesRequest, ReleaseAddressesResponse, SetLogRequest, SetLogResponse, SplitPoolRequest,
+        SplitPoolResponse, Status as NodeStatus, SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent,
+        WatchRequest, apply_request::Mode, control_server::Control, set_log_request::Process,
+        watch_event::Type,
     },
     dataplane::v1 as dataplane,
 };
@@ -276,7 +277,7 @@ impl Control for Agent {
             agent: vec![
                 setting("node", "", Origin::Default, "", true),
                 setting("store", "etcd:http://10.0.0.9:2379", Origin::Environment, "MARGAY_STORE", true),
-                setting("log", "debug", Origin::Flag, "--log", true),
+                setting("log", "debug", Origin::RunTime, "until it ends", false),
             ],
             dataplane: vec![setting("cores", "2,3", Origin::File, "/etc/margay/dataplane.conf:3", true)],
             dataplane_problem: String::new(),
@@ -285,6 +286,17 @@ impl Control for Agent {
                 setting("vxlanVNI", "4097", Origin::Node, "FelixConfiguration node.node-a", false),
             ],
         }))
+    }
+
+    async fn set_log(&self, request: Request<SetLogRequest>) -> Result<Response<SetLogResponse>, Status> {
+        let request = request.into_inner();
+        match (request.process(), request.filter.as_str()) {
+            (Process::Dataplane, "trace") => {
+                Err(Status::unavailable("the dataplane has not answered in 5 s"))
+            }
+            (_, "") => Ok(Response::new(SetLogResponse { filter: "info".into() })),
+            (_, filter) => Ok(Response::new(SetLogResponse { filter: filter.into() })),
+        }
     }
 
     async fn get_bgp(&self, _: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {

@@ -17,10 +17,10 @@ use margay_api::dataplane::v1::{
     ListWireguardRequest, ListWireguardResponse, ListedRule, ListedRules, LogFlowsRequest, LogFlowsResponse,
     LookupRouteRequest, LookupRouteResponse, Nat, NodeRuntime, ObjectError, PolicyId, PortRange, Prefix,
     Queue, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse, RuleDrops, Runtime, ServedBackend,
-    ServedPort, ServedService, ServiceId, StagePolicy, StagedEndpoint, StagedPolicy, StagedRule,
-    Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape, Tunnel, WatchRequest,
-    WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerHistograms, WorkerRuntime,
-    dataplane_server::Dataplane as Service, node_config::NatMapping,
+    ServedPort, ServedService, ServiceId, SetLogRequest, SetLogResponse, StagePolicy, StagedEndpoint,
+    StagedPolicy, StagedRule, Status as DataplaneStatus, SyncRequest, SyncResponse, TierPolicy, TreeShape,
+    Tunnel, WatchRequest, WatchResponse, WireguardInterface, WireguardPeerStatus, Worker, WorkerHistograms,
+    WorkerRuntime, dataplane_server::Dataplane as Service, node_config::NatMapping,
 };
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
@@ -225,6 +225,10 @@ impl Service for Dataplane {
         &self,
         _: Request<GetSettingsRequest>,
     ) -> Result<Response<GetSettingsResponse>, Status> {
+        Err(Status::unimplemented("the agent asks it"))
+    }
+
+    async fn set_log(&self, _: Request<SetLogRequest>) -> Result<Response<SetLogResponse>, Status> {
         Err(Status::unimplemented("the agent asks it"))
     }
 

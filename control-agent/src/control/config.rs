@@ -1,30 +1,27 @@
 //! Every setting that is in force on the node, and where it is from.
 
-use super::{Agent, failure};
+use super::{Agent, ask, failure};
 use crate::model::{Key, Kind};
 use margay_api::{
     control::v1::GetConfigResponse,
     dataplane::v1::{GetSettingsRequest, Setting, setting::Origin},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
-use tokio::time::timeout;
+use std::collections::BTreeMap;
 use tonic::Status;
-
-/// How long the dataplane may take to tell its own.
-const DATAPLANE: Duration = Duration::from_secs(2);
 
 impl Agent {
     pub(super) async fn config(&self) -> Result<GetConfigResponse, Status> {
-        let asked = async { self.link.client().get_settings(GetSettingsRequest {}).await };
-        let (dataplane, dataplane_problem) = match timeout(DATAPLANE, asked).await {
-            Ok(Ok(answer)) => (answer.into_inner().settings, String::new()),
-            Ok(Err(status)) => (Vec::new(), status.message().to_owned()),
-            Err(_) => (Vec::new(), format!("no answer in {} s", DATAPLANE.as_secs())),
+        let asked = ask::within(ask::PART, &self.link, async |dataplane| {
+            dataplane.get_settings(GetSettingsRequest {}).await
+        });
+        let (dataplane, dataplane_problem) = match asked.await {
+            Ok(answer) => (answer.settings, String::new()),
+            Err(status) => (Vec::new(), status.message().to_owned()),
         };
         Ok(GetConfigResponse {
             node: self.node.clone(),
-            agent: self.settings.clone(),
+            agent: self.log.among(&self.settings),
             dataplane,
             dataplane_problem,
             store: self.stored_settings().await?,

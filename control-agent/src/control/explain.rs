@@ -11,12 +11,8 @@ use margay_api::{
     control::v1::{ExplainRequest, ExplainResponse},
     dataplane::v1::ExplainRequest as Question,
 };
-use std::{net::IpAddr, time::Duration};
-use tokio::time::timeout;
+use std::net::IpAddr;
 use tonic::Status;
-
-/// How long the dataplane may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
 
 impl Agent {
     pub(super) async fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse, Status> {
@@ -42,11 +38,8 @@ impl Agent {
         let mut response =
             ExplainResponse { from: from.title(source), to: to.title(destination), ..Default::default() };
         if self.may_judge(&from, &to) {
-            let mut client = self.link.client();
-            let answer = timeout(ANSWER, client.explain(question))
-                .await
-                .map_err(|_| Status::unavailable("the dataplane does not answer"))??;
-            response.result = Some(answer.into_inner());
+            let answer = self.ask_dataplane(async |dataplane| dataplane.explain(question).await).await?;
+            response.result = Some(answer);
         }
         let service = response.result.as_ref().and_then(|result| result.service.as_ref());
         response.notes = match service.map(|service| service.backend.as_ref()) {

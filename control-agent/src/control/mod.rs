@@ -2,12 +2,14 @@
 
 mod addresses;
 mod apply;
+mod ask;
 mod bgp;
 mod cni;
 mod config;
 mod explain;
 mod failure;
 mod flows;
+mod log;
 mod lost;
 mod metrics;
 mod read;
@@ -27,7 +29,7 @@ use crate::{
     routing::Bird,
     sync::Link,
 };
-use margay_api::dataplane::v1::Setting;
+use margay_api::{dataplane::v1::Setting, log::Log};
 use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -65,6 +67,8 @@ pub struct Agent {
     pub audit: Audit,
     /// What it was started with.
     pub settings: Vec<Setting>,
+    /// What it logs.
+    pub log: Log,
     /// When the agent started.
     pub started: Instant,
     /// Turns true when the agent shuts down, which ends the watches.

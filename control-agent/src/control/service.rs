@@ -10,8 +10,8 @@ use margay_api::control::v1::{
     ConfirmLostResponse, DeleteRequest, DeleteResponse, ExplainRequest, ExplainResponse, GetBgpRequest,
     GetConfigRequest, GetConfigResponse, GetRequest, GetResponse, GetStatusRequest, ListAddressesRequest,
     ListAddressesResponse, ListLostRequest, ListLostResponse, ObserveFlowsRequest, ReleaseAddressesRequest,
-    ReleaseAddressesResponse, SplitPoolRequest, SplitPoolResponse, Status as AgentStatus,
-    SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent, WatchRequest,
+    ReleaseAddressesResponse, SetLogRequest, SetLogResponse, SplitPoolRequest, SplitPoolResponse,
+    Status as AgentStatus, SummarizeFlowsRequest, SummarizeFlowsResponse, WatchEvent, WatchRequest,
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
@@ -239,6 +239,16 @@ impl Control for Methods {
     ) -> Result<Response<GetConfigResponse>, Status> {
         whole(&request)?;
         self.agent.config().await.map(Response::new)
+    }
+
+    async fn set_log(&self, request: Request<SetLogRequest>) -> Result<Response<SetLogResponse>, Status> {
+        let what = |request: &SetLogRequest| {
+            format!("{} {:?}", request.process().as_str_name().to_lowercase(), request.filter)
+        };
+        self.operate(request, ("set log", "change what is logged"), what, async |request| {
+            self.agent.set_log(request).await
+        })
+        .await
     }
 
     async fn get_bgp(&self, request: Request<GetBgpRequest>) -> Result<Response<Bgp>, Status> {

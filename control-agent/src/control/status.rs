@@ -1,26 +1,20 @@
 //! What works and what does not, in one answer.
 
-use super::Agent;
+use super::{Agent, ask};
 use crate::{health::Health, routing::Bird, sync::Progress};
 use margay_api::{
     control::v1::{Component, Endpoint, Status},
     dataplane::v1::{self as dataplane, GetStatusRequest, Prefix, endpoint_status::State},
 };
-use std::{
-    net::IpAddr,
-    time::{Duration, UNIX_EPOCH},
-};
-use tokio::time::timeout;
-
-/// How long a status waits for the dataplane's.
-const DATAPLANE: Duration = Duration::from_secs(2);
+use std::{net::IpAddr, time::UNIX_EPOCH};
 
 impl Agent {
     /// The agent, all that it is made of, and the dataplane as far as it answers.
     pub async fn status(&self) -> Status {
-        let asked = async { self.link.client().get_status(GetStatusRequest {}).await };
-        let dataplane =
-            timeout(DATAPLANE, asked).await.ok().and_then(Result::ok).map(|status| status.into_inner());
+        let asked = ask::within(ask::PART, &self.link, async |dataplane| {
+            dataplane.get_status(GetStatusRequest {}).await
+        });
+        let dataplane = asked.await.ok();
         let progress = self.link.progress().borrow().clone();
         let endpoints = self.endpoints(&progress);
         let mut components: Vec<_> = self.parts().into_iter().map(component).collect();

@@ -16,6 +16,7 @@ pub struct Filter {
     policy: Option<String>,
     reason: Option<String>,
     protocol: Option<Protocol>,
+    port: Option<u16>,
 }
 
 /// Who is at an end of a flow.
@@ -39,19 +40,21 @@ impl Filter {
         if !["", "allow", "deny", "drop"].contains(&filter.verdict.as_str()) {
             return Err(format!("verdict: {:?} is none: write allow, deny or drop", filter.verdict));
         }
+        let protocol = match filter.protocol.as_str() {
+            "" => None,
+            protocol => Some(protocol.parse().map_err(|error| format!("protocol: {error}"))?),
+        };
+        let port = u16::try_from(filter.port)
+            .map_err(|_| format!("port: {} is none: write a number from 1 to 65535", filter.port))?;
         Ok(Self {
             verdict: given(&filter.verdict),
             from: End::read("from", &filter.from)?,
             to: End::read("to", &filter.to)?,
             policy: given(&filter.policy),
             reason: given(&filter.reason),
-            protocol: None,
+            protocol,
+            port: Some(port).filter(|port| *port != 0),
         })
-    }
-
-    /// The same, but of flows of one protocol only.
-    pub fn of_protocol(self, protocol: Protocol) -> Self {
-        Self { protocol: Some(protocol), ..self }
     }
 
     /// The flow is such a one.
@@ -61,6 +64,7 @@ impl Filter {
         self.verdict.as_ref().is_none_or(|verdict| *verdict == record.verdict)
             && self.reason.as_ref().is_none_or(|reason| *reason == record.reason)
             && self.protocol.is_none_or(|protocol| u32::from(protocol.number()) == record.protocol)
+            && self.port.is_none_or(|port| ports(record).contains(&Some(port.into())))
             && self.from.as_ref().is_none_or(|end| end.is(source, flow.source.as_ref()))
             && self.to.as_ref().is_none_or(|end| end.is(destination, flow.destination.as_ref()))
             && self.policy.as_ref().is_none_or(|policy| decisions(record).any(|by| by_policy(by, policy)))
@@ -111,6 +115,14 @@ pub fn addresses(record: &FlowRecord) -> (Option<IpAddr>, Option<IpAddr>) {
     (source, reached)
 }
 
+/// To which it is opened, and which is reached.
+fn ports(record: &FlowRecord) -> [Option<u32>; 2] {
+    [
+        record.original.as_ref().map(|original| original.destination_port),
+        record.reply.as_ref().map(|reply| reply.source_port),
+    ]
+}
+
 /// An address of 4 or 16 bytes.
 pub fn addr(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
@@ -157,8 +169,12 @@ mod tests {
         assert_eq!(matches(|f| f.policy = "db".into()), [true, false]);
         assert_eq!(matches(|f| f.policy = "later".into()), [true, false], "a staged one");
         assert_eq!(matches(|f| f.policy = "d".into()), [false, false]);
-        let of = |protocol| Filter::default().of_protocol(protocol).matches(&allowed());
-        assert_eq!((of(Protocol::TCP), of(Protocol::UDP)), (true, false));
+        assert_eq!(matches(|f| f.protocol = "tcp".into()), [true, true]);
+        assert_eq!(matches(|f| f.protocol = "17".into()), [false, false]);
+        assert_eq!(matches(|f| f.port = 443), [false, true]);
+        assert_eq!(matches(|f| f.port = 5432), [true, false], "of the service");
+        assert_eq!(matches(|f| f.port = 5433), [true, false], "of its backend");
+        assert_eq!(matches(|f| f.port = 4000), [false, false], "the opener's own is no way to find a flow");
     }
 
     #[test]
@@ -168,5 +184,10 @@ mod tests {
             let read = Filter::read(Some(&filter));
             assert_eq!(read.is_err(), from != "10.0.0.0/99", "{verdict} {from}");
         }
+        let read = |filter: FlowFilter| Filter::read(Some(&filter)).unwrap_err();
+        let protocol = read(FlowFilter { protocol: "tpc".into(), ..Default::default() });
+        assert!(protocol.starts_with("protocol: \"tpc\" is not a protocol"), "{protocol}");
+        let port = read(FlowFilter { port: 65_536, ..Default::default() });
+        assert_eq!(port, "port: 65536 is none: write a number from 1 to 65535");
     }
 }

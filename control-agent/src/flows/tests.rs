@@ -28,7 +28,7 @@ pub fn allowed() -> ObservedFlow {
             event: Event::Ended.into(),
             protocol: 6,
             original: Some(tuple([10, 65, 0, 1], 4000, [10, 96, 0, 1], 5432)),
-            reply: Some(tuple([10, 65, 1, 9], 5432, [10, 65, 0, 1], 4000)),
+            reply: Some(tuple([10, 65, 1, 9], 5433, [10, 65, 0, 1], 4000)),
             state: "closed".into(),
             packets: 10,
             bytes: 1000,

@@ -22,16 +22,13 @@ use serde::Serialize;
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::time::timeout;
 
 /// Records of flows in one answer.
 const ROWS: u64 = 500;
 /// Groups in one answer.
 const GROUPS: usize = 500;
-/// How long the dataplane may take.
-const DATAPLANE: Duration = Duration::from_secs(5);
 
 /// To every answer. Scripts and styles are of this page alone, and nobody else's page may show or read it.
 const HEADERS: [(&str, &str); 6] = [
@@ -90,6 +87,13 @@ impl Failure {
             response.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a header's value"));
         }
         response
+    }
+}
+
+/// Of the dataplane.
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, status.message().to_owned())
     }
 }
 
@@ -157,15 +161,15 @@ async fn asked<B>(site: &Site, request: &Request<B>) -> Result<Response<String>,
         }
         "/api/runtime" => {
             query.end().map_err(bad)?;
-            let mut dataplane = site.agent.link.client();
-            let runtime = in_time(dataplane.get_runtime(GetRuntimeRequest {})).await?;
-            json(&Runtime::from(runtime))
+            let asked =
+                site.agent.ask_dataplane(async |dataplane| dataplane.get_runtime(GetRuntimeRequest {}).await);
+            json(&Runtime::from(asked.await?))
         }
         "/api/drops" => {
             query.end().map_err(bad)?;
-            let mut dataplane = site.agent.link.client();
-            let drops = in_time(dataplane.list_drops(ListDropsRequest {})).await?;
-            json(&Drops::from(drops))
+            let asked =
+                site.agent.ask_dataplane(async |dataplane| dataplane.list_drops(ListDropsRequest {}).await);
+            json(&Drops::from(asked.await?))
         }
         _ => Err(Failure(StatusCode::NOT_FOUND, "there is nothing here: see /".to_owned())),
     }
@@ -213,17 +217,6 @@ impl Site {
             let sentence = "the agent keeps no record of flows: start it without --flows off";
             Failure(StatusCode::SERVICE_UNAVAILABLE, sentence.to_owned())
         })
-    }
-}
-
-async fn in_time<T>(
-    answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, Failure> {
-    let unavailable = |sentence| Failure(StatusCode::SERVICE_UNAVAILABLE, sentence);
-    match timeout(DATAPLANE, answer).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(unavailable(format!("the dataplane does not answer: {}", status.message()))),
-        Err(_) => Err(unavailable("the dataplane takes too long to answer".to_owned())),
     }
 }
 

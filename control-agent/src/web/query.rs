@@ -1,6 +1,6 @@
 //! What is behind the question mark: terms that are known, once each, and of bounded length.
 
-use crate::{flows::Filter, model::Protocol};
+use crate::flows::Filter;
 use margay_api::control::v1::FlowFilter;
 use percent_encoding::percent_decode_str;
 use std::{collections::BTreeMap, ops::RangeInclusive};
@@ -56,25 +56,31 @@ impl Query {
         number.ok_or_else(|| format!("{name}: {text:?} is none: write a number from {least} to {most}"))
     }
 
+    /// None is 0.
+    fn port(&mut self) -> Result<u32, String> {
+        let text = self.text("port");
+        if text.is_empty() {
+            return Ok(0);
+        }
+        let port = text.parse::<u16>().ok().filter(|port| *port != 0);
+        let wrong = || format!("port: {text:?} is none: write a number from 1 to 65535");
+        port.map(u32::from).ok_or_else(wrong)
+    }
+
     /// Which flows.
     ///
     /// # Errors
     /// A sentence that names the term, the value and the remedy.
     pub fn filter(&mut self) -> Result<Filter, String> {
-        let filter = Filter::read(Some(&FlowFilter {
+        Filter::read(Some(&FlowFilter {
             verdict: self.text("verdict"),
             from: self.text("from"),
             to: self.text("to"),
             policy: self.text("policy"),
             reason: self.text("reason"),
-        }))?;
-        match self.text("protocol").as_str() {
-            "" => Ok(filter),
-            protocol => match protocol.parse::<Protocol>() {
-                Ok(protocol) => Ok(filter.of_protocol(protocol)),
-                Err(error) => Err(format!("protocol: {error}")),
-            },
-        }
+            protocol: self.text("protocol"),
+            port: self.port()?,
+        }))
     }
 
     /// All terms have been asked for.
@@ -115,7 +121,9 @@ mod tests {
         assert_eq!((query.number("seconds", 60..=3600), query.number("limit", 7..=9)), (Ok(90), Ok(7)));
         assert_eq!(query.end(), Err("x: there is no such term here".to_owned()));
 
-        assert_eq!(error("verdict=deny&from=shop/&to=10.0.0.0/8&policy=p&reason=r&protocol=udp"), "");
+        assert_eq!(error("verdict=deny&from=shop/&to=10.0.0.0/8&policy=p&reason=r&protocol=udp&port=53"), "");
+        assert_eq!(error("port=http"), "port: \"http\" is none: write a number from 1 to 65535");
+        assert_eq!(error("port=0"), "port: \"0\" is none: write a number from 1 to 65535");
         assert_eq!(error(""), "");
         assert!(error("verdict=no").starts_with("verdict: \"no\""));
         assert!(error("protocol=tpc").starts_with("protocol: \"tpc\" is not a protocol"));

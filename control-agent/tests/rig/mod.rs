@@ -30,11 +30,12 @@ use margay_api::{
         ListServicesRequest, ListStagedRequest, ListStagedResponse, ListTunnelsRequest, ListTunnelsResponse,
         ListWireguardRequest, ListWireguardResponse, LogFlowsRequest, LogFlowsResponse, LookupRouteRequest,
         LookupRouteResponse, ObjectError, Refused, RotateWireguardKeyRequest, RotateWireguardKeyResponse,
-        Runtime, ServedService, Setting, Status as DataplaneStatus, SyncRequest, SyncResponse, WatchRequest,
-        WatchResponse, change,
+        Runtime, ServedService, SetLogRequest, SetLogResponse, Setting, Status as DataplaneStatus,
+        SyncRequest, SyncResponse, WatchRequest, WatchResponse, change,
         dataplane_server::{Dataplane, DataplaneServer},
         sync_response::Response as Answer,
     },
+    log::{Filter, Log, Obeying},
     unix::Socket,
 };
 use std::{
@@ -370,6 +371,12 @@ impl Dataplane for Service {
         Ok(Response::new(GetSettingsResponse { settings: vec![setting] }))
     }
 
+    async fn set_log(&self, request: Request<SetLogRequest>) -> Result<Response<SetLogResponse>, Status> {
+        let filter = request.into_inner().filter;
+        filter.parse::<Filter>().map_err(|why| Status::invalid_argument(format!("filter: {why}")))?;
+        Ok(Response::new(SetLogResponse { filter }))
+    }
+
     async fn list_services(
         &self,
         _: Request<ListServicesRequest>,
@@ -459,6 +466,8 @@ pub struct Running {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     socket_file: Option<Socket>,
+    /// Nobody logs by it: as many agents as there are in one process.
+    _obeying: Obeying,
 }
 
 impl Running {
@@ -491,6 +500,8 @@ impl Running {
         );
         let flows = Flows::start(link.client(), calculation.names(), None, EAGER);
         let started = Instant::now();
+        let (log, obeying) = Log::new("info".parse().unwrap());
+        let log_setting = Setting { name: "log".into(), value: "info".into(), ..Setting::default() };
         let ipam = Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now()))));
         let node = node.into();
         let agent = Agent {
@@ -504,7 +515,8 @@ impl Running {
             key_publication,
             bird: None,
             audit,
-            settings: Vec::new(),
+            settings: vec![log_setting],
+            log,
             started,
             stopping,
         };
@@ -513,7 +525,14 @@ impl Running {
         let server = tokio::spawn(async move {
             control::serve(serving, Door::unix(listener, Role::Viewer)).await.unwrap()
         });
-        Self { socket: socket.to_owned(), agent, stop, server, socket_file: Some(socket_file) }
+        Self {
+            socket: socket.to_owned(),
+            agent,
+            stop,
+            server,
+            socket_file: Some(socket_file),
+            _obeying: obeying,
+        }
     }
 
     pub async fn client(&self) -> ControlClient<Channel> {

@@ -137,6 +137,7 @@ async fn flows_come_once_and_filtered_and_in_bounded_numbers() {
         ("reason=policy-denied", 1),
         ("protocol=tcp", 3),
         ("protocol=17", 0),
+        ("port=1", 0),
         ("policy=web", 1),
         ("from=&verdict=", 3),
     ] {
@@ -146,6 +147,7 @@ async fn flows_come_once_and_filtered_and_in_bounded_numbers() {
     for (terms, why) in [
         ("verdict=perhaps", "verdict: \"perhaps\""),
         ("protocol=x", "protocol: \"x\" is not a protocol"),
+        ("port=web", "port: \"web\" is none: write a number from 1 to 65535"),
         ("colour=red", "colour: there is no such term"),
     ] {
         let answer = connection.get(&format!("/api/flows?{terms}")).await;

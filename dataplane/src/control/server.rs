@@ -3,6 +3,7 @@
 use super::shell::{Begun, CommitError, Request, Shell};
 use super::{dry_run, flow_rpc, flow_stream, flows, watch};
 use margay_api::dataplane::v1::{self as pb, dataplane_server::Dataplane};
+use margay_api::log::Log;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,17 +29,19 @@ pub struct Service {
     requests: mpsc::Sender<Request>,
     /// What the process was started with.
     settings: Arc<[pb::Setting]>,
+    /// The process's, where it has one.
+    log: Option<Arc<Log>>,
 }
 
 impl Service {
     /// A face of the shell that takes `requests`.
     pub fn new(requests: mpsc::Sender<Request>) -> Self {
-        Self { requests, settings: [].into() }
+        Self { requests, settings: [].into(), log: None }
     }
 
-    /// Tells who asks for them of these settings.
-    pub fn with_settings(self, settings: Vec<pb::Setting>) -> Self {
-        Self { settings: settings.into(), ..self }
+    /// Tells who asks for them of these settings, and lets them change what is logged.
+    pub fn with_settings(self, settings: Vec<pb::Setting>, log: Log) -> Self {
+        Self { settings: settings.into(), log: Some(Arc::new(log)), ..self }
     }
 
     pub(super) async fn ask(&self, request: Request) -> Result<(), Status> {
@@ -182,7 +185,21 @@ impl Dataplane for Service {
         &self,
         _: tonic::Request<pb::GetSettingsRequest>,
     ) -> Result<Response<pb::GetSettingsResponse>, Status> {
-        Ok(Response::new(pb::GetSettingsResponse { settings: self.settings.to_vec() }))
+        let settings = match &self.log {
+            Some(log) => log.among(&self.settings),
+            None => self.settings.to_vec(),
+        };
+        Ok(Response::new(pb::GetSettingsResponse { settings }))
+    }
+
+    async fn set_log(
+        &self,
+        request: tonic::Request<pb::SetLogRequest>,
+    ) -> Result<Response<pb::SetLogResponse>, Status> {
+        let log = self.log.as_ref().ok_or_else(|| Status::failed_precondition("this process has no log"))?;
+        let filter = log.set(&request.get_ref().filter);
+        let filter = filter.map_err(|why| Status::invalid_argument(format!("filter: {why}")))?;
+        Ok(Response::new(pb::SetLogResponse { filter }))
     }
 
     async fn lookup_route(

@@ -1,4 +1,4 @@
-//! `connectivity test`: what policy says of a packet against what becomes of one.
+//! Between two endpoints that are there: what policy says of a packet against what becomes of one.
 
 use std::{
     io::{self, Write as _},
@@ -9,22 +9,21 @@ use margay_api::{control::v1 as control, dataplane::v1 as api};
 use margay_dataplane::net::Proto;
 use serde::Serialize;
 
-use super::dp::{Watched, tell};
-use super::explain::{Judged, judge};
+use super::ATTEMPT;
 use crate::{
-    args::{Connectivity, Global},
+    args::{Global, Pair},
     client,
+    command::{
+        dp::{Watched, tell},
+        explain::{Judged, judge},
+    },
     exit::{Code, Failure, Outcome},
     output::{Format, Output, Tone},
 };
 
-const ATTEMPT: &str = "test the connection";
-
 /// Asks what should become of the first packet of a flow, and sends one.
-pub async fn run(global: &Global, args: &Connectivity, out: &mut Output) -> Outcome {
-    let proto: Proto = args.proto.parse().map_err(|error| {
-        Failure::usage(format!("cannot {ATTEMPT}"), format!("--proto: {error}"), "correct it and try again")
-    })?;
+pub async fn run(global: &Global, args: &Pair, format: Format, out: &mut Output) -> Outcome {
+    let proto = proto(args)?;
     let expected = expected(global, args).await?;
     let [source, destination] = [&expected.from, &expected.to].map(|title| address(title));
     let (Some(source), Some(destination)) = (source, destination) else {
@@ -35,6 +34,46 @@ pub async fn run(global: &Global, args: &Connectivity, out: &mut Output) -> Outc
             "name endpoints that have addresses, or the addresses",
         ));
     };
+    let packet = send(global, args, proto, (source, destination)).await?;
+    let seen = if packet.outcome == "tx" { "allow" } else { "deny" };
+    let result = Tested {
+        packet: packet.flow.clone(),
+        from: expected.from,
+        to: expected.to,
+        expected: expected.result.verdict,
+        seen: seen.to_owned(),
+        outcome: outcome(&packet),
+        generation: expected.result.generation,
+    };
+    let passed = result.expected == result.seen;
+    match format {
+        Format::Table | Format::Wide => {
+            result.text(passed, out)?;
+            if !passed || format == Format::Wide {
+                writeln!(out)?;
+                tell(&packet, out)?;
+            }
+        }
+        Format::Yaml => out.yaml(&result)?,
+        Format::Json | Format::Jsonl => out.json(&result)?,
+    }
+    Ok(if passed { Code::Ok } else { Code::Problems })
+}
+
+/// The protocol that was written.
+pub fn proto(args: &Pair) -> Outcome<Proto> {
+    args.proto.parse().map_err(|error| {
+        Failure::usage(format!("cannot {ATTEMPT}"), format!("--proto: {error}"), "correct it and try again")
+    })
+}
+
+/// What becomes of a packet that the dataplane makes up.
+pub async fn send(
+    global: &Global,
+    args: &Pair,
+    proto: Proto,
+    (source, destination): (IpAddr, IpAddr),
+) -> Outcome<api::WatchedPacket> {
     let probe = api::Probe {
         source: bytes(source),
         destination: bytes(destination),
@@ -49,50 +88,30 @@ pub async fn run(global: &Global, args: &Connectivity, out: &mut Output) -> Outc
     while let Some(message) = watched.next().await? {
         packets.extend(message.packets);
     }
-    let Some(packet) = packets.pop() else {
-        return Err(Failure::new(
+    packets.pop().ok_or_else(|| {
+        Failure::new(
             Code::Failed,
             format!("cannot {ATTEMPT}"),
             "the dataplane did not say what became of the packet",
             "see whether it is overloaded: `margayctl dp runtime`",
-        ));
-    };
-    let seen = if packet.outcome == "tx" { "allow" } else { "deny" };
-    let result = Tested {
-        packet: packet.flow.clone(),
-        from: expected.from,
-        to: expected.to,
-        expected: expected.result.verdict,
-        seen: seen.to_owned(),
-        outcome: outcome(&packet),
-        generation: expected.result.generation,
-    };
-    let passed = result.expected == result.seen;
-    match args.output {
-        Format::Table | Format::Wide => {
-            result.text(passed, out)?;
-            if !passed || args.output == Format::Wide {
-                writeln!(out)?;
-                tell(&packet, out)?;
-            }
-        }
-        Format::Yaml => out.yaml(&result)?,
-        Format::Json | Format::Jsonl => out.json(&result)?,
-    }
-    Ok(if passed { Code::Ok } else { Code::Problems })
+        )
+    })
 }
 
-async fn expected(global: &Global, args: &Connectivity) -> Outcome<Judged> {
+/// What should become of one, by policy and routes.
+pub async fn expected(global: &Global, args: &Pair) -> Outcome<Judged> {
+    let proto = proto(args)?;
     let request = control::ExplainRequest {
         from: args.from.clone(),
         to: args.to.clone(),
-        protocol: args.proto.clone(),
+        // By number: the agent has no name for some that have one here.
+        protocol: proto.0.to_string(),
         source_port: args.sport.into(),
         destination_port: args.port.map(|port| port.to_string()).unwrap_or_default(),
         // An echo request is what is sent.
-        icmp_type: match args.proto.as_str() {
-            "icmp" => 8,
-            "icmp6" | "icmpv6" => 128,
+        icmp_type: match proto {
+            Proto::ICMP => 8,
+            Proto::ICMP6 => 128,
             _ => 0,
         },
         ..control::ExplainRequest::default()

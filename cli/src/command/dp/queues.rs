@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
+    path::Path,
 };
 
 use margay_api::dataplane::v1::{self as api, dataplane_client::DataplaneClient};
@@ -10,7 +11,10 @@ use serde::Serialize;
 use tonic::{Status, transport::Channel};
 
 use super::{Counted, interfaces::QueueCounts};
-use crate::output::{Cell, Output, Table, Tone, View};
+use crate::{
+    command::interrupts::{self, Interrupt},
+    output::{Cell, Output, Table, Tone, View},
+};
 
 /// Every queue of every interface that is served.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +32,9 @@ struct Queue {
     #[serde(skip_serializing_if = "Option::is_none")]
     core: Option<u32>,
     mode: String,
+    /// That announces its packets; absent where the machine does not say, or there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    irq: Option<Interrupt>,
     #[serde(flatten)]
     counts: QueueCounts,
 }
@@ -42,8 +49,10 @@ impl Counted for Queues {
         let interfaces =
             dataplane.list_interfaces(api::ListInterfacesRequest {}).await?.into_inner().interfaces;
         let of = |interface: api::Interface| {
+            let irqs = interrupts(&interface);
             let (name, mode, cores) = (interface.name, interface.mode, &cores);
             interface.queues.into_iter().map(move |queue| Queue {
+                irq: irqs.iter().find(|irq| irq.queue == Some(queue.queue)).cloned(),
                 interface: name.clone(),
                 queue: queue.queue,
                 worker: queue.worker,
@@ -65,6 +74,17 @@ impl Counted for Queues {
     }
 }
 
+/// Of this machine's card of that name: where it has another Ethernet address, the dataplane is in another place.
+fn interrupts(interface: &api::Interface) -> Vec<Interrupt> {
+    let root = Path::new("/");
+    let here = std::fs::read_to_string(root.join(format!("sys/class/net/{}/address", interface.name)));
+    let mac: Vec<String> = interface.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    match here {
+        Ok(here) if here.trim() == mac.join(":") => interrupts::of(root, &interface.name),
+        _ => vec![],
+    }
+}
+
 impl View for Queues {
     const RECORDS: Option<&'static str> = Some("queues");
 
@@ -77,6 +97,7 @@ impl View for Queues {
             ">QUEUE",
             ">WORKER",
             ">CORE",
+            "IRQ",
             "MODE",
             ">RX",
             ">TX",
@@ -94,6 +115,7 @@ impl View for Queues {
                 queue.queue.into(),
                 queue.worker.into(),
                 queue.core.map_or_else(|| "-".to_owned(), |core| core.to_string()).into(),
+                queue.irq.as_ref().map_or_else(|| "-".to_owned(), announced).into(),
                 (&queue.mode).into(),
                 counts.rx_packets.into(),
                 counts.tx_packets.into(),
@@ -110,6 +132,10 @@ impl View for Queues {
         }
         table.print(out)
     }
+}
+
+fn announced(irq: &Interrupt) -> String {
+    if irq.cpus.is_empty() { irq.number.to_string() } else { format!("{} on {}", irq.number, irq.cpus) }
 }
 
 fn lost(count: u64) -> Cell {

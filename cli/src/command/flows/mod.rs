@@ -35,6 +35,8 @@ fn filter(like: &FlowLike) -> api::FlowFilter {
         to: given(&like.to),
         policy: given(&like.policy),
         reason: given(&like.reason),
+        protocol: like.proto.map_or_else(String::new, |proto| proto.0.to_string()),
+        port: like.port.map_or(0, u32::from),
     }
 }
 
