@@ -18,7 +18,12 @@ const LIKE: f64 = 0.7;
 ///
 /// Ends the process with a message where something cannot be understood, as clap does.
 pub fn parse<T: Parser>(variable: &'static str) -> (T, Vec<Setting>) {
-    read(env::args_os().collect(), variable).unwrap_or_else(|error| error.exit())
+    parse_from(env::args_os().collect(), variable)
+}
+
+/// The same of what was typed, the program's name first.
+pub fn parse_from<T: Parser>(typed: Vec<OsString>, variable: &'static str) -> (T, Vec<Setting>) {
+    read(typed, variable).unwrap_or_else(|error| error.exit())
 }
 
 fn read<T: Parser>(typed: Vec<OsString>, variable: &'static str) -> Result<(T, Vec<Setting>), clap::Error> {

@@ -64,17 +64,20 @@ fn main() {
     println!("  calculated from nothing               {}, {changes} changes to send", text(calculated));
     println!("  memory at most                        {}", memory());
 
-    let more: Vec<_> = (0..CHANGES).map(|at| endpoint(endpoints + at, (endpoints + at) / LOCAL)).collect();
+    let others = (endpoints / LOCAL).max(2) - 1;
+    let more: Vec<_> =
+        (0..CHANGES).map(|at| newcomer(endpoints + at, at % others + 1, at / others)).collect();
     each("one endpoint more elsewhere", &mut node, more.into_iter().map(|object| [object]));
-    let more: Vec<_> = (0..CHANGES).map(|at| endpoint(endpoints + CHANGES + at, 0)).collect();
-    each("one endpoint more here", &mut node, more.into_iter().map(|object| [object]));
-    let gone = (0..CHANGES).map(|at| Key {
-        kind: Kind::WorkloadEndpoint,
-        namespace: "shop".into(),
-        name: name(endpoints + CHANGES + at, 0),
-    });
-    gone.for_each(|key| node.graph.remove(&key));
-    node.send();
+    // One comes when another has gone, which is not timed: the node stays as large as it is.
+    let mut here = Vec::new();
+    for at in endpoints + CHANGES..endpoints + 2 * CHANGES {
+        let (newcomer, from) = (newcomer(at, 0, 0), Instant::now());
+        std::hint::black_box(node.follow([newcomer]));
+        here.push(from.elapsed());
+        node.graph.remove(&Key { kind: Kind::WorkloadEndpoint, namespace: "shop".into(), name: name(at, 0) });
+        node.send();
+    }
+    print("one endpoint more here", here);
 
     let updates: Vec<_> = (0..CHANGES).map(|at| relabelled(at * 211 % endpoints)).collect();
     let (from, cpu) = (Instant::now(), cpu());
@@ -94,13 +97,15 @@ fn main() {
 
 /// Follows some changes, each by itself.
 fn each<const N: usize>(what: &str, node: &mut Node, changes: impl Iterator<Item = [Resource; N]>) {
-    let mut times: Vec<Duration> = changes
-        .map(|objects| {
-            let from = Instant::now();
-            std::hint::black_box(node.follow(objects));
-            from.elapsed()
-        })
-        .collect();
+    let times = changes.map(|objects| {
+        let from = Instant::now();
+        std::hint::black_box(node.follow(objects));
+        from.elapsed()
+    });
+    print(what, times.collect());
+}
+
+fn print(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |share: usize| text(times[(times.len() * share / 100).min(times.len() - 1)]);
     println!("  {what:<37} median {}, 99 % {}, most {}", at(50), at(99), at(100));
@@ -151,24 +156,30 @@ fn name(at: usize, node: usize) -> String {
     format!("n{node}-k8s-w{at}-eth0")
 }
 
-/// Those of a node follow each other; each 25th has the profile.
+/// Those of a node follow each other.
 fn endpoint(at: usize, node: usize) -> Resource {
-    labelled(at, node, at % APPS)
+    labelled(at, node, at % LOCAL, at % APPS)
+}
+
+/// One of a node that has its share already, and some others.
+fn newcomer(at: usize, node: usize, others: usize) -> Resource {
+    labelled(at, node, LOCAL + others, at % APPS)
 }
 
 /// One that there is, with the label of another.
 fn relabelled(at: usize) -> Resource {
-    labelled(at, at / LOCAL, (at + 1) % APPS)
+    labelled(at, at / LOCAL, at % LOCAL, (at + 1) % APPS)
 }
 
-fn labelled(at: usize, node: usize, app: usize) -> Resource {
+/// With that address of its node's block; each 25th has the profile.
+fn labelled(at: usize, node: usize, place: usize, app: usize) -> Resource {
     let profiles: &[&str] = if at.is_multiple_of(25) { &["shop"] } else { &[] };
-    let (block, host) = (at / LOCAL, at % LOCAL + 1);
+    let host = place + 1;
     object(&json!({"apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint",
            "metadata": {"name": name(at, node), "namespace": "shop", "labels": {"app": format!("a{app}")}},
            "spec": {"node": format!("n{node}"), "orchestrator": "k8s", "pod": format!("w{at}"), "endpoint": "eth0",
                     "interfaceName": format!("cali{at}"), "profiles": profiles,
-                    "ipNetworks": [format!("10.{}.{}.{host}/32", block / 256, block % 256)]}}))
+                    "ipNetworks": [format!("10.{}.{}.{host}/32", node / 256, node % 256)]}}))
 }
 
 fn profile(age: &str) -> Resource {

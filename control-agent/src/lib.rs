@@ -7,7 +7,8 @@
 //! |---|---|
 //! | [`backoff`], [`health`], [`task`] | pauses between attempts; what works and why not; work that ends with its owner |
 //! | [`model`] | typed resources, validation, selectors |
-//! | [`datastore`] | where objects live: a file, etcd, memory, another agent |
+//! | [`datastore`] | where objects live: a file, etcd, memory, another agent, a relay |
+//! | [`relay`] | who needs which objects, and tells them: one store for a thousand agents |
 //! | [`ipam`] | addresses: pools, blocks, who has which |
 //! | [`calc`] | the desired state of one node |
 //! | [`sync`] | desired state to the dataplane: difference, resend, adoption |
@@ -32,6 +33,7 @@ pub mod health_checks;
 pub mod ipam;
 pub mod key_publication;
 pub mod model;
+pub mod relay;
 pub mod routing;
 pub mod sync;
 pub mod task;

@@ -1,5 +1,7 @@
 //! `margay-agent`: arguments, assembly, signals.
 
+mod relaying;
+
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use margay_agent::{
@@ -7,7 +9,9 @@ use margay_agent::{
     backoff::Backoff,
     calc::Calculation,
     control::{self, Agent},
-    datastore::{Datastore, Embedded, Etcd, Fixed, Memory, Remote, Snapshot, etcd, fixed},
+    datastore::{
+        Datastore, Embedded, Etcd, Fixed, Memory, Reach, Relays, Remote, Snapshot, TlsFiles, etcd, fixed,
+    },
     flows::{FileSettings, Flows, LogFile},
     health_checks::HealthChecks,
     ipam::{Collection, Ipam},
@@ -55,12 +59,16 @@ const VERSION: &str = match option_env!("MARGAY_VERSION") {
 /// Watches the cluster's resources, works out what this node needs, and pushes it to the dataplane.
 #[derive(Debug, Parser)]
 #[command(name = "margay-agent", version = VERSION)]
+#[command(
+    after_help = "`margay-agent relay` follows the store for many agents: see `margay-agent relay --help`"
+)]
 struct Arguments {
     /// This node's name, as in the Node and WorkloadEndpoint objects [default: the host name]
     #[arg(long, env = "MARGAY_NODE", value_name = "NAME")]
     node: Option<String>,
 
-    /// Where objects live: embedded:PATH, etcd:URL,URL.., agent:SOCKET (of another agent), or memory
+    /// Where objects live: embedded:PATH, etcd:URL,URL.., relay:URL,URL.. (or a relay's socket), agent:SOCKET (of another
+    /// agent), or memory
     #[arg(
         long,
         env = "MARGAY_STORE",
@@ -71,6 +79,9 @@ struct Arguments {
 
     #[command(flatten)]
     etcd: EtcdArguments,
+
+    #[command(flatten)]
+    relay: RelayArguments,
 
     #[command(flatten)]
     past: PastArguments,
@@ -138,6 +149,40 @@ struct EtcdArguments {
     etcd_password_file: Option<PathBuf>,
 }
 
+/// How relays are reached, where they are the store.
+#[derive(Debug, clap::Args)]
+struct RelayArguments {
+    /// Certificates of those who may have signed the relays' (PEM), for https
+    #[arg(long, env = "MARGAY_RELAY_CA", value_name = "FILE", requires = "relay_cert")]
+    relay_ca: Option<PathBuf>,
+
+    /// Certificate of this node, of role node, for https (PEM); read anew for each connection, as are the other two
+    #[arg(long, env = "MARGAY_RELAY_CERT", value_name = "FILE", requires = "relay_key")]
+    relay_cert: Option<PathBuf>,
+
+    /// The key of --relay-cert (PEM)
+    #[arg(long, env = "MARGAY_RELAY_KEY", value_name = "FILE", requires = "relay_ca")]
+    relay_key: Option<PathBuf>,
+
+    /// Be told of all objects, not only of those that this node needs: records of flows then name everybody
+    #[arg(long, env = "MARGAY_RELAY_ALL")]
+    relay_all: bool,
+}
+
+impl RelayArguments {
+    fn reach(self, addresses: &[String], node: &str) -> Result<Reach> {
+        let files = match (self.relay_cert, self.relay_key, self.relay_ca) {
+            (Some(certificate), Some(key), Some(ca)) => Some(TlsFiles { certificate, key, ca }),
+            _ => None,
+        };
+        if let Some(address) = addresses.iter().find(|address| files.is_none() && !address.starts_with('/')) {
+            bail!("--store relay:{address} needs --relay-cert, --relay-key and --relay-ca");
+        }
+        let node = (!self.relay_all).then(|| node.to_owned());
+        Ok(Reach::Relays(Relays { addresses: addresses.to_owned(), files, node }))
+    }
+}
+
 /// What is kept of flows.
 #[derive(Debug, clap::Args)]
 struct FlowArguments {
@@ -180,7 +225,7 @@ impl FlowArguments {
 /// What is known of a store elsewhere while it is away, and how much of it may go at once.
 #[derive(Debug, clap::Args)]
 struct PastArguments {
-    /// A file of this agent's: what etcd, or the other agent, last held, to start with while that is away
+    /// A file of this agent's: what etcd, a relay or the other agent last held, to start with while that is away
     #[arg(
         long,
         env = "MARGAY_SNAPSHOT",
@@ -302,6 +347,7 @@ impl BgpArguments {
 enum Store {
     Embedded(PathBuf),
     Etcd(Vec<String>),
+    Relays(Vec<String>),
     Agent(PathBuf),
     Memory,
 }
@@ -321,10 +367,21 @@ impl FromStr for Store {
                     None => Ok(Self::Etcd(urls)),
                 }
             }
-            Some(("agent", socket)) if !socket.is_empty() => Ok(Self::Agent(socket.into())),
-            _ => {
-                Err(format!("{text:?} is not a store: write embedded:PATH, etcd:URL, agent:SOCKET or memory"))
+            Some(("relay", addresses)) if !addresses.is_empty() => {
+                let addresses: Vec<_> =
+                    addresses.split(',').map(|at| at.trim_end_matches('/').to_owned()).collect();
+                let known = |at: &String| at.starts_with("https://") || at.starts_with('/');
+                match addresses.iter().find(|at| !known(at)) {
+                    Some(at) => {
+                        Err(format!("{at:?} is no relay: write relay:https://HOST:9093, or relay:SOCKET"))
+                    }
+                    None => Ok(Self::Relays(addresses)),
+                }
             }
+            Some(("agent", socket)) if !socket.is_empty() => Ok(Self::Agent(socket.into())),
+            _ => Err(format!(
+                "{text:?} is not a store: write embedded:PATH, etcd:URL, relay:URL, agent:SOCKET or memory"
+            )),
         }
     }
 }
@@ -345,8 +402,14 @@ impl EtcdArguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let (arguments, settings) = settings::parse("MARGAY_AGENT_CONFIG");
-    match run(arguments, settings).await {
+    let ended = match relaying::asked() {
+        Some(typed) => relaying::run(settings::parse_from(typed, "MARGAY_RELAY_CONFIG").0).await,
+        None => {
+            let (arguments, settings) = settings::parse("MARGAY_AGENT_CONFIG");
+            run(arguments, settings).await
+        }
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("margay-agent: {error:#}");
@@ -362,7 +425,13 @@ async fn run(arguments: Arguments, settings: Vec<Setting>) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let node = node(arguments.node)?;
-    let store = store(&arguments.store, arguments.etcd, &arguments.past, arguments.peers.as_deref())?;
+    let reach = match &arguments.store {
+        Store::Relays(addresses) => Some(arguments.relay.reach(addresses, &node)?),
+        Store::Agent(socket) => Some(Reach::Agent(socket.clone())),
+        _ => None,
+    };
+    let store = store(&arguments.store, arguments.etcd, reach, &arguments.past)?;
+    let store = with_peers(store, arguments.peers.as_deref())?;
     let audit = arguments.access.audit()?;
     let (socket, listener) = Socket::bind(&arguments.listen).await?;
     let door = arguments.access.door(listener).await?;
@@ -484,23 +553,31 @@ fn node(name: Option<String>) -> Result<String> {
     Ok(name)
 }
 
-/// The store, with the built-in tiers and the peers laid beneath it.
+/// The store, with the built-in tiers laid beneath it; `reach`: who has it, if it is another process.
 fn store(
     store: &Store,
     etcd: EtcdArguments,
+    reach: Option<Reach>,
     past: &PastArguments,
-    peers: Option<&Path>,
 ) -> Result<Arc<dyn Datastore>> {
-    let store: Arc<dyn Datastore> = match store {
-        Store::Embedded(path) => Arc::new(Embedded::open(path)?),
-        Store::Etcd(endpoints) => {
+    let store: Arc<dyn Datastore> = match (store, reach) {
+        (_, Some(reach)) => {
+            let backoff = if matches!(reach, Reach::Relays(_)) { Backoff::SHARED } else { Backoff::LOCAL };
+            Arc::new(Remote::with_snapshot(reach, past.snapshot(), backoff))
+        }
+        (Store::Embedded(path), None) => Arc::new(Embedded::open(path)?),
+        (Store::Etcd(endpoints), None) => {
             let past = etcd::Past { snapshot: past.snapshot(), loss_limit: past.loss_limit };
             Arc::new(Etcd::with_past(etcd.settings(endpoints), past, Backoff::LOCAL))
         }
-        Store::Agent(socket) => Arc::new(Remote::with_snapshot(socket, past.snapshot(), Backoff::LOCAL)),
-        Store::Memory => Arc::new(Memory::new()),
+        (Store::Memory, None) => Arc::new(Memory::new()),
+        (Store::Relays(_) | Store::Agent(_), None) => bail!("nobody is named who has the store"),
     };
-    let store = Arc::new(Fixed::new(store, "Margay itself", fixed::built_in_tiers()));
+    Ok(Arc::new(Fixed::new(store, "Margay itself", fixed::built_in_tiers())))
+}
+
+/// The store, with the peers laid beneath it.
+fn with_peers(store: Arc<dyn Datastore>, peers: Option<&Path>) -> Result<Arc<dyn Datastore>> {
     let Some(path) = peers else { return Ok(store) };
     let name = path.display();
     let manifest =

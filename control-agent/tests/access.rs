@@ -5,18 +5,20 @@ mod rig;
 use margay_agent::{
     access::{Audit, Door, Files},
     control,
-    datastore::Memory,
+    datastore::{Datastore, Expected, Memory, Reach, Relays, Remote, Run, StoreError, TlsFiles, Write},
+    ipam::{Ipam, Request as Wanted},
+    model::{Key, Kind, Resource, scalar::Timestamp},
     web::Entrance,
 };
 use margay_api::control::v1::{
-    ApplyRequest, AssignAddressesRequest, DeleteRequest, GetRequest, GetStatusRequest, SetLogRequest,
-    WatchRequest, control_client::ControlClient, set_log_request::Process,
+    ApplyRequest, AssignAddressesRequest, DeleteRequest, GetBgpRequest, GetRequest, GetStatusRequest,
+    SetLogRequest, WatchRequest, control_client::ControlClient, set_log_request::Process,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     IsCa, KeyPair,
 };
-use rig::Running;
+use rig::{EAGER, Relayed, Running};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -373,4 +375,98 @@ async fn browse(
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let stream = TcpStream::connect(at).await?;
     TlsConnector::from(Arc::new(config)).connect(at.ip().into(), stream).await
+}
+
+/// A node that follows the relay with a certificate that `signer` has signed.
+fn node(name: &str, dir: &Path, at: SocketAddr, trusted: &Authority, signer: &Authority) -> Remote {
+    let (certificate, key) = signer.caller(name, "node", None);
+    let file = |what: &str, text: &str| {
+        let path = dir.join(format!("{name}.{what}"));
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let files = TlsFiles {
+        certificate: file("crt", &certificate),
+        key: file("key", &key),
+        ca: file("ca", &trusted.0.pem()),
+    };
+    let addresses = vec![format!("https://{at}")];
+    let relays = Relays { addresses, files: Some(files), node: Some(name.into()) };
+    Remote::with_snapshot(Reach::Relays(relays), None, EAGER)
+}
+
+fn write(object: &Value, expected: Expected) -> Write {
+    let mut resource = Resource::from_json(&object.to_string()).unwrap();
+    resource.set_defaults();
+    Write::Put { key: resource.key(), json: resource.to_json().into(), expected }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_tells_a_node_what_it_needs_and_takes_what_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let door = Door::tls(listener, ca.serves(dir.path())).unwrap();
+    let relay = Relayed::at(Arc::new(Memory::new()), dir.path(), None, door);
+    let mut admin = connect(at, &ca, Some(&ca.caller("root", "admin", None))).await.unwrap();
+    while !relay.relaying.relay.health().state().healthy {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(apply(&mut admin, &[pool(), policy("shop"), policy("test")]).await, Code::Ok);
+
+    let own = node("node-a", dir.path(), at, &ca, &ca);
+    while own.list().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let kinds = async |store: &Remote| {
+        let entries = store.list().await.unwrap().entries;
+        entries.into_iter().map(|entry| entry.key.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&own).await, ["IPPool pods"], "no policy is its business");
+
+    // It gets addresses for its workloads, which are its own business, and so is the policy then.
+    let ipam = Ipam::new(Arc::new(node("node-a", dir.path(), at, &ca, &ca)), Arc::new(Timestamp::default));
+    let mut wanted = Wanted::new("h", "node-a");
+    wanted.v4 = 1;
+    let assigned = loop {
+        // Not before its connection has told it of the pool.
+        match ipam.assign(&wanted).await {
+            Ok(assigned) => break assigned,
+            Err(error) => assert!(error.to_string().contains("connecting"), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(assigned.len(), 1);
+    own.commit(vec![write(&endpoint("node-a"), Expected::Nothing)], Run::Real).await.unwrap();
+    let policy = Key::namespaced(Kind::NetworkPolicy, "shop", "web");
+    while own.get(&policy).await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let told = kinds(&own).await;
+    assert!(told.contains(&"WorkloadEndpoint shop/node-a-k8s-web-eth0".to_owned()), "{told:?}");
+    assert!(!told.contains(&"NetworkPolicy test/web".to_owned()), "{told:?}");
+
+    // What is not its own it may not write, nor is it told what another one needs.
+    let others = own.commit(vec![write(&endpoint("node-b"), Expected::Nothing)], Run::Real).await;
+    assert!(matches!(&others, Err(StoreError::Refused { code: Code::PermissionDenied, .. })), "{others:?}");
+    let mut client = connect(at, &ca, Some(&ca.caller("node-a", "node", None))).await.unwrap();
+    let request = WatchRequest { agent: true, for_node: "node-b".into(), ..WatchRequest::default() };
+    assert_eq!(client.watch(request).await.unwrap_err().code(), Code::PermissionDenied);
+    let status = client.get_status(GetStatusRequest {}).await.unwrap().into_inner().relay.unwrap();
+    assert!(status.clients.iter().all(|client| client.node == "node-a" && client.objects > 0), "{status:?}");
+    assert_eq!(client.get_bgp(GetBgpRequest {}).await.unwrap_err().code(), Code::Unimplemented);
+    let waits = ApplyRequest { wait: true, ..ApplyRequest::default() };
+    assert_eq!(client.apply(waits).await.unwrap_err().code(), Code::FailedPrecondition);
+
+    // Nobody's certificate.
+    let stranger = node("node-c", dir.path(), at, &ca, &Authority::new());
+    let refused = loop {
+        let reason = stranger.health().state().reason;
+        if !reason.ends_with("connecting") {
+            break reason;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(stranger.list().await.is_err(), "{refused}");
 }

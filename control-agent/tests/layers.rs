@@ -2,12 +2,13 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "backoff",
     "health",
     "task",
     "model",
     "datastore",
+    "relay",
     "ipam",
     "calc",
     "sync",

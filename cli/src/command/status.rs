@@ -56,6 +56,34 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     dataplane: Option<Dataplane>,
     endpoints: Vec<Endpoint>,
+    /// Present when a relay answers, which is no node's agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<Relay>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Relay {
+    objects: u64,
+    selectors: u64,
+    listed: u64,
+    resumed: u64,
+    dropped: u64,
+    events: u64,
+    bytes: u64,
+    clients: Vec<RelayClient>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RelayClient {
+    name: String,
+    /// Empty: everything.
+    node: String,
+    connected_seconds: u64,
+    objects: u64,
+    behind_milliseconds: u64,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -200,7 +228,8 @@ impl From<control::Status> for Status {
         };
         let components: Vec<_> = from.components.into_iter().map(component).collect();
         Self {
-            healthy: components.iter().all(|component| component.healthy) && from.dataplane.is_some(),
+            healthy: components.iter().all(|component| component.healthy)
+                && (from.dataplane.is_some() || from.relay.is_some()),
             node: from.node,
             version: from.version,
             uptime_seconds: from.uptime_seconds,
@@ -209,6 +238,30 @@ impl From<control::Status> for Status {
             adopted_generation: from.adopted_generation,
             dataplane: from.dataplane.map(Dataplane::from),
             endpoints: from.endpoints.into_iter().map(endpoint).collect(),
+            relay: from.relay.map(Relay::from),
+        }
+    }
+}
+
+impl From<control::Relay> for Relay {
+    fn from(from: control::Relay) -> Self {
+        let client = |client: control::RelayClient| RelayClient {
+            name: client.name,
+            node: client.node,
+            connected_seconds: client.connected_seconds,
+            objects: client.objects,
+            behind_milliseconds: client.behind_milliseconds,
+            bytes: client.bytes,
+        };
+        Self {
+            objects: from.objects,
+            selectors: from.selectors,
+            listed: from.listed,
+            resumed: from.resumed,
+            dropped: from.dropped,
+            events: from.events,
+            bytes: from.bytes,
+            clients: from.clients.into_iter().map(client).collect(),
         }
     }
 }
@@ -301,6 +354,10 @@ impl View for Status {
 
         writeln!(out)?;
         let uptime = span(self.uptime_seconds);
+        if let Some(relay) = &self.relay {
+            writeln!(out, "Relay:       {} up {uptime}", self.version)?;
+            return relay.text(out, wide);
+        }
         writeln!(out, "Node:        {}, agent {} up {uptime}", self.node, self.version)?;
         let (sent, adopted) = (self.sent_generation, self.adopted_generation);
         writeln!(out, "Generation:  {sent} sent, {adopted} adopted")?;
@@ -314,6 +371,38 @@ impl View for Status {
         if wide {
             self.dataplane.iter().try_for_each(|dataplane| dataplane.workers_table(out))?;
             self.endpoints_table(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Relay {
+    fn text(&self, out: &mut Output, wide: bool) -> io::Result<()> {
+        let (objects, selectors) = (self.objects, self.selectors);
+        writeln!(out, "Store:       {objects} objects, {selectors} selectors that agents need members of")?;
+        let behind = self.clients.iter().map(|client| client.behind_milliseconds).max().unwrap_or(0);
+        writeln!(out, "Agents:      {}, the last one {behind} ms behind", self.clients.len())?;
+        let Self { listed, resumed, dropped, .. } = self;
+        writeln!(
+            out,
+            "Streams:     {listed} from the beginning, {resumed} resumed, {dropped} dropped as too slow"
+        )?;
+        writeln!(out, "Told:        {} objects, {} bytes", self.events, self.bytes)?;
+        if wide {
+            writeln!(out)?;
+            let mut table = Table::new(["AGENT", "NODE", "CONNECTED", "OBJECTS", "BEHIND", "BYTES"]);
+            for client in &self.clients {
+                let node = if client.node.is_empty() { "(all)" } else { &client.node };
+                table.row(vec![
+                    (&client.name).into(),
+                    node.into(),
+                    span(client.connected_seconds).into(),
+                    client.objects.to_string().into(),
+                    format!("{} ms", client.behind_milliseconds).into(),
+                    client.bytes.to_string().into(),
+                ]);
+            }
+            table.print(out)?;
         }
         Ok(())
     }

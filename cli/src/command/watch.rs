@@ -35,6 +35,7 @@ pub async fn run(global: &Global, args: &Get, out: &mut Output) -> Outcome {
         namespace: namespace(kind, args.namespace.as_deref(), args.all_namespaces),
         // One name the agent can look out for; of several we pick ours from all.
         name: if let [name] = args.names.as_slice() { name.clone() } else { String::new() },
+        ..control::WatchRequest::default()
     };
     let wanted = |item: &Item| {
         (args.names.is_empty() || args.names.contains(&item.name))
@@ -88,7 +89,8 @@ async fn follow(
                 seen.stored(item, wanted).into_iter().collect()
             }
             (Type::Deleted, Some(object)) => seen.deleted(Item::new(object)?).into_iter().collect(),
-            (Type::Unspecified, _) | (_, None) => Vec::new(),
+            // The rest is said to agents.
+            (Type::Unspecified | Type::Committed | Type::Resumed | Type::Store, _) | (_, None) => Vec::new(),
         };
         for change in &changes {
             printer.take(change, out)?;

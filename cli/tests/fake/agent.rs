@@ -150,9 +150,13 @@ impl Control for Agent {
         let event = |kind: Type, name: &str, version: u64, team: &str| {
             let tier = json!({"kind": "Tier", "metadata": {"name": name, "labels": {"team": team}},
                               "spec": {"order": version}});
-            Ok(WatchEvent { r#type: kind.into(), object: Some(stored(tier, version)) })
+            Ok(WatchEvent {
+                r#type: kind.into(),
+                object: Some(stored(tier, version)),
+                ..WatchEvent::default()
+            })
         };
-        let synced = || Ok(WatchEvent { r#type: Type::Synced.into(), object: None });
+        let synced = || Ok(WatchEvent { r#type: Type::Synced.into(), ..WatchEvent::default() });
         let events = match self.watches.fetch_add(1, Ordering::Relaxed) {
             0 => vec![
                 event(Type::Added, "blue", 1, "blue"),
@@ -201,6 +205,7 @@ impl Control for Agent {
             endpoints: vec![endpoint("web", "up", ""), endpoint("db", "error", "no such interface")],
             sent_generation: 42,
             adopted_generation: 41,
+            relay: None,
         }))
     }
 

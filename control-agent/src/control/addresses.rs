@@ -1,6 +1,6 @@
 //! Addresses: asked for and given back.
 
-use super::{Agent, failure};
+use super::{Cluster, failure};
 use crate::datastore::{Expected, Run, Write};
 use crate::ipam::{self, AssignError, Assigned, Block, Books, Request, Returned, Stored, report};
 use crate::model::{AllowedUse, Cidr, IpPool, Kind, Resource};
@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 /// Addresses that one request may give back.
 const ADDRESSES: usize = 100_000;
 
-impl Agent {
+impl Cluster<'_> {
     pub(super) async fn assign_addresses(
         &self,
         request: AssignAddressesRequest,
@@ -33,7 +33,7 @@ impl Agent {
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         let request = Request {
             handle: request.handle,
-            node: if request.node.is_empty() { self.node.clone() } else { request.node },
+            node: if request.node.is_empty() { self.node.to_owned() } else { request.node },
             namespace: request.namespace,
             pod: request.pod,
             purpose,

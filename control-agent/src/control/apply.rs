@@ -1,6 +1,6 @@
 //! Writes: load, default, validate, store; and, where asked, wait for the dataplane.
 
-use super::{ADOPTION, Agent, failure};
+use super::{ADOPTION, Agent, Cluster, failure};
 use crate::{
     access::{Caller, Written},
     datastore::{Expected, Listing, Outcome, Run, Write},
@@ -29,7 +29,55 @@ impl Agent {
         caller: &Caller,
         request: ApplyRequest,
     ) -> Result<ApplyResponse, Status> {
-        let (wait, dry_run) = (request.wait, request.dry_run);
+        let waits = request.wait && !request.dry_run;
+        let (applied, revision) = self.cluster().apply(caller, request).await?;
+        let adopted_generation = if waits { self.adoption(revision).await? } else { 0 };
+        Ok(ApplyResponse { applied, adopted_generation })
+    }
+
+    pub(super) async fn delete(
+        &self,
+        caller: &Caller,
+        request: DeleteRequest,
+    ) -> Result<DeleteResponse, Status> {
+        let waits = request.wait;
+        let revision = self.cluster().delete(caller, request).await?;
+        let adopted_generation = if waits { self.adoption(revision).await? } else { 0 };
+        Ok(DeleteResponse { adopted_generation })
+    }
+
+    /// Waits, for a bounded time, until the dataplane has adopted what follows from `revision`.
+    async fn adoption(&self, revision: u64) -> Result<u64, Status> {
+        match timeout(ADOPTION, self.link.adopted_at_least(revision)).await {
+            Ok(Ok(generation)) => Ok(generation),
+            Ok(Err(error @ AdoptError::Refused(_))) => Err(Status::failed_precondition(format!(
+                "stored, but {error}; change the objects, or delete them"
+            ))),
+            Ok(Err(error @ AdoptError::Stopped)) => Err(Status::unavailable(format!("stored, but {error}"))),
+            Err(_) => {
+                let unhealthy = [self.calculation.health(), self.link.health()]
+                    .into_iter()
+                    .map(|health| (health.name(), health.state()))
+                    .find(|(_, state)| !state.healthy);
+                let why = unhealthy.map_or_else(
+                    || "its workers have not adopted it".to_owned(),
+                    |(name, state)| format!("{name}: {}", state.reason),
+                );
+                let seconds = ADOPTION.as_secs();
+                Err(Status::deadline_exceeded(format!("stored, but not in force after {seconds} s: {why}")))
+            }
+        }
+    }
+}
+
+impl Cluster<'_> {
+    /// What became of each object, and the store's revision with them in. Noted down.
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller,
+        request: ApplyRequest,
+    ) -> Result<(Vec<Applied>, u64), Status> {
+        let dry_run = request.dry_run;
         let what = format!("{} objects", request.objects.len());
         let stored = self.put(caller, request).await;
         let noted: Result<Vec<_>, _> =
@@ -37,9 +85,7 @@ impl Agent {
         if !dry_run {
             self.audit.note(caller, "apply", &what, noted.as_deref().map_err(|status| *status));
         }
-        let (applied, revision) = stored?;
-        let adopted_generation = if wait && !dry_run { self.adoption(revision).await? } else { 0 };
-        Ok(ApplyResponse { applied, adopted_generation })
+        stored
     }
 
     /// What became of each object, and the store's revision with them in.
@@ -77,12 +123,8 @@ impl Agent {
         Ok((applied, written.revision))
     }
 
-    pub(super) async fn delete(
-        &self,
-        caller: &Caller,
-        request: DeleteRequest,
-    ) -> Result<DeleteResponse, Status> {
-        let wait = request.wait;
+    /// The store's revision without the object. Noted down.
+    pub(super) async fn delete(&self, caller: &Caller, request: DeleteRequest) -> Result<u64, Status> {
         let what = format!("{} {}/{}", request.kind, request.namespace, request.name);
         let deleted = self.take_out(caller, request).await;
         let written = deleted.as_ref().map(|(key, _)| {
@@ -100,9 +142,7 @@ impl Agent {
             &what,
             written.as_ref().map(<[_; 1]>::as_slice).map_err(|status| *status),
         );
-        let (_, revision) = deleted?;
-        let adopted_generation = if wait { self.adoption(revision).await? } else { 0 };
-        Ok(DeleteResponse { adopted_generation })
+        deleted.map(|(_, revision)| revision)
     }
 
     /// The object that is gone, and the store's revision without it.
@@ -141,29 +181,6 @@ impl Agent {
         }
         let written = self.store.commit(vec![delete], Run::Real).await.map_err(failure::store)?;
         Ok((key, written.revision))
-    }
-
-    /// Waits, for a bounded time, until the dataplane has adopted what follows from `revision`.
-    async fn adoption(&self, revision: u64) -> Result<u64, Status> {
-        match timeout(ADOPTION, self.link.adopted_at_least(revision)).await {
-            Ok(Ok(generation)) => Ok(generation),
-            Ok(Err(error @ AdoptError::Refused(_))) => Err(Status::failed_precondition(format!(
-                "stored, but {error}; change the objects, or delete them"
-            ))),
-            Ok(Err(error @ AdoptError::Stopped)) => Err(Status::unavailable(format!("stored, but {error}"))),
-            Err(_) => {
-                let unhealthy = [self.calculation.health(), self.link.health()]
-                    .into_iter()
-                    .map(|health| (health.name(), health.state()))
-                    .find(|(_, state)| !state.healthy);
-                let why = unhealthy.map_or_else(
-                    || "its workers have not adopted it".to_owned(),
-                    |(name, state)| format!("{name}: {}", state.reason),
-                );
-                let seconds = ADOPTION.as_secs();
-                Err(Status::deadline_exceeded(format!("stored, but not in force after {seconds} s: {why}")))
-            }
-        }
     }
 
     async fn check_tier_is_free(&self, name: &str) -> Result<(), Status> {

@@ -1,11 +1,11 @@
 //! What the store has lost, and whether that is meant.
 
-use super::Agent;
+use super::Cluster;
 use crate::model::{Key, Kind};
 use margay_api::control::v1::{ConfirmLostRequest, ConfirmLostResponse, ListLostResponse, LostObject};
 use tonic::Status;
 
-impl Agent {
+impl Cluster<'_> {
     pub(super) fn list_lost(&self) -> ListLostResponse {
         let object =
             |key: Key| LostObject { kind: key.kind.to_string(), namespace: key.namespace, name: key.name };

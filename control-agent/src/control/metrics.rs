@@ -1,9 +1,12 @@
 //! What a scrape by Prometheus sees of the agent.
 
-use super::Agent;
+use super::{Agent, Relaying};
 use crate::health::Health;
 use margay_api::metrics::{Families, Metrics};
-use std::{sync::Arc, time::SystemTime, time::UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 /// An agent that can be scraped. Shares it with its API.
 pub struct Scraped(pub Arc<Agent>);
@@ -23,14 +26,65 @@ impl Metrics for Scraped {
     }
 }
 
-fn families(agent: &Agent) -> Families {
+/// A relay that can be scraped. Shares it with its API.
+pub struct ScrapedRelay(pub Arc<Relaying>);
+
+impl Metrics for ScrapedRelay {
+    async fn families(&self) -> Result<Families, String> {
+        Ok(relay_families(&self.0))
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        let state = self.0.relay.health().state();
+        if state.healthy { Ok(()) } else { Err(format!("relay: {}", state.reason)) }
+    }
+}
+
+fn relay_families(relaying: &Relaying) -> Families {
+    let mut f = process("relay", relaying.started);
+    let store = relaying.store.health().state().healthy;
+    f.level("margay_store_connected", "1: the store answers, and its changes are followed.", store.into());
+    f.level(
+        "margay_store_lost_objects",
+        "Gone from the store all at once; they stay in force here until `margayctl datastore confirm`.",
+        relaying.store.lost().len() as u64,
+    );
+    let figures = relaying.relay.figures();
+    f.level("margay_relay_objects", "Objects of the store.", figures.objects);
+    f.level("margay_relay_selectors", "Selectors whose members some agent needs.", figures.selectors);
+    f.level("margay_relay_clients", "Agents that are told what changes.", figures.readers.len() as u64);
+    let behind = figures.readers.iter().map(|reading| reading.behind.as_secs_f64()).fold(0.0, f64::max);
+    f.gauge(
+        "margay_relay_behind_seconds",
+        "How long the oldest change that an agent has yet to take has waited.",
+    )
+    .real([], behind);
+    let began = f.counter(
+        "margay_relay_streams",
+        "Agents that came: told everything, or on from where they were; and those dropped, as they fell too far behind.",
+    );
+    began.sample([("outcome", "listed")], figures.listed);
+    began.sample([("outcome", "resumed")], figures.resumed);
+    began.sample([("outcome", "dropped")], figures.dropped);
+    f.count("margay_relay_events", "Objects that agents were told of.", figures.events);
+    f.count("margay_relay_bytes", "Bytes of all that agents were told.", figures.bytes);
+    f
+}
+
+/// What a process says of itself.
+fn process(component: &'static str, started: Instant) -> Families {
     let mut f = Families::default();
     f.gauge("margay_build_info", "The release that runs; always 1.")
-        .sample([("component", "agent"), ("version", env!("CARGO_PKG_VERSION"))], 1);
+        .sample([("component", component), ("version", env!("CARGO_PKG_VERSION"))], 1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let began = now.saturating_sub(agent.started.elapsed());
+    let began = now.saturating_sub(started.elapsed());
     f.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.")
         .real([], began.as_secs_f64());
+    f
+}
+
+fn families(agent: &Agent) -> Families {
+    let mut f = process("agent", agent.started);
     health(&mut f, agent);
     calculation(&mut f, agent);
     dataplane(&mut f, agent);

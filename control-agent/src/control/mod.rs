@@ -4,6 +4,7 @@ mod addresses;
 mod apply;
 mod ask;
 mod bgp;
+mod cluster;
 mod cni;
 mod config;
 mod explain;
@@ -13,10 +14,14 @@ mod log;
 mod lost;
 mod metrics;
 mod read;
+mod relay;
 mod service;
 mod status;
 
-pub use metrics::Scraped;
+pub use metrics::{Scraped, ScrapedRelay};
+pub use relay::{Relaying, serve as serve_relay};
+
+use cluster::Cluster;
 
 use crate::{
     access::{Audit, Door},
@@ -73,6 +78,19 @@ pub struct Agent {
     pub started: Instant,
     /// Turns true when the agent shuts down, which ends the watches.
     pub stopping: watch::Receiver<bool>,
+}
+
+impl Agent {
+    /// What is of the cluster, not of the node.
+    fn cluster(&self) -> Cluster<'_> {
+        Cluster {
+            store: &*self.store,
+            ipam: &self.ipam,
+            audit: &self.audit,
+            node: &self.node,
+            stopping: &self.stopping,
+        }
+    }
 }
 
 /// Answers whoever comes in by `door` until the agent is stopping. Returns when all calls have been answered.

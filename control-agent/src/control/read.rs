@@ -1,6 +1,6 @@
 //! Reads: what is stored, and what changes.
 
-use super::{Agent, failure};
+use super::{Cluster, failure};
 use crate::{
     datastore::{Change, Entry, Listing},
     ipam::Block,
@@ -11,7 +11,7 @@ use margay_api::control::v1::{GetRequest, GetResponse, Object, WatchEvent, Watch
 use serde_json::Value;
 use tonic::Status;
 
-impl Agent {
+impl Cluster<'_> {
     pub(super) async fn get(&self, request: GetRequest) -> Result<GetResponse, Status> {
         let wanted = Wanted {
             kind: Some(failure::kind(&request.kind)?),
@@ -42,24 +42,38 @@ impl Agent {
             let message = "a BlockAffinity is a way to read an IPAMBlock: watch ipamblocks";
             return Err(Status::invalid_argument(message));
         }
+        if !request.for_node.is_empty() {
+            let message = "an agent has no views of nodes: leave for_node empty, or ask a relay";
+            return Err(Status::failed_precondition(message));
+        }
+        let is_agent = request.agent;
         let wanted = Wanted { kind, namespace: request.namespace, name: request.name };
         let listing = self.store.list().await.map_err(failure::store)?;
         let changes = self.store.watch(listing.revision).await.map_err(failure::store)?;
 
+        let show = if is_agent { stored } else { object };
+        let mark = move |kind: Type, revision: u64| {
+            let resume = if is_agent { revision.to_string() } else { String::new() };
+            WatchEvent { resume, ..event(kind, None) }
+        };
         let present: Vec<_> = listing
             .entries
             .iter()
             .filter(|entry| wanted.includes(entry))
-            .map(|entry| Ok(event(Type::Added, Some(object(entry)))))
+            .map(|entry| Ok(event(Type::Added, Some(show(entry)))))
             .collect();
-        let synced = Ok(event(Type::Synced, None));
+        let synced = Ok(mark(Type::Synced, listing.revision));
         let changes = changes.flat_map(move |transaction| {
             stream::iter(match transaction {
                 Err(error) => vec![Err(failure::store(error))],
                 Ok(transaction) => {
                     let of_interest =
                         transaction.changes.iter().filter(|change| wanted.includes(change.entry()));
-                    of_interest.map(|change| Ok(changed(change))).collect()
+                    let mut all: Vec<_> = of_interest.map(|change| Ok(changed(change, show))).collect();
+                    if is_agent && !all.is_empty() {
+                        all.push(Ok(mark(Type::Committed, transaction.revision)));
+                    }
+                    all
                 }
             })
         });
@@ -120,17 +134,28 @@ fn selected(entry: &Entry, selector: &Selector) -> bool {
     Resource::from_json(&entry.json).is_ok_and(|resource| selector.matches(&resource.metadata().labels))
 }
 
-fn changed(change: &Change) -> WatchEvent {
+fn changed(change: &Change, show: fn(&Entry) -> Object) -> WatchEvent {
     let kind = match change {
         Change::Added(_) => Type::Added,
         Change::Modified(_) => Type::Modified,
         Change::Deleted(_) => Type::Deleted,
     };
-    event(kind, Some(object(change.entry())))
+    event(kind, Some(show(change.entry())))
 }
 
 fn event(kind: Type, object: Option<Object>) -> WatchEvent {
-    WatchEvent { r#type: kind.into(), object }
+    WatchEvent { r#type: kind.into(), object, ..WatchEvent::default() }
+}
+
+/// The object as it is stored.
+fn stored(entry: &Entry) -> Object {
+    Object {
+        kind: entry.key.kind.to_string(),
+        namespace: entry.key.namespace.clone(),
+        name: entry.key.name.clone(),
+        json: entry.json.to_string(),
+        resource_version: version(entry.version),
+    }
 }
 
 /// The object, with its version in the metadata: written back so, it is written only if nobody
@@ -146,11 +171,5 @@ fn object(entry: &Entry) -> Object {
         }
         _ => entry.json.to_string(),
     };
-    Object {
-        kind: entry.key.kind.to_string(),
-        namespace: entry.key.namespace.clone(),
-        name: entry.key.name.clone(),
-        json,
-        resource_version,
-    }
+    Object { json, resource_version, ..stored(entry) }
 }

@@ -1,7 +1,7 @@
 //! The service's methods, each of which is a module of its own.
 
 use super::{Agent, REQUEST_BYTES, failure, flows};
-use crate::access::Caller;
+use crate::access::{Audit, Caller};
 use futures::stream::BoxStream;
 use margay_api::control::v1::{
     ApplyRequest, ApplyResponse, AssignAddressesRequest, AssignAddressesResponse, Bgp, CniAddRequest,
@@ -29,33 +29,43 @@ pub(super) fn server(agent: Arc<Agent>) -> Service {
 }
 
 impl Methods {
-    /// Does what only some may, and notes it down: the verb, and as in "may not ...".
     async fn operate<T, R>(
         &self,
         request: Request<T>,
-        (verb, may): (&str, &str),
+        verb: (&str, &str),
         what: impl FnOnce(&T) -> String,
         call: impl AsyncFnOnce(T) -> Result<R, Status>,
     ) -> Result<Response<R>, Status> {
-        let (caller, request) = (caller(&request)?, request.into_inner());
-        let what = what(&request);
-        let done = match caller.may_operate(may).map_err(failure::refused) {
-            Ok(()) => call(request).await,
-            Err(refused) => Err(refused),
-        };
-        self.agent.audit.note(&caller, verb, &what, done.as_ref().map(|_| &[][..]));
-        done.map(Response::new)
+        operate(&self.agent.audit, request, verb, what, call).await
     }
 }
 
+/// Does what only some may, and notes it down: the verb, and as in "may not ...".
+pub(super) async fn operate<T, R>(
+    audit: &Audit,
+    request: Request<T>,
+    (verb, may): (&str, &str),
+    what: impl FnOnce(&T) -> String,
+    call: impl AsyncFnOnce(T) -> Result<R, Status>,
+) -> Result<Response<R>, Status> {
+    let (caller, request) = (caller(&request)?, request.into_inner());
+    let what = what(&request);
+    let done = match caller.may_operate(may).map_err(failure::refused) {
+        Ok(()) => call(request).await,
+        Err(refused) => Err(refused),
+    };
+    audit.note(&caller, verb, &what, done.as_ref().map(|_| &[][..]));
+    done.map(Response::new)
+}
+
 /// Who asks. Every door says so.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| Status::unauthenticated("nobody knows who asks"))
 }
 
 /// The caller is confined to no namespaces.
-fn whole<T>(request: &Request<T>) -> Result<(), Status> {
+pub(super) fn whole<T>(request: &Request<T>) -> Result<(), Status> {
     caller(request)?.may_read(None, "").map_err(failure::refused)
 }
 
@@ -81,14 +91,14 @@ impl Control for Methods {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
         caller.may_read(Some(failure::kind(&request.kind)?), &request.namespace).map_err(failure::refused)?;
-        self.agent.get(request).await.map(Response::new)
+        self.agent.cluster().get(request).await.map(Response::new)
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
         let kind = if request.kind.is_empty() { None } else { Some(failure::kind(&request.kind)?) };
         caller.may_read(kind, &request.namespace).map_err(failure::refused)?;
-        self.agent.watch(request).await.map(Response::new)
+        self.agent.cluster().watch(request).await.map(Response::new)
     }
 
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<AgentStatus>, Status> {
@@ -110,7 +120,7 @@ impl Control for Methods {
             format!("handle {handle} on node {node}")
         };
         self.operate(request, ("assign addresses", "have addresses given"), what, async |request| {
-            self.agent.assign_addresses(request).await
+            self.agent.cluster().assign_addresses(request).await
         })
         .await
     }
@@ -120,7 +130,7 @@ impl Control for Methods {
         request: Request<ListAddressesRequest>,
     ) -> Result<Response<ListAddressesResponse>, Status> {
         whole(&request)?;
-        self.agent.list_addresses(request.into_inner()).await.map(Response::new)
+        self.agent.cluster().list_addresses(request.into_inner()).await.map(Response::new)
     }
 
     async fn split_pool(
@@ -132,7 +142,7 @@ impl Control for Methods {
             format!("IPPool {pool} in {parts}")
         };
         self.operate(request, ("split pool", "split pools"), what, async |request| {
-            self.agent.split_pool(request).await
+            self.agent.cluster().split_pool(request).await
         })
         .await
     }
@@ -147,7 +157,7 @@ impl Control for Methods {
             format!("handle {handle:?}, addresses {}", addresses.join(" "))
         };
         self.operate(request, ("release addresses", "take addresses back"), what, async |request| {
-            self.agent.release_addresses(request).await
+            self.agent.cluster().release_addresses(request).await
         })
         .await
     }
@@ -216,7 +226,7 @@ impl Control for Methods {
         request: Request<ListLostRequest>,
     ) -> Result<Response<ListLostResponse>, Status> {
         whole(&request)?;
-        Ok(Response::new(self.agent.list_lost()))
+        Ok(Response::new(self.agent.cluster().list_lost()))
     }
 
     async fn confirm_lost(
@@ -228,7 +238,7 @@ impl Control for Methods {
             format!("{} objects", objects.len())
         };
         self.operate(request, ("confirm lost", "confirm what is lost"), what, async |request| {
-            self.agent.confirm_lost(request)
+            self.agent.cluster().confirm_lost(request)
         })
         .await
     }

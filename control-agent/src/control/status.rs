@@ -33,6 +33,7 @@ impl Agent {
             endpoints,
             sent_generation: progress.sent_generation,
             adopted_generation: progress.adopted_generation,
+            relay: None,
         }
     }
 
@@ -73,7 +74,7 @@ impl Agent {
     }
 }
 
-fn component(health: &Health) -> Component {
+pub(super) fn component(health: &Health) -> Component {
     let state = health.state();
     Component {
         name: health.name().to_owned(),

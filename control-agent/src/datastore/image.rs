@@ -103,6 +103,19 @@ impl Image {
         revision
     }
 
+    /// Publishes what is new of what somebody tells; nothing for nothing. An object that is `None` is gone.
+    pub fn take_over(&self, told: BTreeMap<Key, Option<Entry>>) -> u64 {
+        let mut content = self.write();
+        let changes = content.news(told);
+        if !changes.is_empty() {
+            content.publish(changes);
+        }
+        let revision = content.revision;
+        drop(content);
+        self.revision.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+        revision
+    }
+
     /// Publishes what differs from `entries`, which become the content.
     pub fn replace(&self, entries: BTreeMap<Key, Entry>) -> u64 {
         let changes = self.read().difference(entries);
@@ -274,6 +287,15 @@ impl Content {
             }
         }
         changes
+    }
+
+    fn news(&self, told: BTreeMap<Key, Option<Entry>>) -> Vec<Change> {
+        let news = told.into_iter().filter_map(|(key, told)| match (told, self.entries.get(&key)) {
+            (Some(new), None) => Some(Change::Added(new)),
+            (Some(new), Some(old)) => (new != *old).then_some(Change::Modified(new)),
+            (None, old) => old.cloned().map(Change::Deleted),
+        });
+        news.collect()
     }
 
     fn difference(&self, mut new: BTreeMap<Key, Entry>) -> Vec<Change> {

@@ -17,7 +17,7 @@ pub use embedded::Embedded;
 pub use etcd::Etcd;
 pub use fixed::Fixed;
 pub use memory::Memory;
-pub use remote::Remote;
+pub use remote::{Reach, Relays, Remote, TlsFiles, is_told_to_all};
 pub use snapshot::Snapshot;
 
 /// Where objects live.

@@ -1,7 +1,7 @@
 //! The etcd store, on Debian's etcd.
 
-use super::{code, delete, json as set, key, names, put, suite, title};
-use crate::rig::{EAGER, next};
+use super::{code, delete, json as set, key, names, put, relayed, suite, title};
+use crate::rig::{EAGER, Relayed, next};
 use etcd_client::{Client, DeleteOptions};
 use margay_agent::{
     datastore::{
@@ -9,7 +9,7 @@ use margay_agent::{
         etcd::{Past, Settings, Tls, User},
     },
     ipam::{AssignError, Ipam, Request},
-    model::{Kind, Resource, scalar::Timestamp},
+    model::{Key, Kind, Resource, scalar::Timestamp},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::json;
@@ -490,4 +490,62 @@ impl Certificates {
             client: signed("client", ExtendedKeyUsagePurpose::ClientAuth),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_outlives_its_etcd_and_says_so() {
+    let Some(mut server) = Server::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("relay.sock");
+    let relay = Relayed::start(Arc::new(server.store().await), &socket).await;
+    let (all, node) = (relayed(&socket, None).await, relayed(&socket, Some("node-a")).await);
+    suite(&all).await;
+
+    // What a node is told: tiers, and of sets those that it needs, which is none.
+    let tier = Key::global(Kind::Tier, "relayed");
+    let tier_json = r#"{"apiVersion":"projectcalico.org/v3","kind":"Tier","metadata":{"name":"relayed"},"spec":{"order":7}}"#;
+    let admitted = Resource::from_json(tier_json).unwrap().admit().unwrap().to_json();
+    let write = |expected| Write::Put { key: tier.clone(), json: admitted.as_str().into(), expected };
+    let written = all.commit(vec![write(Expected::Nothing)], Run::Real).await.unwrap();
+    let [Outcome::Created(version)] = written.outcomes[..] else { panic!("{written:?}") };
+    while node.get(&tier).await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(names(&node).await, [""; 0]);
+    // A write under a version that is no more is refused, and what there is now is known at once.
+    let stale = Write::Delete { key: tier.clone(), expected: Expected::Version(version + 1) };
+    assert_eq!(code(node.commit(vec![stale], Run::Real).await.unwrap_err()), tonic::Code::Aborted);
+    assert_eq!(node.get(&tier).await.unwrap().unwrap().version, version);
+
+    server.kill();
+    while node.health().state().healthy {
+        tokio::task::yield_now().await;
+    }
+    let said = node.health().state().reason;
+    assert!(said.contains("keeps what it last knew"), "{said}");
+    assert!(node.get(&tier).await.unwrap().is_some());
+    let error = node.commit(vec![write(Expected::Anything)], Run::Dry).await;
+    assert!(matches!(error, Err(StoreError::Unavailable(_))), "{error:?}");
+
+    server.restart();
+    while !node.health().state().healthy {
+        tokio::task::yield_now().await;
+    }
+    all.commit(vec![Write::Delete { key: tier.clone(), expected: Expected::Something }], Run::Real)
+        .await
+        .unwrap();
+    while node.get(&tier).await.unwrap().is_some() {
+        tokio::task::yield_now().await;
+    }
+
+    // Another relay in its place: nothing is lost, nothing is taken for gone.
+    relay.stop().await;
+    while node.health().state().healthy {
+        tokio::task::yield_now().await;
+    }
+    let _relay = Relayed::start(Arc::new(server.store().await), &socket).await;
+    while !node.health().state().healthy {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(names(&all).await, ["b"]);
 }

@@ -7,11 +7,12 @@ mod rig;
 use futures::{FutureExt, StreamExt};
 use margay_agent::{
     datastore::{
-        Change, Datastore, Embedded, Expected, Fixed, Memory, Outcome, Remote, Run, StoreError, Write, fixed,
+        Change, Datastore, Embedded, Expected, Fixed, Memory, Outcome, Reach, Relays, Remote, Run,
+        StoreError, Write, fixed,
     },
     model::{Key, Kind},
 };
-use rig::{EAGER, Running, next};
+use rig::{EAGER, Relayed, Running, next};
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -191,6 +192,25 @@ async fn another_agents_store_keeps_the_promises() {
     let _agent = Running::start("a", Arc::new(Memory::new()), &socket, &dir.path().join("none.sock")).await;
     let store = connected(&socket).await;
     suite(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_keeps_the_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("relay.sock");
+    let _relay = Relayed::start(Arc::new(Memory::new()), &socket).await;
+    suite(&relayed(&socket, None).await).await;
+}
+
+/// A store that has seen its relay: all of it, or what a node needs.
+async fn relayed(socket: &Path, node: Option<&str>) -> Remote {
+    let addresses = vec![socket.display().to_string()];
+    let relays = Relays { addresses, files: None, node: node.map(str::to_owned) };
+    let store = Remote::with_snapshot(Reach::Relays(relays), None, EAGER);
+    while store.list().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    store
 }
 
 /// A remote store that has seen its agent.

@@ -8,13 +8,14 @@ use margay_agent::{
     access::{Audit, Door, Role},
     backoff::Backoff,
     calc::Calculation,
-    control::{self, Agent},
+    control::{self, Agent, Relaying},
     datastore::{Datastore, Fixed, fixed},
     flows::Flows,
     health_checks::HealthChecks,
     ipam::Ipam,
     key_publication::KeyPublication,
     model::scalar::Timestamp,
+    relay::{self, Relay},
     sync::Link,
 };
 use margay_api::{
@@ -548,6 +549,54 @@ impl Running {
 }
 
 impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.server.abort();
+    }
+}
+
+/// A relay in this process, with a socket of its own.
+pub struct Relayed {
+    pub socket: PathBuf,
+    pub relaying: Arc<Relaying>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    socket_file: Option<Socket>,
+}
+
+impl Relayed {
+    /// Of `store`.
+    pub async fn start(store: Arc<dyn Datastore>, socket: &Path) -> Self {
+        let (socket_file, listener) = Socket::bind(socket).await.unwrap();
+        Self::at(store, socket, Some(socket_file), Door::unix(listener, Role::Viewer))
+    }
+
+    /// The same behind another door.
+    pub fn at(store: Arc<dyn Datastore>, socket: &Path, socket_file: Option<Socket>, door: Door) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let relaying = Arc::new(Relaying {
+            relay: Relay::start(store.clone(), relay::Settings::default(), EAGER),
+            ipam: Arc::new(Ipam::new(store.clone(), Arc::new(|| Timestamp::from(SystemTime::now())))),
+            store,
+            audit: Audit::default(),
+            log: Log::new("off".parse().expect("it is a level")).0,
+            started: Instant::now(),
+            stopping,
+        });
+        let serving = relaying.clone();
+        let server = tokio::spawn(async move { control::serve_relay(serving, door).await.unwrap() });
+        Self { socket: socket.to_owned(), relaying, stop, server, socket_file }
+    }
+
+    /// As SIGTERM does.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        (&mut self.server).await.unwrap();
+        self.socket_file.take();
+    }
+}
+
+impl Drop for Relayed {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         self.server.abort();
