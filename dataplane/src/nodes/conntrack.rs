@@ -6,7 +6,7 @@ use crate::arcs;
 use crate::conntrack::{Admit, FlowRef, Observed, Segment};
 use crate::graph::Node;
 use crate::net::FlowKey;
-use crate::packet::{DropReason, Packet, PacketFlags};
+use crate::packet::{DropReason, Meta, Packet, PacketFlags};
 use crate::policy::Query;
 use crate::wire::icmp;
 use crate::wire::translate::{Quote, translate_error};
@@ -35,17 +35,12 @@ impl Node<World> for Conntrack {
 
     #[inline(always)]
     fn prepare(&mut self, world: &mut World, packet: Packet<'_>) {
-        match packet.meta.hash {
-            0 => hash(world, packet),
-            hash => {
-                let guess = world.flows.guess(hash);
-                packet.meta.flow = guess.map_or(UNKNOWN, |flow| flow.0);
-                if packet.meta.flags.has(PacketFlags::V6)
-                    && let Some(flow) = guess
-                {
-                    world.flows.prefetch6(flow);
-                }
-            }
+        let guess = world.flows.guess(packet.meta.hash);
+        packet.meta.flow = guess.map_or(UNKNOWN, |flow| flow.0);
+        if packet.meta.flags.has(PacketFlags::V6)
+            && let Some(flow) = guess
+        {
+            world.flows.prefetch6(flow);
         }
     }
 
@@ -57,24 +52,21 @@ impl Node<World> for Conntrack {
     }
 
     #[inline(always)]
-    fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    fn packet(&mut self, world: &mut World, mut packet: Packet<'_>) -> ConntrackNext {
         if !plain::is_as_it_came(&packet) {
-            return any(world, packet);
+            return any(world, packet.reborrow());
         }
-        let (hash, guess, now) = (packet.meta.hash, FlowRef(packet.meta.flow), world.now);
-        if world.owner(hash) != world.me {
+        if world.owner(packet.meta.hash) != world.me {
             return ConntrackNext::Handoff;
         }
-        let found = match packet.meta.flags.has(PacketFlags::V6) {
-            false => plain::key4(&packet).and_then(|key| world.flows.lookup4(key, hash, guess, now)),
-            true => plain::key6(&packet).and_then(|key| world.flows.lookup6(&key, hash, guess, now)),
+        let (guess, ways, now) = (FlowRef(packet.meta.flow), world.snapshot.ways, world.now);
+        let way = match packet.meta.flags.has(PacketFlags::V6) {
+            false => plain::key4(&packet).and_then(|key| world.flows.carry_on4(key, guess, ways, now)),
+            true => plain::key6(&packet).and_then(|key| world.flows.carry_on6(&key, guess, ways, now)),
         };
-        match found {
-            Some(flow) => {
-                let segment = segment(&packet);
-                hit(world, packet, flow, segment)
-            }
-            None => miss(world, packet),
+        match way {
+            Some(way) => goes_on(world, packet.meta, guess, way),
+            None => tracked(world, packet.reborrow()),
         }
     }
 }
@@ -82,12 +74,21 @@ impl Node<World> for Conntrack {
 /// `Meta::flow` when there is not even a guess.
 const UNKNOWN: u32 = u32::MAX;
 
-/// `parse` has not done it: a fragment, or one that was held under another key.
-#[cold]
-fn hash(world: &mut World, packet: Packet<'_>) {
-    packet.meta.hash = world.flows.hash(&flow_key(&packet));
-    packet.meta.flow = UNKNOWN;
-    world.flows.prefetch(packet.meta.hash);
+/// A plain packet that says something about its session, or has none, or finds its way anew.
+#[inline(never)]
+fn tracked(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
+    let (hash, guess, now) = (packet.meta.hash, FlowRef(packet.meta.flow), world.now);
+    let found = match packet.meta.flags.has(PacketFlags::V6) {
+        false => plain::key4(&packet).and_then(|key| world.flows.lookup4(key, hash, guess, now)),
+        true => plain::key6(&packet).and_then(|key| world.flows.lookup6(&key, hash, guess, now)),
+    };
+    match found {
+        Some(flow) => {
+            let segment = segment(&packet);
+            hit(world, packet, flow, segment)
+        }
+        None => miss(world, packet),
+    }
 }
 
 /// A packet that is not plain, or came from another worker.
@@ -123,7 +124,7 @@ fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
         }
     } else if world.owner(packet.meta.hash) != world.me {
         // It came as the reply of a translated flow, and that has ended.
-        return invalid(packet);
+        return refused(packet.meta, DropReason::ConntrackInvalid);
     }
     if packet.meta.flags.has(PacketFlags::LATER) {
         return orphan(packet);
@@ -138,7 +139,7 @@ fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
     }
     match world.flows.admit(packet.meta.proto, segment(&packet)) {
         Admit::New(_) => ConntrackNext::Service,
-        Admit::Invalid => invalid(packet),
+        Admit::Invalid => refused(packet.meta, DropReason::ConntrackInvalid),
     }
 }
 
@@ -146,18 +147,24 @@ fn miss(world: &mut World, packet: Packet<'_>) -> ConntrackNext {
 fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -> ConntrackNext {
     match world.flows.observe(flow, segment, world.now) {
         Observed::Ok => {}
-        Observed::Invalid => return invalid(packet),
-        Observed::OutOfWindow => return out_of_window(packet),
-        Observed::WrongTag => return wrong_tag(packet),
+        Observed::Invalid => return refused(packet.meta, DropReason::ConntrackInvalid),
+        Observed::OutOfWindow => return refused(packet.meta, DropReason::TcpOutOfWindow),
+        Observed::WrongTag => return refused(packet.meta, DropReason::SctpWrongTag),
         // The same ends begin anew: a new flow, to be judged as one.
         Observed::Reopen => return ConntrackNext::Service,
     }
-    packet.meta.flow = flow.0;
-    packet.meta.flags.set(PacketFlags::HIT);
-    let Some(adjacency) = world.flows.way(flow, world.snapshot.ways) else {
-        return route(world, packet, flow);
-    };
-    packet.meta.adjacency = adjacency;
+    match world.flows.way(flow, world.snapshot.ways) {
+        Some(way) => goes_on(world, packet.meta, flow, way),
+        None => route(world, packet, flow),
+    }
+}
+
+/// A packet of a live flow goes the way that is known.
+#[inline(always)]
+fn goes_on(world: &World, meta: &mut Meta, flow: FlowRef, way: u32) -> ConntrackNext {
+    meta.flow = flow.0;
+    meta.flags.set(PacketFlags::HIT);
+    meta.adjacency = way;
     world.flows.prefetch_count(flow);
     ConntrackNext::Rewrite
 }
@@ -165,6 +172,8 @@ fn hit(world: &mut World, packet: Packet<'_>, flow: FlowRef, segment: Segment) -
 /// The flow's way is not known under this snapshot.
 #[inline(never)]
 fn route(world: &World, mut packet: Packet<'_>, flow: FlowRef) -> ConntrackNext {
+    packet.meta.flow = flow.0;
+    packet.meta.flags.set(PacketFlags::HIT);
     match world.flows.translated(flow) {
         // It is routed by where it goes, not by where it was sent.
         Some(to) if !nat::write_early(&mut packet, &to) => ConntrackNext::Drop,
@@ -182,7 +191,7 @@ fn related(world: &mut World, mut packet: Packet<'_>) -> ConntrackNext {
         return ConntrackNext::Service;
     }
     let Some(quoted) = quoted(&packet).filter(|quoted| quoted.src == flow_key(&packet).dst) else {
-        return invalid(packet);
+        return refused(packet.meta, DropReason::ConntrackInvalid);
     };
     // The packet was on its way out: what answers it takes the way of the error.
     let key = quoted.reversed();
@@ -191,14 +200,14 @@ fn related(world: &mut World, mut packet: Packet<'_>) -> ConntrackNext {
         return ConntrackNext::Handoff;
     }
     let Some(flow) = world.flows.lookup(&key, hash, world.now) else {
-        return invalid(packet);
+        return refused(packet.meta, DropReason::ConntrackInvalid);
     };
     let sent = world.flows.key(flow.opposite());
     if sent != quoted {
         packet.set_key(flow_key(&packet));
         let (v6, l4) = (packet.meta.flags.has(PacketFlags::V6), usize::from(packet.meta.l4 - packet.meta.l3));
         if !translate_error(packet.l3_mut(), v6, l4, &quoted, &sent) {
-            return invalid(packet);
+            return refused(packet.meta, DropReason::ConntrackInvalid);
         }
     }
     packet.meta.flags.set(PacketFlags::RELATED);
@@ -225,27 +234,14 @@ fn quoted(packet: &Packet<'_>) -> Option<FlowKey> {
 #[cold]
 fn orphan(packet: Packet<'_>) -> ConntrackNext {
     if packet.meta.flags.has(PacketFlags::AGAIN) {
-        packet.meta.drop = DropReason::Fragment;
-        return ConntrackNext::Drop;
+        return refused(packet.meta, DropReason::Fragment);
     }
     packet.meta.flags.set(PacketFlags::AGAIN);
     ConntrackNext::Handoff
 }
 
 #[cold]
-fn out_of_window(packet: Packet<'_>) -> ConntrackNext {
-    packet.meta.drop = DropReason::TcpOutOfWindow;
-    ConntrackNext::Drop
-}
-
-#[cold]
-fn wrong_tag(packet: Packet<'_>) -> ConntrackNext {
-    packet.meta.drop = DropReason::SctpWrongTag;
-    ConntrackNext::Drop
-}
-
-#[cold]
-fn invalid(packet: Packet<'_>) -> ConntrackNext {
-    packet.meta.drop = DropReason::ConntrackInvalid;
+fn refused(meta: &mut Meta, reason: DropReason) -> ConntrackNext {
+    meta.drop = reason;
     ConntrackNext::Drop
 }

@@ -37,7 +37,7 @@ impl Node<World> for Rewrite {
     #[inline]
     fn packet(&mut self, world: &mut World, mut packet: Packet<'_>) -> RewriteNext {
         if packet.meta.adjacency >= Fib::TUNNELS {
-            return elsewise(world, packet);
+            return elsewise(world, packet.reborrow());
         }
         let Some(adjacency) = world.snapshot.fib.adjacency(packet.meta.adjacency) else {
             packet.meta.drop = DropReason::DeviceGone;
@@ -49,7 +49,7 @@ impl Node<World> for Rewrite {
             return RewriteNext::IcmpError;
         }
         if packet.l3_len() > usize::from(adjacency.mtu) || packet.meta.gso != Gso::None {
-            return too_long(world, packet, adjacency.mtu);
+            return too_long(world, packet.reborrow(), adjacency.mtu);
         }
         if !forward(world, &mut packet) {
             return RewriteNext::Drop;
@@ -83,7 +83,7 @@ fn has_hops_left(packet: &Packet<'_>) -> bool {
 #[inline(always)]
 fn forward(world: &World, packet: &mut Packet<'_>) -> bool {
     if let Some(to) = translation(world, packet)
-        && !nat::write(packet, &to)
+        && !nat::write(&mut packet.reborrow(), &to)
     {
         return false;
     }

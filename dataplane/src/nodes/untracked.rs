@@ -32,7 +32,7 @@ impl Node<World> for Untracked {
 
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> UntrackedNext {
         let query = Query { key: flow_key(&packet), icmp: packet.meta.icmp };
-        // Seen by conntrack's `prepare` for others; it picks the queue to send by.
+        // Asked by conntrack, and it picks the queue to send by.
         packet.meta.hash = world.flows.hash(&query.key);
         let Some((list, direction)) = list_for(world, &packet, &query) else {
             return UntrackedNext::Conntrack;

@@ -47,7 +47,7 @@ pub struct Meta {
     pub judged: Generation,
     /// What decided, an index into the policy's counters. `policy`.
     pub slot: u32,
-    /// Keyed hash of the flow key; 0: not known yet. `parse`, or `conntrack`'s prepare.
+    /// Keyed hash of the flow key. `parse`, `untracked` or `fragments`, before `conntrack`.
     pub hash: u64,
     /// The same of the key that a reply has: `commit`'s prepare. Before that, of a fragment that
     /// waits for the first, its ticket: `fragments`.

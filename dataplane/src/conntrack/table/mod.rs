@@ -197,6 +197,24 @@ impl Table {
         self.lookup(&key.key(), hash, now)
     }
 
+    /// What nearly every packet asks, in one look at the session that [`guess`](Self::guess) said: the way of a flow of UDP
+    /// in which this packet changes nothing, found under `current`. The session is refreshed. None: nothing is done, and
+    /// the answer is what [`lookup4`](Self::lookup4), [`observe`](Self::observe) and [`way`](Self::way) say.
+    #[inline(always)]
+    pub fn carry_on4(&mut self, key: Key4, guess: FlowRef, current: Generation, now: Nanos) -> Option<u32> {
+        let line = self.sessions.known_line_mut(guess)?;
+        let same = line.is4(guess.direction(), key);
+        same.then(|| line.carry_on(guess.direction(), current, now, self.least)).flatten()
+    }
+
+    /// The same for a key of IPv6 in words.
+    #[inline(always)]
+    pub fn carry_on6(&mut self, key: &Key6, guess: FlowRef, current: Generation, now: Nanos) -> Option<u32> {
+        let (least, (line, rest)) = (self.least, self.sessions.known_mut(guess)?);
+        let same = line.is6(rest, guess.direction(), key);
+        same.then(|| line.carry_on(guess.direction(), current, now, least)).flatten()
+    }
+
     /// Looks up many flows at a time, for the latency of memory is then that of one: `found[n]` is
     /// the flow of `keys[n]`.
     pub fn lookup_many(&self, keys: &[Key4], now: Nanos, found: &mut [Option<FlowRef>]) {
@@ -222,20 +240,7 @@ impl Table {
     }
 
     /// Judges a packet of a live flow and moves its session on.
-    #[inline(always)]
     pub fn observe(&mut self, flow: FlowRef, segment: Segment, now: Nanos) -> Observed {
-        let line = self.sessions.line_mut(flow.session());
-        // Nearly all packets but TCP's change nothing.
-        if let (Some(State::Udp(exchange)), Segment::Other) = (line.state, segment)
-            && exchange.step(flow.direction()) == exchange
-        {
-            line.used = now;
-            return Observed::Ok;
-        }
-        self.step(flow, segment, now)
-    }
-
-    fn step(&mut self, flow: FlowRef, segment: Segment, now: Nanos) -> Observed {
         let line = self.sessions.line_mut(flow.session());
         let Some(state) = line.state else { return Observed::Invalid };
         match state.step(&mut line.track, flow.direction(), line.proto, &segment) {

@@ -43,7 +43,7 @@ const _: () = assert!(size_of::<Line>() == 64);
 
 /// One session, for whoever makes it, judges it or lists it.
 #[derive(Clone, Copy, Default)]
-struct Rest {
+pub struct Rest {
     /// IPv6: source and destination of the original direction; in a second place, of the reply.
     /// A translated IPv4 session: the reply's key in two words.
     addrs: [u64; 4],
@@ -90,6 +90,19 @@ impl Sessions {
     #[inline(always)]
     pub fn line_mut(&mut self, session: u32) -> &mut Line {
         &mut self.lines[session as usize]
+    }
+
+    /// The line of a guess, which may be of no session at all.
+    #[inline(always)]
+    pub fn known_line_mut(&mut self, guess: FlowRef) -> Option<&mut Line> {
+        self.lines.get_mut(guess.session() as usize)
+    }
+
+    /// The same with the rest.
+    #[inline(always)]
+    pub fn known_mut(&mut self, guess: FlowRef) -> Option<(&mut Line, &Rest)> {
+        let session = guess.session() as usize;
+        Some((self.lines.get_mut(session)?, self.rests.get(session)?))
     }
 
     /// Pulls a session's line towards the cache, if there is such a session. A hint.
@@ -173,8 +186,7 @@ impl Sessions {
         if line.flags & (V6 | TRANSLATED) != 0 {
             return line.state.is_some() && self.key4(flow) == Some(key);
         }
-        let as_original = if flow.direction() == Direction::Original { key } else { key.reversed() };
-        (line.addrs, line.ports) == as_original.words() && line.proto == key.proto && line.state.is_some()
+        line.is4(flow.direction(), key) && line.state.is_some()
     }
 
     /// The same of a key of IPv6.
@@ -184,9 +196,7 @@ impl Sessions {
         if line.flags & (V6 | TRANSLATED) != V6 {
             return line.flags & V6 != 0 && line.state.is_some() && self.key6(flow) == *key;
         }
-        let as_original = if flow.direction() == Direction::Original { *key } else { key.reversed() };
-        let rest = &self.rests[flow.session() as usize];
-        (rest.addrs, line.ports) == as_original.words() && line.proto == key.proto && line.state.is_some()
+        line.is6(&self.rests[flow.session() as usize], flow.direction(), key) && line.state.is_some()
     }
 
     /// The flow's key, of a session that may be gone.
@@ -255,6 +265,43 @@ impl Sessions {
 }
 
 impl Line {
+    /// An IPv4 session that is not translated, in which `key` is this direction's.
+    #[inline(always)]
+    pub fn is4(&self, direction: Direction, key: Key4) -> bool {
+        let as_original = if direction == Direction::Original { key } else { key.reversed() };
+        self.flags & (V6 | TRANSLATED) == 0
+            && (self.addrs, self.ports) == as_original.words()
+            && self.proto == key.proto
+    }
+
+    /// The same of IPv6.
+    #[inline(always)]
+    pub fn is6(&self, rest: &Rest, direction: Direction, key: &Key6) -> bool {
+        let as_original = if direction == Direction::Original { *key } else { key.reversed() };
+        self.flags & (V6 | TRANSLATED) == V6
+            && (rest.addrs, self.ports) == as_original.words()
+            && self.proto == key.proto
+    }
+
+    /// The way of this direction, if it was found under `current`, the session is of UDP, younger than `least`, and goes
+    /// on as it is; then it is refreshed.
+    #[inline(always)]
+    pub fn carry_on(
+        &mut self,
+        direction: Direction,
+        current: Generation,
+        now: Nanos,
+        least: Nanos,
+    ) -> Option<u32> {
+        let Some(State::Udp(exchange)) = self.state else { return None };
+        if exchange.step(direction) != exchange || now.since(self.used) >= least {
+            return None;
+        }
+        let way = self.way(direction, current)?;
+        self.used = now;
+        Some(way)
+    }
+
     /// The way of this direction, if it was found under `current`.
     #[inline(always)]
     pub fn way(&self, direction: Direction, current: Generation) -> Option<u32> {

@@ -22,8 +22,9 @@ impl<'p> Packet<'p> {
 }
 
 impl Packet<'_> {
-    /// The same packet for a shorter while.
-    #[inline]
+    /// The same packet for a shorter while. Where nearly all packets pass, one that takes another way is lent like this
+    /// to what is called for it: then a packet is in registers, and only that one is written to memory for the call.
+    #[inline(always)]
     pub fn reborrow(&mut self) -> Packet<'_> {
         Packet { meta: self.meta, key: self.key, frame: self.frame }
     }
