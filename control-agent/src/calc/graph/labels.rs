@@ -20,8 +20,7 @@ use std::{
 pub(super) struct LabelIndex {
     members: Slab<Member>,
     numbers: HashMap<Key, usize>,
-    /// By label and value.
-    carriers: HashMap<Box<str>, HashMap<Box<str>, BTreeSet<usize>>>,
+    carriers: Carriers,
     profiles: Slab<Giver>,
     profile_numbers: HashMap<String, usize>,
     selectors: Slab<Watched>,
@@ -41,6 +40,10 @@ pub(super) struct Moved {
     pub was: Option<(Arc<Resource>, Vec<usize>)>,
     pub is: Option<(Arc<Resource>, Vec<usize>)>,
 }
+
+/// Members by label and value.
+#[derive(Default)]
+struct Carriers(HashMap<Box<str>, HashMap<Box<str>, BTreeSet<usize>>>);
 
 struct Member {
     object: Arc<Resource>,
@@ -115,42 +118,43 @@ impl LabelIndex {
             let profile = profile.as_deref().and_then(Profile::from_resource);
             profile.map_or(&none, |profile| &profile.spec.labels_to_apply)
         });
-        let labels: BTreeSet<String> = old
-            .keys()
-            .chain(new.keys())
-            .filter(|label| old.get(*label) != new.get(*label))
-            .cloned()
-            .collect();
+        let labels: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let is_other = |label: &&String| old.get(*label) != new.get(*label);
+        let labels: Vec<String> = labels.into_iter().filter(is_other).cloned().collect();
         let heirs: Vec<usize> = giver.heirs.iter().copied().collect();
-        let values = |index: &Self, heir: usize| -> Vec<Option<Box<str>>> {
-            let seen = index.seen(heir);
-            labels.iter().map(|label| seen.get(label).map(Into::into)).collect()
-        };
-        let before: Vec<_> = heirs.iter().map(|heir| values(self, *heir)).collect();
-        self.profiles[number].profile = profile;
+        let earlier = std::mem::replace(&mut self.profiles[number].profile, profile);
         let mut moved = Vec::new();
-        for (heir, before) in heirs.into_iter().zip(before) {
-            let after = values(self, heir);
-            let mut relabelled = false;
-            for ((label, before), after) in labels.iter().zip(before).zip(after) {
-                if before != after {
-                    before.iter().for_each(|value| self.forget(label, value, heir));
-                    after.iter().for_each(|value| self.note(label, value, heir));
-                    relabelled = true;
-                }
+        for heir in heirs {
+            if !self.relabel(heir, &labels, (number, earlier.as_deref())) {
+                continue;
             }
-            if relabelled {
-                let matched = self.matching(heir);
-                let member = &mut self.members[heir];
-                let was = std::mem::replace(&mut member.matched, matched.clone());
-                if was != matched {
-                    let object = || member.object.clone();
-                    moved.push(Moved { was: Some((object(), was)), is: Some((object(), matched)) });
-                }
+            let matched = self.matching(heir);
+            let member = &mut self.members[heir];
+            let was = std::mem::replace(&mut member.matched, matched.clone());
+            if was != matched {
+                let object = || member.object.clone();
+                moved.push(Moved { was: Some((object(), was)), is: Some((object(), matched)) });
             }
         }
         self.drop_giver(number);
         moved
+    }
+
+    /// Notes which of the labels a member carries now that this profile has changed. Returns whether any is another.
+    fn relabel(&mut self, member: usize, labels: &[String], earlier: (usize, Option<&Resource>)) -> bool {
+        let Member { object, profiles, .. } = &self.members[member];
+        let is = Seen { object, profiles, givers: &self.profiles, earlier: None };
+        let was = Seen { earlier: Some(earlier), ..is };
+        let mut relabelled = false;
+        for label in labels {
+            let (was, is) = (was.value(label), is.value(label));
+            if was != is {
+                was.iter().for_each(|value| self.carriers.forget(label, value, member));
+                is.iter().for_each(|value| self.carriers.note(label, value, member));
+                relabelled = true;
+            }
+        }
+        relabelled
     }
 
     /// Has a selector looked at from now on, or once more. Returns its number.
@@ -204,7 +208,7 @@ impl LabelIndex {
 
     fn seen(&self, member: usize) -> Seen<'_> {
         let member = &self.members[member];
-        Seen { object: &member.object, profiles: &member.profiles, givers: &self.profiles }
+        Seen { object: &member.object, profiles: &member.profiles, givers: &self.profiles, earlier: None }
     }
 
     fn matching(&self, member: usize) -> Vec<usize> {
@@ -245,7 +249,7 @@ impl LabelIndex {
 
     /// The same, by value; `None`: all.
     fn groups(&self, demand: &Demand) -> Option<Vec<&BTreeSet<usize>>> {
-        let of = |label: &String| self.carriers.get(label.as_str());
+        let of = |label: &String| self.carriers.of(label);
         match demand {
             Demand::OneOf(label, values) => {
                 let found = of(label);
@@ -284,34 +288,12 @@ impl LabelIndex {
     }
 
     fn carry(&mut self, member: usize, carries: bool) {
-        let mut labels: Vec<(Box<str>, Box<str>)> = Vec::new();
-        self.seen(member).each(|label, value| labels.push((label.into(), value.into())));
-        for (label, value) in labels {
-            if carries { self.note(&label, &value, member) } else { self.forget(&label, &value, member) }
-        }
-    }
-
-    fn note(&mut self, label: &str, value: &str, member: usize) {
-        let of_label = match self.carriers.get_mut(label) {
-            Some(of_label) => of_label,
-            None => self.carriers.entry(label.into()).or_default(),
-        };
-        match of_label.get_mut(value) {
-            Some(carriers) => drop(carriers.insert(member)),
-            None => drop(of_label.insert(value.into(), BTreeSet::from([member]))),
-        }
-    }
-
-    fn forget(&mut self, label: &str, value: &str, member: usize) {
-        let Some(of_label) = self.carriers.get_mut(label) else { return };
-        let Some(carriers) = of_label.get_mut(value) else { return };
-        carriers.remove(&member);
-        if carriers.is_empty() {
-            of_label.remove(value);
-        }
-        if of_label.is_empty() {
-            self.carriers.remove(label);
-        }
+        let Member { object, profiles, .. } = &self.members[member];
+        let seen = Seen { object, profiles, givers: &self.profiles, earlier: None };
+        seen.each(|label, value| match carries {
+            true => self.carriers.note(label, value, member),
+            false => self.carriers.forget(label, value, member),
+        });
     }
 
     fn giver(&mut self, name: &str) -> usize {
@@ -343,6 +325,35 @@ impl LabelIndex {
     }
 }
 
+impl Carriers {
+    fn of(&self, label: &str) -> Option<&HashMap<Box<str>, BTreeSet<usize>>> {
+        self.0.get(label)
+    }
+
+    fn note(&mut self, label: &str, value: &str, member: usize) {
+        let of_label = match self.0.get_mut(label) {
+            Some(of_label) => of_label,
+            None => self.0.entry(label.into()).or_default(),
+        };
+        match of_label.get_mut(value) {
+            Some(carriers) => drop(carriers.insert(member)),
+            None => drop(of_label.insert(value.into(), BTreeSet::from([member]))),
+        }
+    }
+
+    fn forget(&mut self, label: &str, value: &str, member: usize) {
+        let Some(of_label) = self.0.get_mut(label) else { return };
+        let Some(carriers) = of_label.get_mut(value) else { return };
+        carriers.remove(&member);
+        if carriers.is_empty() {
+            of_label.remove(value);
+        }
+        if of_label.is_empty() {
+            self.0.remove(label);
+        }
+    }
+}
+
 /// The profiles that give an object labels.
 fn givers(object: &Resource) -> Vec<String> {
     match object {
@@ -354,17 +365,24 @@ fn givers(object: &Resource) -> Vec<String> {
 }
 
 /// The labels that selectors see of a member: what Calico says of it, its own, then those that it is given.
+#[derive(Clone, Copy)]
 struct Seen<'a> {
     object: &'a Resource,
     profiles: &'a [usize],
     givers: &'a Slab<Giver>,
+    /// A profile as it was before, in whose place another is now.
+    earlier: Option<(usize, Option<&'a Resource>)>,
 }
 
 impl<'a> Seen<'a> {
     fn given(&self) -> impl Iterator<Item = &'a BTreeMap<String, String>> {
-        let givers = self.givers;
+        let Self { givers, earlier, .. } = *self;
         self.profiles.iter().filter_map(move |number| {
-            let profile = Profile::from_resource(givers[*number].profile.as_deref()?)?;
+            let profile = match earlier {
+                Some((earlier, profile)) if earlier == *number => profile,
+                _ => givers[*number].profile.as_deref(),
+            };
+            let profile = Profile::from_resource(profile?)?;
             Some(&profile.spec.labels_to_apply)
         })
     }
@@ -395,11 +413,16 @@ impl<'a> Seen<'a> {
                 see(name, value);
             }
         }
-        for (name, value) in [&self.object.metadata().labels].into_iter().chain(self.given()).flatten() {
-            let is_said =
-                matches!(name.as_str(), LABEL_NAMESPACE | LABEL_ORCHESTRATOR | LABEL_SERVICE_ACCOUNT);
-            // What others give counts where nobody before them gives the same.
-            if !is_said && self.value(name).is_some_and(|counts| ptr::eq(counts, value.as_str())) {
+        let is_said =
+            |name: &str| matches!(name, LABEL_NAMESPACE | LABEL_ORCHESTRATOR | LABEL_SERVICE_ACCOUNT);
+        for (name, value) in &self.object.metadata().labels {
+            if !is_said(name) {
+                see(name, value);
+            }
+        }
+        for (name, value) in self.given().flatten() {
+            // It counts where nobody before gives the same.
+            if !is_said(name) && self.value(name).is_some_and(|counts| ptr::eq(counts, value.as_str())) {
                 see(name, value);
             }
         }

@@ -16,7 +16,7 @@ use crate::{
     model::{HostEndpoint, Key, Node, Object as _, Resource, Selector, StagedAction, WorkloadEndpoint},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -25,9 +25,11 @@ pub(super) struct Local {
     node: String,
     /// Its endpoints, with those that are another's twin.
     objects: BTreeMap<Key, Arc<Resource>>,
-    /// Those of them that count, and what is wrong with the others.
+    /// Which objects say that they are a workload's endpoint: the first of them counts.
+    claims: BTreeMap<EndpointKey, BTreeSet<Key>>,
+    /// Those that count, and what is wrong with the others.
     owners: BTreeMap<Key, Owner>,
-    twins: Vec<String>,
+    twins: BTreeMap<Key, String>,
     /// The ones that count, and the selectors of policies.
     index: LabelIndex,
     policies: BTreeMap<Key, Indexed>,
@@ -65,8 +67,9 @@ impl Local {
         Self {
             node: node.to_owned(),
             objects: BTreeMap::new(),
+            claims: BTreeMap::new(),
             owners: BTreeMap::new(),
-            twins: Vec::new(),
+            twins: BTreeMap::new(),
             index: LabelIndex::default(),
             policies: BTreeMap::new(),
             by_selector: HashMap::new(),
@@ -91,11 +94,41 @@ impl Local {
             Some(object) => self.objects.insert(key.clone(), object.clone()),
             None => self.objects.remove(key),
         };
-        let is_here = was.is_some() || object.is_some();
-        if is_here {
-            self.changed.insert(key.clone());
+        if was.is_none() && object.is_none() {
+            return false;
         }
-        is_here
+        self.changed.insert(key.clone());
+        let claim = |object: &Arc<Resource>| WorkloadEndpoint::from_resource(object).map(endpoint_key);
+        let (was, is) = (was.as_ref().and_then(claim), object.and_then(claim));
+        if was != is {
+            if let Some(was) = was {
+                self.withdraw(&was, key);
+            }
+            if let Some(is) = is {
+                self.claims.entry(is).or_default().insert(key.clone());
+            }
+        }
+        // Whom it is the twin of, and whose first it is, may say another thing now.
+        if let Some(claimants) = object.and_then(claim).and_then(|is| self.claims.get(&is)) {
+            self.changed.extend(claimants.iter().cloned());
+        }
+        true
+    }
+
+    /// The object is that endpoint no more.
+    fn withdraw(&mut self, endpoint: &EndpointKey, key: &Key) {
+        let Some(claimants) = self.claims.get_mut(endpoint) else { return };
+        claimants.remove(key);
+        self.changed.extend(claimants.iter().cloned());
+        if claimants.is_empty() {
+            self.claims.remove(endpoint);
+        }
+    }
+
+    /// The workloads of this node that say that they are this endpoint.
+    pub fn claimants(&self, endpoint: &EndpointKey) -> impl Iterator<Item = &WorkloadEndpoint> {
+        let keys = self.claims.get(endpoint).into_iter().flatten();
+        keys.filter_map(|key| WorkloadEndpoint::from_resource(&self.objects[key]))
     }
 
     /// The workloads of this node.
@@ -196,7 +229,7 @@ impl Local {
     /// What is wrong with any of it.
     pub fn problems(&self, resources: &Resources, desired: &Desired) -> Vec<String> {
         let active = self.active.values().chain(self.profiles.values());
-        let mut problems = self.twins.clone();
+        let mut problems: Vec<_> = self.twins.values().cloned().collect();
         problems.extend(active.flat_map(|active| active.problems.iter().cloned()));
         if resources.of_kind(Node::KIND).next().is_none() {
             problems.extend(desired.policies.values().filter_map(|policy| without_nodes(resources, policy)));
@@ -204,33 +237,40 @@ impl Local {
         problems
     }
 
-    /// Decides which objects count: of two that are one endpoint, the first.
+    /// Decides which of the changed objects count: of two that are one endpoint, the first.
     fn choose(&mut self) {
-        let mut workloads: BTreeMap<EndpointKey, &WorkloadEndpoint> = BTreeMap::new();
-        let mut owners = BTreeMap::new();
-        self.twins.clear();
-        for (key, object) in &self.objects {
-            if let Some(endpoint) = WorkloadEndpoint::from_resource(object) {
-                match workloads.entry(endpoint_key(endpoint)) {
-                    Entry::Occupied(first) => self.twins.push(endpoints::twice(first.get(), endpoint)),
-                    Entry::Vacant(entry) => {
-                        owners.insert(key.clone(), Owner::Workload(entry.key().clone()));
-                        entry.insert(endpoint);
+        for key in std::mem::take(&mut self.changed) {
+            self.twins.remove(&key);
+            let owner = self.objects.get(&key).and_then(|object| self.owner(&key, object));
+            let object = self.objects.get(&key).filter(|_| owner.is_some());
+            self.index.put(&key, object.cloned());
+            match owner {
+                Some(owner) => drop(self.owners.insert(key.clone(), owner)),
+                None => {
+                    self.owners.remove(&key);
+                    if let Some(sentence) = self.twin(&key) {
+                        self.twins.insert(key.clone(), sentence);
                     }
                 }
-            } else {
-                owners.insert(key.clone(), Owner::Host(key.name.clone()));
             }
+            self.unbound.insert(key);
         }
-        let mut touched = std::mem::take(&mut self.changed);
-        let is_other = |key: &&Key| self.owners.contains_key(*key) != owners.contains_key(*key);
-        touched.extend(self.owners.keys().chain(owners.keys()).filter(is_other).cloned());
-        for key in &touched {
-            let object = self.objects.get(key).filter(|_| owners.contains_key(key));
-            self.index.put(key, object.cloned());
-        }
-        self.owners = owners;
-        self.unbound.extend(touched);
+    }
+
+    /// As what the object counts, if it does.
+    fn owner(&self, key: &Key, object: &Resource) -> Option<Owner> {
+        let Some(endpoint) = WorkloadEndpoint::from_resource(object) else {
+            return Some(Owner::Host(key.name.clone()));
+        };
+        let id = endpoint_key(endpoint);
+        (self.claims[&id].first() == Some(key)).then_some(Owner::Workload(id))
+    }
+
+    /// What is wrong with an object that does not count.
+    fn twin(&self, key: &Key) -> Option<String> {
+        let endpoint = WorkloadEndpoint::from_resource(self.objects.get(key)?)?;
+        let first = self.claimants(&endpoint_key(endpoint)).next()?;
+        Some(endpoints::twice(first, endpoint))
     }
 
     /// Has the endpoints that a selector matches bound anew.
@@ -302,13 +342,11 @@ impl Local {
 
     fn send_profiles(&mut self, resources: &Resources, sets: &mut Sets, desired: &mut Desired) {
         let stale = std::mem::take(&mut self.stale_profiles);
-        let named: BTreeSet<String> =
-            self.owners.keys().flat_map(|key| named(&self.objects[key])).cloned().collect();
-        let gone: Vec<_> = self.profiles.keys().filter(|name| !named.contains(*name)).cloned().collect();
-        for name in named {
-            if self.profiles.contains_key(&name) && !stale.contains(&name) {
-                continue;
-            }
+        let named: BTreeSet<&String> = self.owners.keys().flat_map(|key| named(&self.objects[key])).collect();
+        let is_to_be_told = |name: &&String| stale.contains(*name) || !self.profiles.contains_key(*name);
+        let told: Vec<_> = named.iter().copied().filter(is_to_be_told).cloned().collect();
+        let gone: Vec<_> = self.profiles.keys().filter(|name| !named.contains(name)).cloned().collect();
+        for name in told {
             let mut active = Active { wanted: Wanted::new(), problems: Vec::new() };
             let message = profiles::profile(resources, &name, &mut active.wanted, &mut active.problems);
             desired.profiles.put(name.clone(), Arc::new(message));

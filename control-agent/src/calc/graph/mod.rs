@@ -133,11 +133,9 @@ impl Graph {
         }
         self.local.settle(&self.resources, &mut self.sets, &mut self.desired);
         self.sets.tell(&mut self.desired.ip_sets);
-        if !here.is_empty() {
-            // Who shares an endpoint with one that changed has the routes that it has now.
-            let twins = self.local.workloads().filter(|endpoint| here.contains(&endpoint_key(endpoint)));
-            twins.for_each(|twin| self.routes.look_at(&twin.spec.ip_networks));
-        }
+        // Who shares an endpoint with one that changed has the routes that it has now.
+        let twins = here.iter().flat_map(|endpoint| self.local.claimants(endpoint));
+        twins.for_each(|twin| self.routes.look_at(&twin.spec.ip_networks));
         self.follow_network(changes);
         if changes.has(&[Kind::Service, Kind::EndpointSlice]) || self.is_own_node(changes) {
             self.problems.services.clear();

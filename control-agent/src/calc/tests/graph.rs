@@ -250,8 +250,8 @@ fn versions() -> Vec<Resource> {
             ("a", format!("10.65.0.{at}/32"), "kns.shop"),
         ] {
             let metadata = format!("name: w{at}, namespace: shop, labels: {{app: {app}}}");
-            // Two of them are one endpoint.
-            let pod = at / 2 + at % 2 * 5;
+            // Each two of a node are one endpoint.
+            let pod = at / 2;
             texts.push(one(
                 "WorkloadEndpoint",
                 &metadata,
