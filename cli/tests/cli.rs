@@ -395,6 +395,29 @@ fn a_trace_tells_each_packets_story() {
 }
 
 #[test]
+fn libpcap_compiles_filters_where_tcpdump_is() {
+    let fake = Fake::start();
+    let mut without = fake.command("dp trace --pcap tcp");
+    without.env("PATH", "/nowhere");
+    let ran = run(without);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("apt install tcpdump"), "{}", ran.stderr);
+    if std::process::Command::new("tcpdump").arg("--version").output().is_err() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: tcpdump is not installed");
+        return;
+    }
+    let ran = fake.run("dp trace --count 1 -o json --pcap 'tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn'");
+    // So the fake says that it was sent a program.
+    assert!(ran.code == 0 && ran.stdout.contains("\"generation\":\"42\""), "{}{}", ran.stdout, ran.stderr);
+    for wrong in ["--pcap 'tcp and'", "--pcap=-wx", "--pcap 'host 1.2.3.4 5'"] {
+        let ran = fake.run(&format!("dp capture -w - {wrong}"));
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{wrong}: {}", ran.stderr);
+        assert!(ran.stderr.contains("cause: tcpdump: "), "{wrong}: {}", ran.stderr);
+    }
+    assert_eq!(fake.run("dp trace --pcap tcp --inject 'icmp 10.0.0.1 > 10.0.0.2'").code, 2);
+}
+
+#[test]
 fn what_is_captured_is_read_by_tshark_with_its_comments() {
     let fake = Fake::start();
     let folder = tempfile::tempdir().unwrap();

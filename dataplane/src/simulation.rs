@@ -6,12 +6,12 @@
 use crate::conntrack::{Directory, Filter, FlowHasher, Settings};
 use crate::control::{
     Action, Clock, Differences, Facts, FlowRings, ObjectError, Purpose, State, Stories, Teller, Watching,
-    probe,
+    probe, watch_program,
 };
 use crate::io::Device;
 use crate::io::memory::{Memory, MemoryHandle};
 use crate::net::{Addr, IfId, Mac, Nanos, WorkerId};
-use crate::nodes::{Event, Inbox, Limits, Sightings, World};
+use crate::nodes::{Event, Inbox, Limits, Sightings, Wanted, World};
 use crate::packet::{Frames, Gso, Pool};
 use crate::snapshot::{Publisher, Snapshot};
 use crate::worker::{Command, FlowPage, FlowTask, Port, Returned, Rings, Worker};
@@ -290,10 +290,11 @@ impl Simulation {
     /// Has workers note packets as a request of the API would.
     ///
     /// # Panics
-    /// When the filter is none.
+    /// When the filter or the program is none.
     pub fn watch(&self, request: &pb::WatchRequest) -> Watched {
         let filter = Filter::of_packets(&request.filter, |_| None).expect("the filter is one");
-        let watching = Watching::new(self.workers.len(), filter, request);
+        let program = watch_program(&request.program).expect("the program is one");
+        let watching = Watching::new(self.workers.len(), Wanted { filter, program }, request);
         let watched = Watched { rings: watching.sightings().to_vec(), stories: Stories::default() };
         for (ring, watcher) in self.rings.iter().zip(watching.watchers) {
             let watch = Command::Watch(Some(Box::new(watcher)));

@@ -6,6 +6,7 @@ mod process;
 
 use build::*;
 use margay_api::dataplane::v1 as pb;
+use margay_dataplane::control::watch_program;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use process::{Agent, Process};
@@ -77,6 +78,46 @@ fn a_first_packet_and_one_of_a_known_flow_are_told_node_by_node() {
     assert_eq!((told.len(), path(&told[0])), (1, fast.to_vec()));
     assert!(fact(&told[0].steps[1].facts, "flow").is_some());
     node.check();
+}
+
+#[test]
+fn a_program_of_libpcaps_is_asked_of_frames() {
+    // tcpdump -ddd -y EN10MB 'tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn'
+    let syn = [
+        (40, 0, 0, 12),
+        (21, 0, 9, 2048),
+        (48, 0, 0, 23),
+        (21, 0, 7, 6),
+        (40, 0, 0, 20),
+        (69, 5, 0, 8191),
+        (177, 0, 0, 14),
+        (80, 0, 0, 27),
+        (84, 0, 0, 18),
+        (21, 0, 1, 2),
+        (6, 0, 0, 262_144),
+        (6, 0, 0, 0),
+    ];
+    let line = |(code, jt, jf, k)| pb::BpfInstruction { code, jt, jf, k };
+    let mut program: Vec<_> = syn.into_iter().map(line).collect();
+    let mut node = node(1);
+    let request = pb::WatchRequest { program: program.clone(), ..steps("dst port 80 or dst port 443") };
+    let mut watched = node.watch(&request);
+    for (port, flags) in [(80, "A"), (443, "S"), (443, "SA"), (81, "S")] {
+        node.push("cali2", &tcp_from(2, "10.65.0.1", 4000, port, flags));
+    }
+    node.step(NOW);
+    let told = node.told(&mut watched, &request);
+    let flows: Vec<&str> = told.iter().map(|packet| packet.flow.as_str()).collect();
+    assert_eq!(flows, ["tcp 10.65.0.2:4000 > 10.65.0.1:443"], "the program is asked, and so is the filter");
+
+    let wrong = |lines: &[pb::BpfInstruction]| watch_program(lines).unwrap_err();
+    program[9].jf = 2;
+    assert_eq!(
+        wrong(&program),
+        "instruction 9 leads to 12, and the program has 12: jumps lead forward within it"
+    );
+    let long = pb::BpfInstruction { code: 1 << 16, ..Default::default() };
+    assert_eq!(wrong(&[long]), "code of instruction 0 is 65536, which is too large");
 }
 
 #[test]

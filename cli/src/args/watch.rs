@@ -14,6 +14,10 @@ pub struct DpTrace {
     #[command(flatten)]
     pub filter: FlowFilter,
 
+    /// Only packets that this is true of, too: any filter of tcpdump's (pcap-filter(7)), which it compiles.
+    #[arg(long, value_name = "FILTER")]
+    pub pcap: Option<String>,
+
     /// Stop after this many packets.
     #[arg(long, value_name = "NUMBER", default_value = "10")]
     pub count: NonZeroU64,
@@ -23,7 +27,7 @@ pub struct DpTrace {
     pub dropped_only: bool,
 
     /// Make a packet up, as in 'tcp 10.0.0.5:4000 > 10.0.1.9:80', and trace only that.
-    #[arg(long, value_name = "PACKET", conflicts_with_all = ["words", "text", "count", "dropped_only"])]
+    #[arg(long, value_name = "PACKET", conflicts_with_all = ["words", "text", "pcap", "count", "dropped_only"])]
     pub inject: Option<Inject>,
 
     /// How to print them.
@@ -73,6 +77,10 @@ impl FromStr for Inject {
 pub struct DpCapture {
     #[command(flatten)]
     pub filter: FlowFilter,
+
+    /// Only packets that this is true of, too: any filter of tcpdump's (pcap-filter(7)), which it compiles.
+    #[arg(long, value_name = "FILTER")]
+    pub pcap: Option<String>,
 
     /// What to keep: rx, as packets come in; tx, as they leave; drop, as they are dropped.
     #[arg(long = "dir", value_name = "DIR", value_delimiter = ',', default_value = "rx,tx,drop")]

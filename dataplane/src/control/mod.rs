@@ -64,6 +64,6 @@ pub use show::{ShowError, show};
 pub use staged::Differences;
 pub use state::{Action, Facts, HostList, Purpose, Stage, State};
 pub use story::{Clock, Story};
-pub use watch::{Stories, Watching};
+pub use watch::{Stories, Watching, watch_program};
 pub use wireguard::{KeyFile, KeyFileError, Outgoing, SystemRandom, Wireguard};
 pub use written::{Policy, Profile, Written};

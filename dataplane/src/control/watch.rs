@@ -6,8 +6,8 @@
 use super::server::Service;
 use super::shell::Shell;
 use super::story::Story;
-use crate::conntrack::Filter;
-use crate::nodes::{Interest, Sightings, Watcher};
+use crate::net::{Instruction, Program};
+use crate::nodes::{Interest, Sightings, Wanted, Watcher};
 use margay_api::dataplane::v1 as pb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub struct Watching {
 
 impl Watching {
     /// Of this many workers.
-    pub fn new(workers: usize, filter: Filter, request: &pb::WatchRequest) -> Self {
+    pub fn new(workers: usize, wanted: Wanted, request: &pb::WatchRequest) -> Self {
         let frames = request.rx || request.tx || request.drop;
         let bytes = match request.snap_length {
             _ if !frames => HEADERS,
@@ -68,11 +68,11 @@ impl Watching {
             _ if request.dropped_only => u64::MAX,
             count => count,
         };
-        let (filter, numbers) = (Arc::new(filter), Arc::new(AtomicU16::new(1)));
+        let (wanted, numbers) = (Arc::new(wanted), Arc::new(AtomicU16::new(1)));
         let count = if frames { FRAMES } else { SIGHTINGS };
         let sightings: Vec<_> = (0..workers).map(|_| Sightings::new(count, bytes)).collect();
         let watcher = |sightings: &Arc<Sightings>| {
-            Watcher::new(filter.clone(), interest, most, numbers.clone(), sightings.clone())
+            Watcher::new(wanted.clone(), interest, most, numbers.clone(), sightings.clone())
         };
         Self { watchers: sightings.iter().map(watcher).collect(), probe: None, sightings }
     }
@@ -144,13 +144,38 @@ fn begin(shell: &mut Shell, request: &pb::WatchRequest) -> Result<Vec<Arc<Sighti
         true => Status::not_found(error.to_string()),
         false => wrong(format!("filter: {error}")),
     })?;
-    let mut watching = Watching::new(shell.workers().len(), filter, request);
+    let program = watch_program(&request.program).map_err(|error| wrong(format!("program: {error}")))?;
+    let mut watching = Watching::new(shell.workers().len(), Wanted { filter, program }, request);
     if let Some(asked) = &request.probe {
         watching.probe = Some(shell.probe(asked).map_err(|error| wrong(error.to_string()))?);
     }
     let sightings = watching.sightings().to_vec();
     shell.watch(watching).map_err(Status::failed_precondition)?;
     Ok(sightings)
+}
+
+/// What a request asks of frames; nothing, where there is no instruction.
+///
+/// # Errors
+/// What is wrong with which instruction.
+pub fn watch_program(instructions: &[pb::BpfInstruction]) -> Result<Option<Program>, String> {
+    if instructions.is_empty() {
+        return Ok(None);
+    }
+    let read = |(at, asked): (usize, &pb::BpfInstruction)| {
+        let [code, jt, jf] = [("code", asked.code), ("jt", asked.jt), ("jf", asked.jf)];
+        let long =
+            |(name, value): (&str, u32)| format!("{name} of instruction {at} is {value}, which is too large");
+        Ok(Instruction {
+            code: code.1.try_into().map_err(|_| long(code))?,
+            jt: jt.1.try_into().map_err(|_| long(jt))?,
+            jf: jf.1.try_into().map_err(|_| long(jf))?,
+            k: asked.k,
+        })
+    };
+    let instructions: Vec<Instruction> =
+        instructions.iter().enumerate().map(read).collect::<Result<_, String>>()?;
+    Program::check(&instructions).map(Some).map_err(|error| error.to_string())
 }
 
 async fn tell(

@@ -2,12 +2,14 @@
 //! ids and time, and an ordered map whose versions share structure. Plain values; nothing here touches a packet or the system.
 
 mod addr;
+mod bpf;
 mod flow;
 mod mac;
 mod prefix;
 mod shared_map;
 
 pub use addr::Addr;
+pub use bpf::{Instruction, Program, ProgramError};
 pub use flow::{FlowKey, Icmp, Key4, Key6, PortRange, Proto};
 pub use mac::Mac;
 pub use prefix::{Prefix, PrefixError};

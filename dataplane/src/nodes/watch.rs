@@ -9,7 +9,7 @@ use super::world::flow_key;
 use super::{Drop, Parse, Punt, Tx, World};
 use crate::conntrack::Filter;
 use crate::graph::{Node, Sink, Step, Watch};
-use crate::net::{FlowKey, IfId, WorkerId};
+use crate::net::{FlowKey, IfId, Program, WorkerId};
 use crate::packet::{Meta, Packet};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub const PUNTED: &str = <Punt as Sink<World>>::NAME;
 
 /// Which of its packets a worker is to note, and where.
 pub struct Watcher {
-    /// True of packets that are wanted, as they come in.
-    pub filter: Arc<Filter>,
+    /// Which are wanted.
+    pub wanted: Arc<Wanted>,
     /// What of their way.
     pub interest: Interest,
     /// How many more packets may be chosen.
@@ -38,6 +38,14 @@ pub struct Watcher {
     pub sightings: Arc<Sightings>,
     /// Of the last step: time outside the graph is not told.
     last: u64,
+}
+
+/// Of which packets both are true.
+pub struct Wanted {
+    /// What is known of a packet.
+    pub filter: Filter,
+    /// The frame as it is there; none: whatever it is.
+    pub program: Option<Program>,
 }
 
 /// What of a chosen packet's way is noted. Its end always is.
@@ -122,15 +130,15 @@ impl Sightings {
 }
 
 impl Watcher {
-    /// Notes at most `most` packets that `filter` is true of.
+    /// Notes at most `most` packets that are wanted.
     pub fn new(
-        filter: Arc<Filter>,
+        wanted: Arc<Wanted>,
         interest: Interest,
         most: u64,
         numbers: Arc<AtomicU16>,
         sightings: Arc<Sightings>,
     ) -> Self {
-        Self { filter, interest, left: most, numbers, sightings, last: 0 }
+        Self { wanted, interest, left: most, numbers, sightings, last: 0 }
     }
 
     /// Chooses the packet, whatever it is.
@@ -165,7 +173,9 @@ impl Watcher {
     fn wants(&self, packet: &Packet<'_>) -> bool {
         // Before `parse` is through there is no transport header to read a key from.
         let key = (packet.meta.l4 > packet.meta.l3).then(|| flow_key(packet));
-        self.filter.is_of_packet(key.as_ref())
+        let Wanted { filter, program } = &*self.wanted;
+        filter.is_of_packet(key.as_ref())
+            && program.as_ref().is_none_or(|program| program.accepts(packet.bytes(), packet.meta.len))
     }
 
     fn note(&self, me: WorkerId, step: Step, packet: &Packet<'_>) {

@@ -10,6 +10,7 @@ use margay_api::dataplane::v1 as api;
 use tokio::signal;
 
 use super::{
+    libpcap,
     pcapng::{Packet, Pcapng},
     watched::Watched,
 };
@@ -24,6 +25,7 @@ pub async fn run(global: &Global, args: &DpCapture) -> Outcome {
     let keeps = |way| args.directions.contains(&way);
     let request = api::WatchRequest {
         filter: checked(&args.filter)?,
+        program: libpcap::compile(args.pcap.as_deref())?,
         count: args.count.map_or(0, |count| count.get()),
         // Of those that pass nothing would be kept.
         dropped_only: args.directions == [Way::Drop],

@@ -7,6 +7,7 @@ mod drops;
 mod fib;
 mod hist;
 mod interfaces;
+mod libpcap;
 mod neighbours;
 mod pcapng;
 mod queues;

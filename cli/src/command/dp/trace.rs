@@ -7,7 +7,7 @@ use margay_dataplane::net::Addr;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::watched::Watched;
+use super::{libpcap, watched::Watched};
 use crate::{
     args::{DpTrace, Global, TraceFormat},
     command::conntrack::checked,
@@ -27,6 +27,7 @@ pub async fn run(global: &Global, args: &DpTrace, out: &mut Output) -> Outcome {
     });
     let request = api::WatchRequest {
         filter: checked(&args.filter)?,
+        program: libpcap::compile(args.pcap.as_deref())?,
         count: if probe.is_some() { 1 } else { args.count.get() },
         dropped_only: args.dropped_only,
         steps: true,
