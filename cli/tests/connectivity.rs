@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{self, Child, Command, Output, Stdio},
     thread,
@@ -155,6 +156,10 @@ fn ip(arguments: &[&str]) {
     assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
 }
 
+fn signal(kind: &str, process: &Child) {
+    assert!(Command::new("kill").args([kind, &process.id().to_string()]).status().unwrap().success());
+}
+
 #[test]
 fn what_policy_says_is_seen_whoever_decides_and_nothing_stays() {
     let Some(node) = Node::start("own") else { return };
@@ -185,17 +190,107 @@ fn what_policy_says_is_seen_whoever_decides_and_nothing_stays() {
     node.is_as_it_was();
 }
 
+/// Namespaces that a process holds open, other than that of the node.
+fn held(process: u32, node: &Path) -> Vec<PathBuf> {
+    let inode = |at: &Path| fs::metadata(at).map(|namespace| namespace.ino()).ok();
+    let open = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let spaces = open.map(|entry| entry.path()).filter(|path| {
+        fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("net:["))
+            && inode(path) != inode(node)
+    });
+    let mut spaces: Vec<PathBuf> = spaces.collect();
+    spaces.sort_by_key(|path| inode(path));
+    spaces.dedup_by_key(|path| inode(path));
+    spaces
+}
+
+#[test]
+fn of_two_endpoints_that_are_there_one_packet_tells_what_the_node_does() {
+    let Some(node) = Node::start("pair") else { return };
+    for (name, address) in [("one", "10.9.0.1"), ("two", "10.9.0.2"), ("mute", "10.9.0.3")] {
+        let near = format!("cali{name}");
+        let netns = node.netns.as_str();
+        ip(&["-n", netns, "link", "add", &near, "type", "veth", "peer", "name", name]);
+        if name != "mute" {
+            ip(&["-n", netns, "address", "add", address, "dev", name]);
+        }
+        ip(&["-n", netns, "link", "set", &near, "up"]);
+        ip(&["-n", netns, "link", "set", name, "up"]);
+        node.apply(&format!(
+            "{{apiVersion: projectcalico.org/v3, kind: Profile, metadata: {{name: open}}, \
+             spec: {{ingress: [{{action: Allow}}], egress: [{{action: Allow}}]}}}}\n---\n\
+             {{apiVersion: projectcalico.org/v3, kind: WorkloadEndpoint, \
+             metadata: {{name: node--a-cni-{name}-eth0, namespace: shop}}, \
+             spec: {{node: node-a, orchestrator: cni, containerID: {name}, endpoint: eth0, workload: {name}, \
+             interfaceName: {near}, ipNetworks: [{address}/32], profiles: [open]}}}}"
+        ));
+    }
+    let ask =
+        |to| ["connectivity", "test", "--from", "10.9.0.1", "--to", to, "--proto", "udp", "--port", "80"];
+    node.until("the packet arrives", |node| node.run(&ask("10.9.0.2")).status.code() == Some(0));
+    let text = node.ends(0, &ask("10.9.0.2"));
+    assert!(text.starts_with("OK  shop/one (10.9.0.1)") && text.contains("seen:     allow, sent"), "{text}");
+
+    // Policy lets it go there, too, but nobody there says that he has the address.
+    let text = node.ends(6, &ask("10.9.0.3"));
+    let (said, story) = text.split_once("\n\n").unwrap();
+    let expected = ["FAIL  shop/one", "expected: allow", "seen:     deny, dropped: neighbour-unresolved"];
+    for (line, expected) in said.lines().zip(expected) {
+        assert!(line.trim_start().starts_with(expected), "{text}");
+    }
+    for way in [" policy ", " hold\n", " drop "] {
+        assert!(story.contains(way), "{way}: {text}");
+    }
+}
+
+#[test]
+fn a_workload_that_is_mute_is_told_from_a_node_that_drops() {
+    let Some(node) = Node::start("mute") else { return };
+    let test =
+        node.command("margayctl").args(["connectivity", "test"]).stdout(Stdio::piped()).spawn().unwrap();
+    // Held while nothing is asked yet: whoever is there by then no longer answers for a port.
+    let ours = PathBuf::from(format!("/run/netns/{}", node.netns));
+    node.until("client and server are there", |_| held(test.id(), &ours).len() >= 2);
+    signal("-STOP", &test);
+    for space in held(test.id(), &ours) {
+        let mute = ["ip", "rule", "add", "pref", "1", "ipproto", "tcp", "sport", "8080", "prohibit"];
+        let net = format!("--net={}", space.display());
+        assert!(Command::new("nsenter").arg(net).args(mute).status().unwrap().success());
+    }
+    signal("-CONT", &test);
+    let output = test.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{text}");
+    let failed: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("FAIL"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert!(!failed.is_empty(), "{text}");
+    for columns in failed {
+        let said = [&columns[1..5], &columns[7..]].concat().join(" ");
+        assert_eq!(said, "tcp client > server:8080 allow deny", "{text}");
+    }
+    // The story says that it is not the node: the packet is sent to the server.
+    let (_, story) =
+        text.split_once("tcp client > server:8080: expected allow, by ingress default ").unwrap();
+    let mut lines = story.lines().skip(1);
+    assert!(lines.next().is_some_and(|line| line.ends_with(": sent")), "{text}");
+    assert!(lines.any(|line| line.contains(" policy ")), "{text}");
+    node.is_as_it_was();
+}
+
 #[test]
 fn a_test_that_is_ended_leaves_nothing_and_what_a_killed_one_leaves_goes_with_the_next() {
     let Some(node) = Node::start("ended") else { return };
-    for (signal, code) in [("-INT", Some(1)), ("-KILL", None)] {
+    for (kind, code) in [("-INT", Some(1)), ("-KILL", None)] {
         let mut test = node.command("margayctl");
         let mut test =
             test.args(["connectivity", "test"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         node.until("the workloads are there", |node| node.names("workloadendpoints").lines().count() == 3);
-        assert!(Command::new("kill").args([signal, &test.id().to_string()]).status().unwrap().success());
+        signal(kind, &test);
         assert_eq!(test.wait().unwrap().code(), code);
-        if signal == "-INT" {
+        if kind == "-INT" {
             node.is_as_it_was();
         }
     }

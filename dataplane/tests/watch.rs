@@ -7,6 +7,7 @@ mod process;
 use build::*;
 use margay_api::dataplane::v1 as pb;
 use margay_dataplane::control::watch_program;
+use margay_dataplane::net::Proto;
 use margay_dataplane::packet::DropReason;
 use margay_dataplane::simulation::{Setup, Simulation};
 use process::{Agent, Process};
@@ -137,6 +138,30 @@ fn a_drop_says_why_and_by_which_rule() {
     assert_eq!(path(&told[0]).last(), Some(&("drop", "")));
     assert_eq!(of(1, "reason").as_deref(), Some(DropReason::Blackhole.name()));
     assert_eq!(of(1, "rule"), None);
+}
+
+#[test]
+fn what_is_answered_with_an_error_is_told_as_dropped_with_the_answer() {
+    let mut node = node(1);
+    let request = pb::WatchRequest { dropped_only: true, drop: true, tx: true, ..steps("") };
+    let mut watched = node.watch(&request);
+    // From port 4000 to 53, without a checksum.
+    let datagram = [0x0f, 0xa0, 0, 53, 0, 8, 0, 0];
+    let dies =
+        frames::raw(workload_mac(2), gateway_mac(), "10.65.0.2", "10.65.0.1", Proto::UDP, 1, &datagram);
+    node.push("cali2", &dies);
+    node.step(NOW);
+    let told = node.told(&mut watched, &request);
+    let [of] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(of.outcome, "drop");
+    assert_eq!(fact(&of.verdict, "reason"), Some(DropReason::TtlExceeded.name()));
+    let end = [("drop", ""), ("icmp-error", "tx"), ("tx", "")];
+    assert_eq!(path(of)[path(of).len() - 3..], end, "{:?}", path(of));
+    let answer = node.pop("cali2").unwrap();
+    let frames: Vec<_> =
+        of.frames.iter().map(|frame| (frame.direction.as_str(), frame.data.as_slice())).collect();
+    assert_eq!(frames, [("drop", &dies[..]), ("tx", &answer[..])]);
+    node.check();
 }
 
 #[test]

@@ -55,7 +55,16 @@ impl Story {
 
     /// It has ended by being dropped.
     pub fn is_drop(&self) -> bool {
-        self.0.iter().any(|sighting| sighting.step.node == DROPPED)
+        self.drop().is_some()
+    }
+
+    fn drop(&self) -> Option<&Sighting> {
+        self.0.iter().find(|sighting| sighting.step.node == DROPPED)
+    }
+
+    /// What became of it. What is sent of one that was dropped is the answer to its sender.
+    fn end(&self) -> Option<&Sighting> {
+        self.drop().or_else(|| self.0.iter().rev().find(|sighting| is_end(sighting.step.node)))
     }
 
     /// As the API has it.
@@ -67,7 +76,7 @@ impl Story {
         wanted: &pb::WatchRequest,
     ) -> pb::WatchedPacket {
         let Some(first) = self.0.first() else { return pb::WatchedPacket::default() };
-        let last = self.0.iter().rev().find(|sighting| is_end(sighting.step.node));
+        let last = self.end();
         let steps = match wanted.steps {
             true => (0..self.0.len()).map(|at| self.step(state, clock, now, at)).collect(),
             false => vec![],

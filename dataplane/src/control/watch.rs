@@ -31,7 +31,7 @@ const FRAME: u32 = 4096;
 /// Messages that wait to be read.
 const UNREAD: usize = 8;
 /// A packet that is made up is told of by then, wherever it waits.
-const PROBE: Duration = Duration::from_secs(3);
+const PROBE: Duration = Duration::from_secs(5);
 /// Stories that have not ended. The oldest are told as they are.
 const OPEN: usize = 8192;
 

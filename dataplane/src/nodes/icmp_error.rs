@@ -72,7 +72,11 @@ impl IcmpError {
         let v6 = packet.meta.flags.has(PacketFlags::V6);
         let gateway = if v6 { Interfaces::GATEWAY_V6 } else { Interfaces::GATEWAY_V4 };
         let near = snapshot.interfaces.source(back.id, !v6);
-        let from = near.or_else(|| back.workload().map(|_| gateway))?;
+        let from = match &back.role {
+            // A host takes nothing from its own address. Whom it asked it believes.
+            Role::Stack => flow_key(packet).dst,
+            _ => near.or_else(|| back.workload().map(|_| gateway))?,
+        };
         if !world.errors.take(world.now) {
             return None;
         }
@@ -96,6 +100,8 @@ impl IcmpError {
             Answer::Reset => (tcp::emit_reset(&key, packet.l4(), &mut self.scratch[..])?, Proto::TCP),
         };
 
+        // Whoever watches it sees it end, and then what is made of it.
+        world.see_dropped(packet.reborrow());
         drop::account(world, packet.reborrow());
         // Fits: an answer is never longer than 1,280 bytes, and a frame takes more.
         packet.fill(&self.scratch[..len]);

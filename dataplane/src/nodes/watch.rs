@@ -213,7 +213,7 @@ impl Watch for World {
 
 impl World {
     /// A packet ends that does not reach the drop node any more.
-    #[cold]
+    #[inline]
     pub(super) fn see_dropped(&mut self, packet: Packet<'_>) {
         if let Some(watcher) = &mut self.watcher {
             let step = Step { node: DROPPED, arc: "", ticks: watcher.last, cycles: 0, packets: 1 };

@@ -124,9 +124,7 @@ impl World {
     pub fn drop(&mut self, pool: &mut Pool, mut idx: PktIdx, reason: DropReason) {
         let mut packet = pool.get(&mut idx);
         packet.meta.drop = reason;
-        if self.watcher.is_some() {
-            self.see_dropped(packet.reborrow());
-        }
+        self.see_dropped(packet.reborrow());
         super::drop::account(self, packet);
         pool.free(idx);
     }
