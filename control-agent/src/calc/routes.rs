@@ -37,7 +37,7 @@ pub(super) fn routes(
 ) -> BTreeMap<Cidr, Route> {
     let mut table = Table { routes: BTreeMap::new(), problems };
     let ways = Ways::new(resources, node, tunnels, encryption);
-    for (destination, route, who) in of_nodes(resources, node, tunnels) {
+    for (destination, route, who) in of_nodes(resources, node, (tunnels, encryption)) {
         table.take(destination, route, || who.to_owned());
     }
     let (here, elsewhere): (Vec<_>, Vec<_>) =
@@ -73,11 +73,12 @@ pub(super) fn routes(
     table.routes
 }
 
-/// To this node itself, and to the interfaces of tunnels, and whose each is. The first of two counts.
+/// To this node itself, to others whose own packets are encrypted, and to the interfaces of tunnels, and whose each is. The
+/// first of two counts.
 pub(super) fn of_nodes(
     resources: &Resources,
     node: &str,
-    tunnels: &Tunnels<'_>,
+    (tunnels, encryption): (&Tunnels<'_>, &Encryption<'_>),
 ) -> Vec<(Cidr, Route, &'static str)> {
     let mut routes = Vec::new();
     for address in resources.get::<Node>("", node).into_iter().flat_map(Node::addresses) {
@@ -87,6 +88,15 @@ pub(super) fn of_nodes(
     }
     for other in resources.all::<Node>() {
         let name = &other.metadata.name;
+        // The address that the other end takes packets from, and no other of its.
+        for v4 in [true, false].into_iter().filter(|v4| name != node && encryption.reaches_host(other, *v4)) {
+            if let Some(address) = other.addresses().find(|address| address.addr.is_ipv4() == v4) {
+                let destination = Cidr::host(address.addr);
+                let mut route = route(destination, next_hop(address), name);
+                route.set_encapsulation(Encapsulation::Wireguard);
+                routes.push((destination, route, "another node itself"));
+            }
+        }
         for (address, how) in tunnels.interfaces(other) {
             let target = match (name == node, gateway(other, address)) {
                 (true, _) => Target::LocalHost(LocalHost {}),

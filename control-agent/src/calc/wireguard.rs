@@ -67,6 +67,7 @@ impl<'a> Encryption<'a> {
             mtu: number(self.settings.first(|spec| spec.wireguard_mtu)),
             mtu_v6: number(self.settings.first(|spec| spec.wireguard_mtuv6)),
             keepalive_seconds: keepalive.map_or(0, |every| every.as_nanos().div_ceil(1_000_000_000) as u32),
+            hosts: seals_host(&self.settings),
         })
     }
 
@@ -105,6 +106,13 @@ impl<'a> Encryption<'a> {
     pub(super) fn reaches(&self, node: &Node, v4: bool) -> bool {
         let said = |node: &Node| key(node, v4).is_some() && address(node, v4).is_some();
         self.is_on(v4) && self.own.is_some_and(said) && said(node)
+    }
+
+    /// What this host itself sends to that one is encrypted: both are told so, and have said their keys.
+    pub(super) fn reaches_host(&self, node: &Node, v4: bool) -> bool {
+        seals_host(&self.settings)
+            && self.reaches(node, v4)
+            && seals_host(&Settings::of(self.resources, &node.metadata.name))
     }
 
     /// Nothing goes to another node's workloads in clear.
@@ -154,6 +162,10 @@ type End = (Vec<u8>, SubnetAddr, u32);
 
 fn end(end: Option<End>) -> (Vec<u8>, Vec<u8>, u32) {
     end.map_or_else(Default::default, |(key, address, port)| (key, octets(address), port))
+}
+
+fn seals_host(settings: &Settings<'_>) -> bool {
+    settings.first(|spec| spec.wireguard_host_encryption_enabled) == Some(true)
 }
 
 /// What is no number says nothing.

@@ -196,9 +196,6 @@ impl Refused {
         }
         let named = matches!(felix.spec.nat_port_range, Some(Port::Named(_)));
         self.if_used(named, "spec.natPortRange", "give a range of numbers, like 61000:65535");
-        let hosts = felix.spec.wireguard_host_encryption_enabled == Some(true);
-        let why = "hosts' own packets are the kernel's and never pass the dataplane; set it to false, and encrypt them end to end";
-        self.if_used(hosts, "spec.wireguardHostEncryptionEnabled", why);
         // What a dataplane would have to refuse as a whole.
         for (name, value, least, most) in [
             ("vxlanPort", felix.spec.vxlan_port, 1, 65_535),

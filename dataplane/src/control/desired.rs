@@ -337,6 +337,12 @@ impl Desired {
             || self.services.values().any(|service| service.is_for_outside())
     }
 
+    /// The host's own packets come by way of us, whether host endpoints protect it or not: only connection tracking tells
+    /// answers to what leaves with an address of this host from what is the host's; or they are to be sealed.
+    pub fn leads_hosts(&self) -> bool {
+        self.masquerades() || self.overlay.seals_hosts
+    }
+
     /// Has what is as in `old` be the very same object, so that nothing need be made of it again.
     pub fn reuse(&mut self, old: &Self) {
         reuse(&mut self.ip_sets, &old.ip_sets);

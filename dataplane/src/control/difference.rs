@@ -77,7 +77,7 @@ impl<'a> Difference<'a> {
                 || next.masquerade.excludes_hosts && !next.hosts.since(hosts).is_empty(),
             hosts: !next.host_endpoints.since(host_endpoints).is_empty()
                 || next.failsafe != *failsafe
-                || next.masquerades() != old.masquerades(),
+                || next.leads_hosts() != old.leads_hosts(),
             tunnels: next.overlay != *overlay
                 || !next.far_ends.since(far_ends).is_empty()
                 || !next.wireguard_peers.since(wireguard_peers).is_empty(),

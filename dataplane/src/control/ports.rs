@@ -279,8 +279,8 @@ impl Ports {
             Some(Attachment::Native) => Ok(of),
             // What we hand the host would run into the program again.
             _ => Err(format!(
-                "host endpoints need XDP in the driver, and {uplink} has it in the stack; use a driver that \
-                 has it, and no --xdp-mode generic"
+                "what the host itself sends and gets comes by way of the dataplane, which needs XDP in the driver, and \
+                 {uplink} has it in the stack; use a driver that has it, and no --xdp-mode generic"
             )),
         }
     }

@@ -21,6 +21,8 @@ pub struct OverlaySettings {
     pub external: Arc<[Prefix]>,
     /// How often WireGuard's peers are to hear from us.
     pub keepalive: Option<Nanos>,
+    /// The host's own packets go by WireGuard's tunnels, too.
+    pub seals_hosts: bool,
     /// Which tunnels workloads may make of their own.
     pub of_workloads: OfWorkloads,
     /// Which interfaces say what the host takes; none: the uplinks.
@@ -56,6 +58,7 @@ impl Default for OverlaySettings {
             network,
             external: Arc::default(),
             keepalive: None,
+            seals_hosts: false,
             of_workloads: OfWorkloads::default(),
             mtu_interfaces: None,
         }
@@ -141,6 +144,7 @@ impl OverlaySettings {
         }
         let every = Nanos::from_secs(message.keepalive_seconds.into());
         self.keepalive = (every.0 > 0).then_some(every);
+        self.seals_hosts = message.hosts && (message.ipv4 || message.ipv6);
         Ok(())
     }
 }

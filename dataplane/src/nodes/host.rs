@@ -18,14 +18,14 @@
 //! may hand it on to normal policy, after the workload's own and without failsafe ports; and traffic
 //! from the host to its own workloads is not policed at all.
 
-use super::World;
 use super::policy::{from_host, workloads};
 use super::staged;
-use crate::fib::{HostEndpoint, Interface, Role};
+use super::{World, world::flow_key};
+use crate::fib::{Hop, HostEndpoint, Interface, Role};
 use crate::net::{FlowKey, IfId};
 use crate::packet::{DropReason, Packet};
 use crate::policy::{Direction, EndpointIdx, Query, Verdict};
-use crate::snapshot::{EndpointToHost, Protection, Snapshot};
+use crate::snapshot::{EndpointToHost, Protection};
 
 /// A denial: the list that gave it, and why it was asked.
 #[derive(Clone, Copy)]
@@ -37,13 +37,39 @@ pub(super) struct Denial {
 }
 
 /// The interface that a packet leaves by as it came, where it does: what the network sent to this
-/// host by a protected uplink, and what the host's stack sends by one.
+/// host by a protected uplink or a tunnel, and what the host's stack sends by an uplink. `hop`: where
+/// the packet would go otherwise.
 #[inline]
-pub(super) fn passes_through(snapshot: &Snapshot, packet: &Packet<'_>) -> Option<IfId> {
+pub(super) fn passes_through(world: &World, packet: &Packet<'_>, hop: Hop) -> Option<IfId> {
+    let snapshot = &*world.snapshot;
     let protection = snapshot.protection.as_ref()?;
     let rx = snapshot.interfaces.get(packet.meta.rx_if)?;
     let to = rx.through?;
-    (rx.role == Role::Stack || is_for_host(protection, packet)).then_some(to)
+    let passes = match rx.role {
+        Role::Stack => !is_sealed(world, packet, hop),
+        _ => is_for_host(protection, packet),
+    };
+    passes.then_some(to)
+}
+
+/// What this host's stack sends goes by a tunnel that carries hosts' packets: from the address that the other
+/// end knows, and not of a failsafe port, by which a node can be reached that has lost its key.
+#[cold]
+fn is_sealed(world: &World, packet: &Packet<'_>, hop: Hop) -> bool {
+    let snapshot = &*world.snapshot;
+    let out = match hop {
+        Hop::Adjacency(index) => snapshot.fib.leaves_by(index),
+        Hop::Unresolved { tx_if, .. } => Some(tx_if),
+        _ => None,
+    };
+    let Some(Interface { role: Role::Tunnel(kind), through: Some(_), .. }) =
+        out.and_then(|out| snapshot.interfaces.get(out))
+    else {
+        return false;
+    };
+    let query = Query { key: flow_key(packet), icmp: packet.meta.icmp };
+    let near = snapshot.overlay.near(*kind);
+    near.is_some_and(|near| near.address == query.key.src) && !is_failsafe(world, packet, &query)
 }
 
 /// This host should have it: an address of its own, or everybody's.

@@ -95,8 +95,13 @@ pub(super) fn source(world: &World, packet: &Packet<'_>) -> Result<Option<Addr>,
         return Ok(None);
     }
     let out = snapshot.interfaces.get(packet.meta.tx_if).ok_or(DropReason::DeviceGone)?;
+    // Where hosts' packets go by a tunnel, hosts are at its other end, who know this node by the tunnel's address.
+    let near = match out.role {
+        Role::Tunnel(kind) if out.through.is_some() => snapshot.overlay.near(kind).map(|near| near.address),
+        _ => None,
+    };
     // What passes through between the network and this host does so unchanged.
-    if packet.meta.adjacency == THROUGH || (out.role != Role::Uplink && !asked) {
+    if packet.meta.adjacency == THROUGH || (out.role != Role::Uplink && near.is_none() && !asked) {
         return Ok(None);
     }
     if out.role == Role::Uplink && out.through.is_none() {
@@ -104,7 +109,8 @@ pub(super) fn source(world: &World, packet: &Packet<'_>) -> Result<Option<Addr>,
     }
     let v4 = !packet.meta.flags.has(PacketFlags::V6);
     let configured = snapshot.masquerade.settings().address.filter(|addr| addr.is_v4() == v4);
-    configured.or_else(|| snapshot.interfaces.source(out.id, v4)).map(Some).ok_or(DropReason::NoNatAddress)
+    let own = near.or(configured).or_else(|| snapshot.interfaces.source(out.id, v4));
+    own.map(Some).ok_or(DropReason::NoNatAddress)
 }
 
 /// Makes the session of a flow that leaves with `source`, under a port that is free towards its

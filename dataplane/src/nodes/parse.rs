@@ -174,7 +174,8 @@ pub(super) fn finish_checksum(packet: &mut Packet<'_>, src: Addr, dst: Addr) {
 /// between a protected uplink's link and this host.
 #[cold]
 fn stays_on_link(world: &World, interface: &Interface, packet: &Packet<'_>, ip: &Ip) -> bool {
-    let Some(protection) = world.snapshot.protection.as_ref().filter(|_| interface.through.is_some()) else {
+    let on_link = interface.through.is_some() && !matches!(interface.role, Role::Tunnel(_));
+    let Some(protection) = world.snapshot.protection.as_ref().filter(|_| on_link) else {
         return false;
     };
     (interface.role == Role::Stack || host::is_for_host(protection, packet))

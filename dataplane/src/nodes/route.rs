@@ -35,8 +35,8 @@ impl Node<World> for Route {
     #[inline]
     fn packet(&mut self, world: &mut World, packet: Packet<'_>) -> RouteNext {
         let snapshot = &*world.snapshot;
-        let through = host::passes_through(snapshot, &packet);
         let hop = way(snapshot, &packet);
+        let through = host::passes_through(world, &packet, hop);
         let meta = packet.meta;
         (meta.adjacency, meta.tx_if) = match hop {
             _ if let Some(to) = through => (THROUGH, to),

@@ -58,12 +58,12 @@ impl Outer {
 
     /// IPv4 in IPv4 (RFC 2003), behind this link header.
     pub fn ipip(link: &Prebuilt, from: Addr, to: Addr) -> Self {
-        Self::begin(link, from, to, Proto::IPIP)
+        Self::begin(link.as_slice(), from, to, Proto::IPIP)
     }
 
     /// VXLAN that carries packets of the IP version that it runs over.
     pub fn vxlan(link: &Prebuilt, from: Addr, to: Addr, ends: Vxlan) -> Self {
-        let mut outer = Self::begin(link, from, to, Proto::UDP);
+        let mut outer = Self::begin(link.as_slice(), from, to, Proto::UDP);
         (outer.udp, outer.by_flow) = (true, true);
         outer.push(&[[0; 2], ends.port.to_be_bytes(), [0; 2], [0; 2]].concat());
         outer.push(&vxlan::emit(ends.network));
@@ -74,16 +74,25 @@ impl Outer {
 
     /// UDP between two ports.
     pub fn udp(link: &Prebuilt, from: (Addr, u16), to: (Addr, u16)) -> Self {
+        Self::datagram(link.as_slice(), from, to)
+    }
+
+    /// The same behind the link header that the packets of this tunnel have.
+    pub fn beside(&self, from: (Addr, u16), to: (Addr, u16)) -> Self {
+        Self::datagram(&self.bytes[..usize::from(self.ip)], from, to)
+    }
+
+    fn datagram(link: &[u8], from: (Addr, u16), to: (Addr, u16)) -> Self {
         let mut outer = Self::begin(link, from.0, to.0, Proto::UDP);
         outer.udp = true;
         outer.push(&[from.1.to_be_bytes(), to.1.to_be_bytes(), [0; 2], [0; 2]].concat());
         outer
     }
 
-    fn begin(link: &Prebuilt, from: Addr, to: Addr, proto: Proto) -> Self {
+    fn begin(link: &[u8], from: Addr, to: Addr, proto: Proto) -> Self {
         let v6 = !to.is_v4();
         let mut outer = Self { bytes: [0; MAX], len: 0, ip: 0, v6, udp: false, by_flow: false, sum: 0 };
-        outer.push(link.as_slice());
+        outer.push(link);
         outer.ip = outer.len;
         if v6 {
             outer.push(&ip6::emit(from, to, proto, TTL, 0));

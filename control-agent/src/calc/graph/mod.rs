@@ -211,6 +211,7 @@ impl Graph {
             names: &self.names,
             endpoints: &desired.endpoints,
             tunnels: &tunnels,
+            encryption: &encryption,
             ways: &ways,
         };
         let settings = [Kind::FelixConfiguration, Kind::IPPool, Kind::BGPConfiguration];

@@ -7,6 +7,7 @@ use crate::{
         routes::{Ways, of_areas, of_nodes, taken, to_workload},
         tree::Tree,
         tunnels::Tunnels,
+        wireguard::Encryption,
         workload_name,
     },
     model::{Cidr, WorkloadEndpoint},
@@ -42,6 +43,7 @@ pub(super) struct View<'a> {
     pub names: &'a Names,
     pub endpoints: &'a Tree<EndpointKey, Arc<api::WorkloadEndpoint>>,
     pub tunnels: &'a Tunnels<'a>,
+    pub encryption: &'a Encryption<'a>,
     pub ways: &'a Ways<'a>,
 }
 
@@ -81,7 +83,8 @@ impl Routes {
     /// Follows what is no workload: nodes, blocks, pools, settings.
     pub fn put_areas(&mut self, view: &View<'_>) {
         let mut nodes: BTreeMap<Cidr, Vec<_>> = BTreeMap::new();
-        for (destination, route, who) in of_nodes(view.resources, view.node, view.tunnels) {
+        for (destination, route, who) in of_nodes(view.resources, view.node, (view.tunnels, view.encryption))
+        {
             nodes.entry(destination).or_default().push((route, who));
         }
         let mut areas = BTreeMap::new();

@@ -111,6 +111,31 @@ fn versions_apart() {
 }
 
 #[test]
+fn hosts_reach_each_other_encrypted_where_both_are_told_to() {
+    let wireguard = felix("default", "wireguardEnabled: true, wireguardHostEncryptionEnabled: true");
+    let on_a = |settings: &[&str], a: &str, b: &str| on("a", &[settings, &[&own(a), &of_b(b)]].concat());
+    const B: &str = "192.168.0.2/32";
+    let both = on_a(&[&wireguard], &key(0), &key(1));
+    assert_eq!(way(&both, B), Encapsulation::Wireguard);
+    assert!(both.config.wireguard.as_ref().unwrap().hosts);
+    let Some(Target::NextHop(hop)) = &both.routes[&cidr(B)].target else { panic!() };
+    assert_eq!(hop.gateway, [192, 168, 0, 2]);
+    assert_eq!(both.routes[&cidr("192.168.0.1/32")].target, Some(Target::LocalHost(Default::default())));
+
+    // Who is not told to takes nothing from our address, and who has said no key has none to take it with.
+    let apart = felix("node.b", "wireguardHostEncryptionEnabled: false");
+    let workloads_alone = felix("default", "wireguardEnabled: true");
+    for (settings, b) in [
+        (vec![&*wireguard, &*apart], key(1)),
+        (vec![&*wireguard], String::new()),
+        (vec![&*workloads_alone], key(1)),
+    ] {
+        let one = on_a(&settings, &key(0), &b);
+        assert!(!one.routes.contains_key(&cidr(B)), "{settings:?}, {b:?}");
+    }
+}
+
+#[test]
 fn what_is_published_is_known() {
     let told = felix("default", "wireguardEnabled: true");
     let keys = |a: &str| on("a", &[&told, &own(a)]).own_keys;

@@ -108,12 +108,10 @@ impl State {
         self.host_lists.get(list).copied()
     }
 
-    /// The uplinks whose host traffic comes by way of us, by name: those that are protected, and all
-    /// that workloads' packets may leave by with an address of this host, since only connection
-    /// tracking tells the answers to those from what is the host's own.
+    /// The uplinks whose host traffic comes by way of us, by name: those that are protected, or all.
     pub(super) fn led_through(&self) -> Vec<Arc<str>> {
         let uplinks = self.slots.values().filter(|slot| match slot.purpose {
-            Purpose::Uplink { vlan: None } if self.desired.masquerades() => true,
+            Purpose::Uplink { vlan: None } if self.desired.leads_hosts() => true,
             Purpose::Uplink { .. } => protector(&self.desired, slot).is_some(),
             _ => false,
         });
@@ -136,7 +134,7 @@ impl State {
     }
 
     /// The other side of the interface, for the host's own traffic: an uplink's stack, a stack's
-    /// uplink.
+    /// uplink; of a tunnel that carries it, the stack of the uplink with the tunnel's address.
     pub(super) fn through(&self, slot: &Slot) -> Option<IfId> {
         match &slot.purpose {
             Purpose::Uplink { .. } => {
@@ -147,7 +145,8 @@ impl State {
                 self.slots.iter().find(is_its).map(|(id, _)| *id)
             }
             Purpose::Stack { uplink } => self.id(uplink),
-            Purpose::Workload(_) | Purpose::Tunnel(_) | Purpose::Host => None,
+            Purpose::Tunnel(kind) => self.through(self.host_side(*kind)?),
+            Purpose::Workload(_) | Purpose::Host => None,
         }
     }
 
@@ -278,7 +277,7 @@ fn protector<'a>(desired: &'a Desired, slot: &Slot) -> Option<&'a Arc<HostEndpoi
 }
 
 fn lists(desired: &Desired) -> Vec<HostList> {
-    if desired.host_endpoints.is_empty() && !desired.masquerades() {
+    if desired.host_endpoints.is_empty() && !desired.leads_hosts() {
         return vec![];
     }
     let of = |id: &Arc<str>| Stage::ALL.map(|stage| HostList::Of(id.clone(), stage));

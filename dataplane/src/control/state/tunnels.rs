@@ -3,7 +3,7 @@
 use super::{Facts, Purpose, Slot, State};
 use crate::fib::{FarEnd, NearEnd, Overlay, TunnelKind};
 use crate::io::af_xdp::Ours;
-use crate::net::{Addr, Proto};
+use crate::net::{Addr, Mac, Proto};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,7 +19,13 @@ impl State {
             let interface = self.id(&interface_name(kind))?;
             let mtu = named.map(|named| named.saturating_sub(kind.overhead()));
             let mtu = near.mtu.into_iter().chain(mtu).min();
-            Some(NearEnd { interface, address: near.address, mac: near.mac, port: near.port, mtu })
+            Some(NearEnd {
+                interface,
+                address: near.address,
+                mac: self.inner_mac(kind),
+                port: near.port,
+                mtu,
+            })
         });
         let ends = self.desired.far_ends.values().flat_map(|node| node.ends).flatten();
         let nodes: BTreeMap<Addr, FarEnd> =
@@ -92,7 +98,7 @@ impl State {
             // Without an uplink there is no way to send by it either.
             let fits = least.unwrap_or(1500).saturating_sub(kind.overhead());
             let facts = Facts {
-                mac: near.mac,
+                mac: self.inner_mac(kind),
                 mtu: near.mtu.map_or(fits, |configured| configured.min(fits)),
                 addresses: vec![],
                 kernel_neighbours: false,
@@ -107,6 +113,29 @@ impl State {
                 *slot = next;
             }
         }
+    }
+
+    /// The uplink that the host has its packets by which a tunnel of this kind carries: the one with the tunnel's
+    /// address, else any.
+    pub(super) fn host_side(&self, kind: TunnelKind) -> Option<&Slot> {
+        let near = self.desired.overlay.near(kind)?;
+        if !(self.desired.overlay.seals_hosts && kind.is_encrypted()) {
+            return None;
+        }
+        let uplinks =
+            || self.slots.values().filter(|slot| matches!(slot.purpose, Purpose::Uplink { vlan: None }));
+        let has = |slot: &&Slot| {
+            slot.facts
+                .as_ref()
+                .is_some_and(|facts| facts.addresses.iter().any(|(addr, _)| *addr == near.address))
+        };
+        uplinks().find(has).or_else(|| uplinks().next())
+    }
+
+    /// What packets inside are addressed to, on this side: those for the host go to its stack as they are.
+    fn inner_mac(&self, kind: TunnelKind) -> Mac {
+        let host = self.host_side(kind).and_then(|slot| slot.facts.as_ref()).map(|facts| facts.mac);
+        host.or_else(|| self.desired.overlay.near(kind).map(|near| near.mac)).unwrap_or_default()
     }
 
     fn end_tunnels(&mut self, kind: TunnelKind) {

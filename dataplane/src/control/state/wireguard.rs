@@ -131,16 +131,22 @@ impl State {
     fn framed(&self, outgoing: &Outgoing) -> Option<Result<Action, (crate::net::IfId, Addr)>> {
         let near = self.desired.overlay.near(outgoing.kind)?;
         let fib = &self.publisher.current().fib;
-        match fib.lookup(outgoing.to.0, Scope::Host, 0) {
+        let (from, to) = ((near.address, near.port), outgoing.to);
+        let (outer, interface) = match fib.lookup(to.0, Scope::Host, 0) {
             Hop::Adjacency(index) if index < Fib::TUNNELS => {
                 let link = fib.adjacency(index)?;
-                let outer = Outer::udp(&link.header, (near.address, near.port), outgoing.to);
-                let headers = outer.complete(&outgoing.message, CLASS, 0);
-                let frame = [headers.as_slice(), &outgoing.message].concat();
-                Some(Ok(Action::Send { interface: link.tx_if, frame }))
+                (Outer::udp(&link.header, from, to), link.tx_if)
             }
-            Hop::Unresolved { link, next_hop, .. } => Some(Err((link, next_hop))),
-            _ => None,
-        }
+            // What the host itself sends there goes by the tunnel, whose own messages go where its packets do.
+            Hop::Adjacency(index) => {
+                let tunnel = fib.tunnel(index)?;
+                (tunnel.outer.beside(from, to), tunnel.underlay)
+            }
+            Hop::Unresolved { link, next_hop, .. } => return Some(Err((link, next_hop))),
+            _ => return None,
+        };
+        let headers = outer.complete(&outgoing.message, CLASS, 0);
+        let frame = [headers.as_slice(), &outgoing.message].concat();
+        Some(Ok(Action::Send { interface, frame }))
     }
 }
