@@ -1,6 +1,7 @@
 //! The wired path: packets of a workload that leave encrypted, and encrypted ones that come for it, through the whole
 //! worker in memory; beside boringtun, and beside the cipher alone.
 
+mod flood;
 mod handshakes;
 mod node;
 mod other;
@@ -52,6 +53,8 @@ enum Kind {
     Packets,
     /// Handshakes, and floods of them
     Handshakes,
+    /// Data beside a flood of 100,000 bogus initiations a second
+    Flood,
 }
 
 /// Figures of one case. Cycles are of the time-stamp counter.
@@ -69,7 +72,7 @@ struct Figures {
     wireguard_cycles: Spread,
     /// The cipher alone, of texts as long as these are once padded.
     cipher_cycles: Spread,
-    /// boringtun, which only seals or opens.
+    /// boringtun with as many peers, which only seals or opens.
     boringtun_cycles: Spread,
     /// How many times as fast as that the node is, and the whole worker, round by round.
     times_boringtun: Spread,
@@ -86,8 +89,10 @@ pub fn run(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
-    if options.case == Kind::Handshakes {
-        return report(&options.common, &handshakes::run(&options.common)?);
+    match options.case {
+        Kind::Packets => {}
+        Kind::Handshakes => return report(&options.common, &handshakes::run(&options.common)?),
+        Kind::Flood => return flood::run(&options.common, &options.bytes),
     }
     let mut cases = vec![];
     for &peers in &options.peers {
@@ -149,7 +154,7 @@ impl Case {
 
     fn round(&mut self, span: Duration) -> Result<()> {
         // Sessions of boringtun's end with the time.
-        let mut boringtun = Boringtun::new()?;
+        let mut boringtun = Boringtun::new(self.peers as usize)?;
         let plain = Boringtun::packets(&self.lengths, LAP);
         let to_seal = self.node.packets(&self.lengths, LAP);
         let mut device = node::bare(self.batch)?;

@@ -232,10 +232,19 @@ impl Node {
 
     /// Sends a lap through the node, by the workload's link or by the uplink; all of it must be sent on.
     pub fn run(&mut self, inside: bool, lap: &Arc<[Vec<u8>]>) -> Result<u64> {
+        self.send(inside, lap, lap.len() as u64)
+    }
+
+    /// Sends a lap through the node, by the uplink, of which so many are data and must be sent on.
+    pub fn open(&mut self, lap: &Arc<[Vec<u8>]>, data: u64) -> Result<u64> {
+        self.send(false, lap, data)
+    }
+
+    fn send(&mut self, inside: bool, lap: &Arc<[Vec<u8>]>, wanted: u64) -> Result<u64> {
         let tx = self.tx();
         (if inside { &self.inside } else { &self.outside }).lay(lap);
         while self.simulation.poll() > 0 {}
-        let (sent, wanted) = (self.tx() - tx, lap.len() as u64);
+        let sent = self.tx() - tx;
         ensure!(sent == wanted, "of {wanted} packets {sent} were sent: {}", self.drops());
         Ok(wanted)
     }

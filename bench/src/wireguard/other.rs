@@ -11,29 +11,36 @@ use std::sync::Arc;
 /// Room for a message.
 const ROOM: usize = 2_048;
 
-/// Two ends of a tunnel that have shaken hands.
+/// Two ends of tunnels that have shaken hands.
 pub struct Boringtun {
-    ends: [Tunn; 2],
+    /// Of each tunnel.
+    ends: Vec<[Tunn; 2]>,
     room: Vec<u8>,
 }
 
 impl Boringtun {
-    /// With a session.
-    pub fn new() -> Result<Self> {
-        let mut pair = Self::strangers();
-        let initiation = pair.initiation()?;
-        let response = pair.answer(&initiation)?;
-        let TunnResult::WriteToNetwork(confirmation) =
-            pair.ends[0].decapsulate(None, &response, &mut pair.room)
-        else {
-            anyhow::bail!("the response is genuine");
-        };
-        let confirmation = confirmation.to_vec();
-        ensure!(matches!(pair.ends[1].decapsulate(None, &confirmation, &mut pair.room), TunnResult::Done));
-        Ok(pair)
+    /// So many tunnels, each with a session. Which one is next it is told: it need not find it.
+    pub fn new(tunnels: usize) -> Result<Self> {
+        let mut all = Self { ends: vec![], room: vec![] };
+        for _ in 0..tunnels {
+            let mut pair = Self::strangers();
+            let initiation = pair.initiation()?;
+            let response = pair.answer(&initiation)?;
+            let TunnResult::WriteToNetwork(confirmation) =
+                pair.ends[0][0].decapsulate(None, &response, &mut pair.room)
+            else {
+                anyhow::bail!("the response is genuine");
+            };
+            let confirmation = confirmation.to_vec();
+            let done = pair.ends[0][1].decapsulate(None, &confirmation, &mut pair.room);
+            ensure!(matches!(done, TunnResult::Done));
+            all.ends.append(&mut pair.ends);
+            all.room = pair.room;
+        }
+        Ok(all)
     }
 
-    /// Without one.
+    /// One without a session.
     pub fn strangers() -> Self {
         let keys = [StaticSecret::from([3; 32]), StaticSecret::from([5; 32])];
         let public = [PublicKey::from(&keys[0]), PublicKey::from(&keys[1])];
@@ -44,12 +51,12 @@ impl Boringtun {
             Tunn::new(a, public[1], None, None, 1, limiter(0)),
             Tunn::new(b, public[0], None, None, 2, limiter(1)),
         ];
-        Self { ends, room: vec![0; ROOM] }
+        Self { ends: vec![ends], room: vec![0; ROOM] }
     }
 
     /// The first end begins a handshake.
     pub fn initiation(&mut self) -> Result<Vec<u8>> {
-        match self.ends[0].format_handshake_initiation(&mut self.room, true) {
+        match self.ends[0][0].format_handshake_initiation(&mut self.room, true) {
             TunnResult::WriteToNetwork(initiation) => Ok(initiation.to_vec()),
             other => anyhow::bail!("an initiation is sent when it is asked for: {other:?}"),
         }
@@ -57,7 +64,7 @@ impl Boringtun {
 
     /// The second end's answer.
     pub fn answer(&mut self, initiation: &[u8]) -> Result<Vec<u8>> {
-        match self.ends[1].decapsulate(None, initiation, &mut self.room) {
+        match self.ends[0][1].decapsulate(None, initiation, &mut self.room) {
             TunnResult::WriteToNetwork(response) => Ok(response.to_vec()),
             other => anyhow::bail!("the initiation is genuine: {other:?}"),
         }
@@ -65,7 +72,7 @@ impl Boringtun {
 
     /// The second end refuses a message.
     pub fn refuse(&mut self, message: &[u8]) -> Result<()> {
-        ensure!(matches!(self.ends[1].decapsulate(None, message, &mut self.room), TunnResult::Err(_)));
+        ensure!(matches!(self.ends[0][1].decapsulate(None, message, &mut self.room), TunnResult::Err(_)));
         Ok(())
     }
 
@@ -76,10 +83,11 @@ impl Boringtun {
         (0..count).map(|at| packet(at)[14..].to_vec()).collect()
     }
 
-    /// The first end seals all.
+    /// The first ends seal all, in turn.
     pub fn seal(&mut self, packets: &[Vec<u8>], mut each: impl FnMut(&[u8])) -> Result<u64> {
-        for packet in packets {
-            match self.ends[0].encapsulate(packet, &mut self.room) {
+        let tunnels = self.ends.len();
+        for (at, packet) in packets.iter().enumerate() {
+            match self.ends[at % tunnels][0].encapsulate(packet, &mut self.room) {
                 TunnResult::WriteToNetwork(message) => each(message),
                 other => anyhow::bail!("there is a session: {other:?}"),
             }
@@ -87,10 +95,11 @@ impl Boringtun {
         Ok(packets.len() as u64)
     }
 
-    /// The second end opens all.
+    /// The second ends open all that was sealed.
     pub fn open(&mut self, messages: &[Vec<u8>]) -> Result<u64> {
-        for message in messages {
-            match self.ends[1].decapsulate(None, message, &mut self.room) {
+        let tunnels = self.ends.len();
+        for (at, message) in messages.iter().enumerate() {
+            match self.ends[at % tunnels][1].decapsulate(None, message, &mut self.room) {
                 TunnResult::WriteToTunnelV4(packet, _) => {
                     std::hint::black_box(packet);
                 }
