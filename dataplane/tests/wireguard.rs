@@ -90,6 +90,19 @@ fn nobody_on_the_way_sees_what_is_inside() {
 }
 
 #[test]
+fn a_story_does_not_read_what_is_sealed() {
+    let mut pair = ready();
+    let request = pb::WatchRequest { filter: "dst port 53".into(), steps: true, ..Default::default() };
+    let mut watched = pair.nodes[0].watch(&request);
+    pair.give(0, &across(0, 0, 4000, 53)).unwrap();
+    let told = pair.nodes[0].told(&mut watched, &request);
+    let nodes: Vec<&str> = told[0].steps.iter().map(|step| &*step.node).collect();
+    assert_eq!(nodes[nodes.len() - 2..], ["wg-encrypt", "tx"], "{nodes:?}");
+    let becomes = told[0].steps.iter().flat_map(|step| &step.facts).find(|fact| fact.name == "becomes");
+    assert!(becomes.is_none(), "{becomes:?}");
+}
+
+#[test]
 fn congestion_on_the_way_is_told() {
     let mut pair = ready();
     for (n, (outer, inner, want)) in

@@ -5,7 +5,7 @@ use super::explain::explain;
 use super::state::State;
 use crate::fib::Fib;
 use crate::net::{FlowKey, IfId, Nanos, Proto};
-use crate::nodes::{DROPPED, ENTERS, SENT, Sighting, is_end};
+use crate::nodes::{DROPPED, ENTERS, SEALED, SENT, Sighting, is_end};
 use crate::packet::PacketFlags;
 use crate::policy::{Direction, EndpointIdx};
 use crate::wire::l4;
@@ -216,7 +216,8 @@ impl Facts {
 /// What a node changed.
 fn differences(state: &State, before: &Sighting, is: &Sighting, facts: &mut Facts) {
     let (was, meta) = (&before.meta, &is.meta);
-    if let (Some(old), Some(new)) = (headers(before), headers(is))
+    if is.step.node != SEALED
+        && let (Some(old), Some(new)) = (headers(before), headers(is))
         && old != new
     {
         facts.add("becomes", new);

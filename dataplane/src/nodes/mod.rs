@@ -59,7 +59,9 @@ pub use route::{Route, RouteNext};
 pub use service::{Service, ServiceNext};
 pub use tx::Tx;
 pub use untracked::{Untracked, UntrackedNext};
-pub use watch::{DROPPED, ENTERS, Interest, Probe, SENT, Sighting, Sightings, Wanted, Watcher, is_end};
+pub use watch::{
+    DROPPED, ENTERS, Interest, Probe, SEALED, SENT, Sighting, Sightings, Wanted, Watcher, is_end,
+};
 pub use wg_decrypt::{WgDecrypt, WgDecryptNext};
 pub use wg_encrypt::{WgEncrypt, WgEncryptNext};
 pub use wg_hold::{Unsealed, WgHold};

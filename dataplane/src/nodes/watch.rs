@@ -6,7 +6,7 @@
 //! filter where they come in; `Meta::watched` goes with them, from one worker to the other, too.
 
 use super::world::flow_key;
-use super::{Drop, Parse, Punt, Tx, World};
+use super::{Drop, Parse, Punt, Tx, WgEncrypt, World};
 use crate::conntrack::Filter;
 use crate::graph::{Node, Sink, Step, Watch};
 use crate::net::{FlowKey, IfId, Program, WorkerId};
@@ -21,6 +21,8 @@ pub const ENTERS: &str = <Parse as Node<World>>::NAME;
 pub const SENT: &str = <Tx as Sink<World>>::NAME;
 /// Where they are dropped.
 pub const DROPPED: &str = <Drop as Sink<World>>::NAME;
+/// Where they are sealed: from there on their headers are not to be read any more.
+pub const SEALED: &str = <WgEncrypt as Node<World>>::NAME;
 /// Where they end, having been news.
 pub const PUNTED: &str = <Punt as Sink<World>>::NAME;
 
